@@ -1,0 +1,28 @@
+"""facekit: turn face photos into anime, cartoon and game-character faces, with models that people train themselves.
+
+The public functions are those of the commands: `align`, `train`, `translate`; and `load`, which gives a trained model as
+an object that maps a PIL image to a PIL image.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {"align": "commands.align", "train": "commands.train", "translate": "commands.translate", "load": "translator"}
+__all__ = ["__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
+
+if TYPE_CHECKING:
+    from .commands.align import align as align
+    from .commands.train import train as train
+    from .commands.translate import translate as translate
+    from .translator import load as load
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public function when it is first used, so that `import facekit` stays instant."""
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module 'facekit' has no attribute {name!r}")

@@ -1,0 +1,6 @@
+"""`python -m facekit` is `facekit`."""
+
+from .cli import main
+
+if __name__ == "__main__":
+    main()

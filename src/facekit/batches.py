@@ -1,0 +1,128 @@
+"""Batches as a pure function of (seed, step, process): data order and augmentation never depend on what ran before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import images, report, world
+from .errors import InputError
+
+CACHE_SHARE = 0.4  # of the memory that is free at the start, for decoded images
+
+
+@dataclass
+class Domain:
+    """The images of one domain, decoded once to uint8 [S, S, 3] while they fit into `budget` bytes."""
+
+    name: str
+    paths: Sequence[Path]
+    size: int
+    budget: float = 0.0
+    cache: dict[int, np.ndarray] = field(default_factory=dict)
+    broken: set[int] = field(default_factory=set)
+
+    def pixels(self, index: int) -> np.ndarray:
+        """Return an image as uint8 [S, S, 3]; in place of one that cannot be decoded comes the next that can."""
+        for offset in range(len(self.paths)):
+            at = (index + offset) % len(self.paths)
+            if at in self.broken:
+                continue
+            if at in self.cache:
+                return self.cache[at]
+            try:
+                pixels = np.asarray(images.resize(images.square(images.read(self.paths[at])), self.size))
+            except InputError as error:
+                self.broken.add(at)
+                report.warn(f"{error.message}; the next image takes its place")
+                continue
+            if (len(self.cache) + 1) * pixels.nbytes <= self.budget:
+                self.cache[at] = pixels
+            return pixels
+        raise InputError(f"no image of domain {self.name} can be decoded", "check the files")
+
+
+@lru_cache(maxsize=16)
+def _order(seed: int, domain: int, epoch: int, count: int) -> np.ndarray:
+    """Return the order of one pass over a domain."""
+    return np.random.default_rng([seed, domain, epoch]).permutation(count)
+
+
+@dataclass
+class Batches:
+    """The batches of a run: `batches(step)` gives one mapping per accumulated batch.
+
+    A step takes `batch * accumulate * processes` images of each domain; every domain passes through all its images in
+    an order of its own before it repeats one. An image is cropped to `size` from `load_size` and mirrored at random.
+    """
+
+    domains: Sequence[Domain]
+    seed: int
+    batch: int
+    size: int
+    flip: bool = True
+    accumulate: int = 1
+    device: torch.device = torch.device("cpu")
+    dtype: torch.dtype = torch.float32
+
+    @classmethod
+    def of(cls, paths: Mapping[str, Sequence[Path]], load_size: int, **options: object) -> Batches:
+        """Make batches of the images at `paths`, by domain."""
+        budget = CACHE_SHARE * available_memory() / len(paths)
+        return cls([Domain(name, found, load_size, budget) for name, found in paths.items()], **options)  # type: ignore[arg-type]
+
+    @property
+    def epoch_steps(self) -> int:
+        """How many steps pass over the larger domain once."""
+        whole = self.batch * self.accumulate * world.size()
+        return -(-max(len(domain.paths) for domain in self.domains) // whole)
+
+    def __call__(self, step: int) -> list[dict[str, Tensor]]:
+        """Return the batches of `step`: tensors [N, 3, size, size] in [-1, 1] by domain name."""
+        out = []
+        for micro in range(self.accumulate):
+            first = ((step * self.accumulate + micro) * world.size() + world.rank()) * self.batch
+            positions = range(first, first + self.batch)
+            pixels = {d.name: np.stack([self.sample(i, p) for p in positions]) for i, d in enumerate(self.domains)}
+            out.append({name: self._tensor(array) for name, array in pixels.items()})
+        return out
+
+    def sample(self, number: int, position: int) -> np.ndarray:
+        """Return the image at a position of a domain's endless order, cropped and mirrored: uint8 [size, size, 3]."""
+        domain = self.domains[number]
+        epoch, place = divmod(position, len(domain.paths))
+        pixels = domain.pixels(int(_order(self.seed, number, epoch, len(domain.paths))[place]))
+        rng = np.random.default_rng([self.seed, number, position])
+        top, left = rng.integers(0, domain.size - self.size + 1, 2)
+        pixels = pixels[top : top + self.size, left : left + self.size]
+        return pixels[:, ::-1] if self.flip and rng.random() < 0.5 else pixels
+
+    def _tensor(self, pixels: np.ndarray) -> Tensor:
+        x = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device, non_blocking=True)
+        return x.permute(0, 3, 1, 2).to(self.dtype).div_(127.5).sub_(1)  # stays channels-last
+
+    def stream(self, start: int, stop: int, ahead: int = 3) -> Iterator[list[dict[str, Tensor]]]:
+        """Yield the batches of steps `start` to `stop`, made by a thread while the step before runs."""
+        with ThreadPoolExecutor(1) as pool:
+            waiting = [pool.submit(self, step) for step in range(start, min(start + ahead, stop))]
+            for step in range(start, stop):
+                batch = waiting.pop(0).result()
+                if step + ahead < stop:
+                    waiting.append(pool.submit(self, step + ahead))
+                yield batch
+
+
+def available_memory() -> float:
+    """Return the bytes of memory that are free to use; 4 GB where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return 4e9

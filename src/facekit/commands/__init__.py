@@ -1,0 +1,1 @@
+"""One file per subcommand; each holds the public function of the same name."""

@@ -1,0 +1,132 @@
+"""`facekit align`: photos in, level square faces out."""
+
+from __future__ import annotations
+
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
+
+import typer
+
+from . import options
+
+if TYPE_CHECKING:
+    from ..faces import Aligned, Detector, Face
+    from ..folder import Made, Outcome, Source
+
+
+def align(
+    source: Annotated[Path, typer.Argument(help="a folder of photos, or one photo")],
+    out: Annotated[Path, typer.Argument(help="folder for the faces")],
+    *,
+    size: Annotated[int, typer.Option(min=16, help="edge of a face image, px")] = 256,
+    margin: Annotated[Optional[float], typer.Option(help="space around the face; the usual portrait if absent")] = None,
+    faces: Annotated[Literal["largest", "all"], typer.Option(help="which faces of a photo", rich_help_panel="Faces")] = (
+        "largest"
+    ),
+    detector: options.Detector = "auto",
+    model_root: options.ModelRoot = None,
+    workers: options.Workers = None,
+    limit: options.Limit = None,
+    shard: options.Shard = None,
+    force: options.Force = False,
+    dry_run: options.DryRun = False,
+) -> Path:
+    """Find the faces in photos, level the eyes and cut out squares.
+
+    manifest.jsonl notes for every face its photo, box, five landmarks, roll angle and the warp, with which
+    `translate --paste` puts the face back. Photos without a face are lines of failed.jsonl.
+    """
+    import os
+
+    from .. import report
+    from ..faces import DEFAULT_MARGIN, find_detector
+    from ..folder import folder_map, open_source, output_names
+
+    space = DEFAULT_MARGIN if margin is None else margin
+    name = find_detector(detector, model_root).name  # fails early, and says what auto is
+    given = {"source": str(source), "out": str(out), "size": size, "margin": space, "faces": faces, "detector": name}
+    if model_root:
+        given["model_root"] = str(model_root)
+    found = open_source(source)
+    found = [s for s in found if out.resolve() not in s.path.resolve().parents]
+    if dry_run:
+        report.result(f"align: {len(found)} photos with {name} into {out}", sources=len(found), options=given)
+        return out
+    names = output_names(found)
+    cores = min(workers or os.cpu_count() or 1, len(found))
+    folder_map(
+        "align",
+        found,
+        out,
+        {"facekit": 1, "command": "align", "options": given},
+        partial(align_photo, names=names, size=size, margin=space, every=faces == "all", detector=name, root=model_root),
+        workers=cores if len(found) >= 32 or workers else 1,
+        processes=True,
+        limit=limit,
+        shard=shard,
+        force=force,
+        made=provenance,
+    )
+    return out
+
+
+def provenance() -> dict[str, Any]:
+    """Return what the card notes of an align run."""
+    from .. import card
+
+    return card.provenance("scikit-image", "insightface")
+
+
+@lru_cache(maxsize=4)
+def detector_named(name: str, root: Path | None) -> Detector:
+    """Return a detector, made once in each process."""
+    from ..faces import find_detector
+
+    return find_detector(name, root)
+
+
+def align_photo(
+    source: Source,
+    names: dict[str, str],
+    size: int,
+    margin: float,
+    every: bool,
+    detector: str,
+    root: Path | None,
+) -> list[Made]:
+    """Cut the face or faces out of one photo; raises InputError where there is none."""
+    import numpy as np
+
+    from .. import images
+    from ..errors import InputError
+    from ..faces import align_face
+    from ..folder import Made
+
+    photo = np.asarray(images.read(source.path))
+    found = detector_named(detector, root).detect(photo)
+    if not found:
+        error = InputError(f"no face found by {detector}", "try another --detector, or crop the photo by hand")
+        error.stage = "detect"  # type: ignore[attr-defined]
+        raise error
+    made = []
+    for index, face in enumerate(found if every else found[:1]):
+        cut = align_face(photo, face, size, margin)
+        stem = names[source.name].rpartition(".")[0]
+        name = f"{stem}.png" if index == 0 else f"{stem}.face{index + 1}.png"
+        made.append(Made(name, images.encode(cut.image), describe(face, cut, photo.shape, len(found))))
+    return made
+
+
+def describe(face: Face, cut: Aligned, shape: tuple[int, ...], count: int) -> dict[str, Any]:
+    """Return a face's manifest entry: px in the photo, degrees, and the 2 x 3 warp from photo to face image."""
+    return {
+        "photo_size": [shape[1], shape[0]],
+        "faces_in_photo": count,
+        "box": [round(float(v), 2) for v in face.box],
+        "score": round(float(face.score), 4),
+        "landmarks": [[round(float(v), 2) for v in point] for point in face.landmarks],
+        "landmarks_measured": face.measured,
+        "roll": round(float(cut.roll), 3),
+        "warp": [[round(float(v), 6) for v in row] for row in cut.matrix],
+    }

@@ -1,0 +1,206 @@
+"""The only training loop: it knows phases and terms, and no method."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import world
+from .card import Optim, TrainCard, suggest
+from .errors import CardError, Diverged
+from .recipe import Clock, Phase, Recipe, Term
+
+Batch = Mapping[str, Tensor]
+
+
+@dataclass
+class Learner:
+    """Everything that changes while a method learns."""
+
+    recipe: Recipe
+    terms: dict[str, Term]
+    nets: nn.ModuleDict
+    helpers: nn.ModuleDict
+    optims: dict[str, torch.optim.Adam]
+    ema: nn.ModuleDict | None
+    card: TrainCard
+    device: torch.device
+    step: int = 0
+    pending: list[tuple[int, dict[str, Tensor]]] = field(default_factory=list)
+
+    @property
+    def exports(self) -> nn.ModuleDict:
+        """The nets that translating needs: the averaged ones if there is an average."""
+        return self.ema if self.ema is not None else chosen(self.nets, self.recipe.exports)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that an exact resume needs."""
+        return {
+            "step": self.step,
+            "nets": self.nets.state_dict(),
+            "optims": {name: optim.state_dict() for name, optim in self.optims.items()},
+            "ema": self.ema.state_dict() if self.ema is not None else None,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` returned."""
+        self.nets.load_state_dict(state["nets"])
+        for name, optim in self.optims.items():
+            optim.load_state_dict(state["optims"][name])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.step = state["step"]
+
+
+def chosen(nets: nn.ModuleDict, names: Iterable[str]) -> nn.ModuleDict:
+    """Return some of the nets, as they are."""
+    return nn.ModuleDict({name: nets[name] for name in names})
+
+
+def weighted_terms(recipe: type[Recipe], losses: Mapping[str, Any]) -> dict[str, Term]:
+    """Return the recipe's terms with the card's weights; raises CardError for a term that it does not have."""
+    terms = recipe.terms()
+    for name, value in losses.items():
+        if name not in terms:
+            raise CardError(f"no loss term {name!r}{suggest(name, terms)}", "mend `losses`")
+        changes = {"weight": value} if isinstance(value, (int, float)) else value.model_dump(exclude_none=True)
+        terms[name] = replace(terms[name], **changes)
+    return terms
+
+
+def make_learner(recipe: Recipe, terms: dict[str, Term], card: TrainCard, device: torch.device) -> Learner:
+    """Build and place the nets, their frozen helpers, one Adam per phase, and the weight average."""
+    torch.manual_seed(card.seed)
+    dtype = torch.float64 if card.run.precision == "fp64" else torch.float32
+    layout = {"device": device, "dtype": dtype, "memory_format": torch.channels_last}
+    nets = nn.ModuleDict(recipe.nets()).to(**layout)
+    helpers = nn.ModuleDict(recipe.helpers()).to(**layout).requires_grad_(False).eval()
+    optims = {phase.name: make_optimiser(nets, phase, card.optim) for phase in recipe.phases}
+    ema = None
+    if card.run.ema:
+        ema = copy.deepcopy(chosen(nets, recipe.exports)).requires_grad_(False)
+    return Learner(recipe, terms, nets, helpers, optims, ema, card, device)
+
+
+def make_optimiser(nets: nn.ModuleDict, phase: Phase, optim: Optim) -> torch.optim.Adam:
+    """Make the Adam of a phase; its weight decay is the coupled L2 term (specs 0.4)."""
+    own = optim.phases.get(phase.name)
+    values = {k: v for k, v in own.model_dump().items() if v is not None} if own else {}
+    values = {"lr": optim.lr, "betas": optim.betas, "weight_decay": optim.weight_decay, **values}
+    parameters = [p for name in phase.nets for p in nets[name].parameters()]
+    made = torch.optim.Adam(parameters, fused=parameters[0].device.type in ("cpu", "cuda"), **values)
+    for group in made.param_groups:
+        group["initial_lr"] = group["lr"]
+    return made
+
+
+def fit(
+    learner: Learner,
+    batches: Iterable[list[Batch]],
+    clock: Clock,
+    on_losses: Callable[[int, dict[str, float]], None],
+    on_save: Callable[[Learner], None],
+    stopped: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Train from `learner.step` to `clock.steps`; returns False when `stopped` asked to end early.
+
+    `batches` yields the batches of each step from `learner.step` on. `on_losses` gets the mean of every term since the
+    last time, each `run.log_every` steps; `on_save` is called each `run.save_every` steps, at the end and on a stop.
+    Raises Diverged with the term and the step at the first loss that is not finite: nothing is saved after it.
+    """
+    run = learner.card.run
+    for batch in batches:
+        train_step(learner, batch, Clock(learner.step, clock.steps, clock.epoch_steps))
+        learner.step += 1
+        stop = world.any_of(stopped(), learner.device)
+        save = stop or learner.step == clock.steps or learner.step % run.save_every == 0
+        if save or learner.step % run.log_every == 0:
+            on_losses(learner.step, _flush(learner))
+        if save:
+            on_save(learner)
+        if stop:
+            return learner.step == clock.steps
+    return True
+
+
+def train_step(learner: Learner, batch: list[Batch], clock: Clock) -> dict[str, Tensor]:
+    """Take one step: every live phase its turn. Returns the terms' values, detached."""
+    torch.manual_seed((learner.card.seed << 32) + clock.step)  # random choices are a function of the step
+    values: dict[str, Tensor] = {}
+    carried: list[dict[str, Any]] = [{} for _ in batch]
+    scenes: list[Any] = []
+    for phase in learner.recipe.phases:
+        active = [t for t in learner.terms.values() if t.phase == phase.name and t.active(clock.step)]
+        if not (active and phase.live(clock.step)):
+            continue
+        carried = [scene.carry(phase.reuse) for scene in scenes] if scenes else carried
+        scenes, found = _turn(learner, phase, active, batch, carried, clock)
+        values.update(found)
+    _average(learner)
+    learner.pending.append((clock.step, values))
+    return values
+
+
+def _turn(
+    learner: Learner, phase: Phase, active: list[Term], batch: list[Batch], carried: list[dict], clock: Clock
+) -> tuple[list[Any], dict[str, Tensor]]:
+    recipe, nets, optim = learner.recipe, learner.nets, learner.optims[phase.name]
+    for name, net in nets.items():
+        net.requires_grad_(name in phase.nets)
+    optim.zero_grad(set_to_none=True)
+    scenes: list[Any] = []
+    sums: dict[str, Tensor] = {}
+    for micro, views in zip(batch, carried, strict=True):
+        scene = recipe.Scene(recipe, nets, micro, clock.step, views, learner.helpers)
+        with torch.autocast(learner.device.type, torch.bfloat16, enabled=learner.card.run.precision == "bf16"):
+            parts = {t.name: t.fn(scene) for t in active}
+        total = sum(t.weight * t.every * parts[t.name] for t in active) / len(batch)
+        if isinstance(total, Tensor) and total.requires_grad:
+            total.backward()
+        for name, part in parts.items():
+            sums[name] = sums.get(name, 0) + part.detach() / len(batch)
+        scenes.append(scene)
+    world.average_gradients(p for group in optim.param_groups for p in group["params"])
+    factor = recipe.lr_factor(clock)
+    for group in optim.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+    optim.step()
+    recipe.after(nets, phase.name)
+    return scenes, sums
+
+
+@torch.no_grad()
+def _average(learner: Learner) -> None:
+    """Move the weight average towards the weights; early on it follows faster, so that the start is forgotten."""
+    if learner.ema is None:
+        return
+    decay = min(learner.card.run.ema, (1 + learner.step) / (10 + learner.step))
+    source = chosen(learner.nets, learner.recipe.exports)
+    old, new = list(learner.ema.parameters()), list(source.parameters())
+    torch._foreach_lerp_(old, new, 1 - decay)
+    for kept, current in zip(learner.ema.buffers(), source.buffers(), strict=True):
+        kept.copy_(current)
+
+
+def _flush(learner: Learner) -> dict[str, float]:
+    """Return the mean of every term since the last flush; losses are read from the device only here."""
+    sums: dict[str, list[float]] = {}
+    names = [(step, name) for step, values in learner.pending for name in values]
+    flat = [value.double() for _, values in learner.pending for value in values.values()]
+    learner.pending = []
+    if not flat:
+        return {}
+    stacked = world.gather(torch.stack(flat)[None]).mean(0)
+    for (step, name), value in zip(names, stacked.tolist(), strict=True):
+        if value != value or abs(value) == float("inf"):
+            raise Diverged(
+                f"loss term {name!r} became {value} at step {step}",
+                "lower optim.lr or the term's weight, or use precision fp32; the last save is untouched",
+            )
+        sums.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in sums.items()}

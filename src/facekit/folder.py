@@ -1,0 +1,327 @@
+"""Folders of images with an optional manifest, and the one function that maps a folder onto another."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent import futures
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from . import card, files, report
+from .errors import FacekitError, InputError, Interrupted, SomeFailed
+
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+MANIFEST = "manifest.jsonl"
+FAILED = "failed.jsonl"
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image to read: where it is, and its name relative to its folder (forward slashes)."""
+
+    path: Path
+    name: str
+
+
+@dataclass
+class Made:
+    """An image that was made: its name relative to the output, its bytes (or what encodes them), its manifest entry."""
+
+    name: str
+    data: bytes | Callable[[], bytes]
+    entry: dict[str, Any] = field(default_factory=dict)
+
+
+class Folder:
+    """A folder of images, sub-folders included, with what `manifest.jsonl` says about them if there is one.
+
+    Raises InputError where the folder is missing.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        if not self.path.exists():
+            raise InputError(f"no folder {self.path}", "check the path")
+        if not self.path.is_dir():
+            raise InputError(f"{self.path} is not a folder", "give a folder of images")
+
+    @cached_property
+    def listing(self) -> tuple[list[str], int]:
+        """The images' names in order, and how many other files were passed over."""
+        names, others = [], 0
+        for root, folders, found in os.walk(self.path):
+            folders[:] = sorted(f for f in folders if not f.startswith("."))
+            for name in found:
+                if name.startswith("."):
+                    continue
+                if name.lower().endswith(SUFFIXES):
+                    names.append((Path(root) / name).relative_to(self.path).as_posix())
+                else:
+                    others += 1
+        return sorted(names), others
+
+    @property
+    def names(self) -> list[str]:
+        """The images' names relative to the folder, sorted."""
+        return self.listing[0]
+
+    @cached_property
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """The manifest by file name; the manifests of shards (`manifest.2-of-4.jsonl`) count as one."""
+        rows = itertools.chain.from_iterable(read_lines(p) for p in sorted(self.path.glob("manifest*.jsonl")))
+        return {row["file"]: row for row in rows if "file" in row}
+
+    @property
+    def aligned(self) -> bool:
+        """Whether the folder is the output of `facekit align`: its card says so."""
+        with contextlib.suppress(FacekitError):
+            return card.load(self.path / card.NAME).get("command") == "align"
+        return False
+
+    def sources(self) -> list[Source]:
+        """The images as sources; raises InputError where there is none."""
+        if not self.names:
+            extra = f" ({self.listing[1]} other files)" if self.listing[1] else ""
+            raise InputError(f"no images in {self.path}{extra}", f"images end in {' '.join(SUFFIXES)}")
+        return [Source(self.path / name, name) for name in self.names]
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Read the objects of a JSON-lines file; a line cut by a kill is passed over."""
+    if path.exists():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                row = json.loads(line)
+                if isinstance(row, dict):
+                    yield row
+
+
+def open_source(path: str | Path) -> list[Source]:
+    """List the sources of a folder or of a single image file; raises InputError where there is none."""
+    path = Path(path)
+    return [Source(path, path.name)] if path.is_file() else Folder(path).sources()
+
+
+def output_names(sources: Sequence[Source], suffix: str = ".png") -> dict[str, str]:
+    """Return each source's output name: its own with `suffix`; `a.jpg` beside `a.png` become `a_jpg` and `a_png`."""
+    stems = Counter(source.name.rpartition(".")[0] for source in sources)
+    out = {}
+    for source in sources:
+        stem, _, old = source.name.rpartition(".")
+        out[source.name] = f"{stem}_{old}{suffix}" if stems[stem] > 1 else f"{stem}{suffix}"
+    return out
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which part of a folder this process does: every `count`-th image from `index` on (1-based, as in `2/4`)."""
+
+    index: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str | None) -> Shard:
+        """Read `i/n`; raises CardError for anything else."""
+        if text is None:
+            return cls()
+        try:
+            index, count = map(int, text.split("/"))
+        except ValueError:
+            index = count = 0
+        if not 1 <= index <= count:
+            raise card.CardError(f"--shard {text!r} is not i/n with 1 <= i <= n", "for example --shard 1/4")
+        return cls(index, count)
+
+    @property
+    def manifest(self) -> str:
+        """The name of this shard's manifest."""
+        return MANIFEST if self.count == 1 else f"manifest.{self.index}-of-{self.count}.jsonl"
+
+    @property
+    def failed(self) -> str:
+        """The name of this shard's list of failures."""
+        return FAILED if self.count == 1 else f"failed.{self.index}-of-{self.count}.jsonl"
+
+
+@dataclass
+class Outcome:
+    """What a folder_map did: files made now, files there before, sources that failed."""
+
+    made: int = 0
+    kept: int = 0
+    failed: int = 0
+
+
+T = TypeVar("T")
+
+
+def folder_map(
+    title: str,
+    sources: Sequence[Source],
+    out: Path,
+    values: dict[str, Any],
+    work: Callable[[Source], T],
+    together: Callable[[list[tuple[Source, T]]], list[list[Made] | Exception]] | None = None,
+    *,
+    batch: int = 1,
+    workers: int = 0,
+    processes: bool = False,
+    limit: int | None = None,
+    shard: str | None = None,
+    force: bool = False,
+    made: Callable[[], dict[str, Any]] = dict,
+) -> Outcome:
+    """Map images into the folder `out`: resumable, atomic, failures noted, and its card `values` written last.
+
+    `work` reads one source, in a pool of `workers` threads (or processes: then it must be picklable); `together` turns
+    up to `batch` of its results into images, in this thread; without it `work` returns the images itself (list[Made]).
+    A source whose images stand in the manifest is done; one that failed is tried again only when its file has changed
+    or with `force`. An exception from either function is a line in `failed.jsonl`: path, stage, reason.
+    Raises CardError where `out` holds another card's run, Interrupted on Ctrl-C, SomeFailed if sources failed this time.
+    """
+    part = Shard.parse(shard)
+    state = card.claim(out, values, force=force)
+    if force:
+        for old in [*out.glob("manifest*.jsonl"), *out.glob("failed*.jsonl")]:
+            old.unlink()
+    manifest, failed = out / part.manifest, out / part.failed
+    _end_cut_line(manifest)
+    done = _finished(out)
+    mine = list(sources)[part.index - 1 :: part.count][:limit]
+    todo = [source for source in mine if not _is_done(source, done)]
+    outcome = Outcome(kept=len(mine) - len(todo))
+    if not todo and state == "finished":
+        report.note(f"{title}: nothing to do, {out} is complete ({outcome.kept} images; --force makes them again)")
+        return outcome
+    _forget(failed, todo)
+    report.note(f"{title}: {len(todo)} images" + (f", {outcome.kept} done before" if outcome.kept else ""))
+    with report.progress(title, len(todo)) as bar, _pool(workers, processes) as pool:
+        try:
+            for group in _batches(_results(pool, work, todo, 2 * max(workers, 1) + batch), batch):
+                for (source, _), result in zip(group, _apply(together, group), strict=True):
+                    if isinstance(result, Exception):
+                        _note_failure(failed, source, result)
+                        outcome.failed += 1
+                    else:
+                        _write(out, manifest, source, result)
+                        outcome.made += len(result)
+                    bar.advance(1, failed=outcome.failed)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"{title}: stopped after {outcome.made} images", "run the same command again to go on"
+            ) from None
+    if all(_is_done(source, _finished(out)) for source in sources):
+        card.finish(out, values, {**made(), "end": card.now(), "images": len(Folder(out).entries)})
+    if outcome.failed:
+        raise SomeFailed(
+            f"{title}: {outcome.made} images made, {outcome.failed} of {len(todo)} sources failed",
+            f"{failed} says which and why",
+        )
+    report.note(f"{title}: {outcome.made} images made in {out}")
+    return outcome
+
+
+@contextlib.contextmanager
+def _pool(workers: int, processes: bool) -> Iterator[futures.Executor | None]:
+    if workers < 2 and processes:
+        yield None
+        return
+    kind = futures.ProcessPoolExecutor if processes else futures.ThreadPoolExecutor
+    pool = kind(max(workers, 1))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _results(
+    pool: futures.Executor | None, work: Callable[[Source], Any], todo: Sequence[Source], ahead: int
+) -> Iterator[tuple[Source, Any]]:
+    """Yield each source with its result or exception, in order, with at most `ahead` of them in memory."""
+    if pool is None:
+        yield from ((source, _guard(work, source)) for source in todo)
+        return
+    waiting: list[tuple[Source, futures.Future]] = []
+    rest = iter(todo)
+    while True:
+        waiting += [(source, pool.submit(_guard, work, source)) for source in itertools.islice(rest, ahead - len(waiting))]
+        if not waiting:
+            return
+        source, future = waiting.pop(0)
+        yield source, future.result()
+
+
+def _guard(work: Callable[[Source], Any], source: Source) -> Any:
+    """Run `work`; whatever one image raises must not stop the folder."""
+    try:
+        return work(source)
+    except Exception as error:
+        return error
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    rest = iter(items)
+    while group := list(itertools.islice(rest, size)):
+        yield group
+
+
+def _apply(together: Callable | None, group: list[tuple[Source, Any]]) -> list[Any]:
+    """Turn a group of results into lists of images; exceptions of `work` pass through."""
+    good = [(source, value) for source, value in group if not isinstance(value, Exception)]
+    made = iter(together(good) if together and good else [value for _, value in good])
+    return [value if isinstance(value, Exception) else next(made) for _, value in group]
+
+
+def _write(out: Path, manifest: Path, source: Source, images: list[Made]) -> None:
+    rows = []
+    for image in images:
+        files.write_bytes(out / image.name, image.data() if callable(image.data) else image.data)
+        rows.append({"file": image.name, "source": source.name, **_stamp(source), **image.entry})
+    files.append_line(manifest, "\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+
+
+def _stamp(source: Source) -> dict[str, int]:
+    stat = source.path.stat()
+    return {"source_bytes": stat.st_size, "source_mtime": stat.st_mtime_ns}
+
+
+def _note_failure(failed: Path, source: Source, error: Exception) -> None:
+    reason = error.message if isinstance(error, FacekitError) else f"{type(error).__name__}: {error}"
+    stage = getattr(error, "stage", "read")
+    with contextlib.suppress(FileNotFoundError):
+        row = {"path": source.name, "stage": stage, "reason": reason, **_stamp(source)}
+        files.append_line(failed, json.dumps(row, ensure_ascii=False))
+    report.warn(f"{source.name}: {reason}")
+
+
+def _finished(out: Path) -> dict[str, dict[str, Any]]:
+    """Return the last row of every source that is done or failed for good, by name."""
+    rows = {row.get("path", ""): row for p in sorted(out.glob("failed*.jsonl")) for row in read_lines(p)}
+    for path in sorted(out.glob("manifest*.jsonl")):
+        rows.update({row["source"]: row for row in read_lines(path) if "source" in row and (out / row["file"]).exists()})
+    return rows
+
+
+def _is_done(source: Source, done: dict[str, dict[str, Any]]) -> bool:
+    row = done.get(source.name)
+    return row is not None and all(row.get(key) == value for key, value in _stamp(source).items())
+
+
+def _forget(failed: Path, todo: Sequence[Source]) -> None:
+    """Drop from `failed.jsonl` the sources that are tried again."""
+    if failed.exists():
+        again = {source.name for source in todo}
+        rows = [row for row in read_lines(failed) if row.get("path") not in again]
+        files.write_text(failed, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def _end_cut_line(path: Path) -> None:
+    if path.exists() and not path.read_bytes()[-1:] in (b"", b"\n"):
+        files.append_line(path, "")

@@ -1,0 +1,49 @@
+"""Frozen nets that losses look through, by name: their weights come from a file or from where they are published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .errors import MissingError
+
+VGG_FILES = {"vgg16": "VGG16_Weights", "vgg19": "VGG19_Weights"}
+
+
+def vgg_weights(source: str, kind: str = "vgg19") -> Mapping[str, Tensor]:
+    """Return VGG's trunk weights under torchvision's names (`features.N.weight`).
+
+    `source` is a safetensors or torch file with at least the layers that are used, or "download" for torchvision's
+    ImageNet weights. Raises MissingError where they cannot be had.
+    """
+    if source != "download":
+        return read_weights(Path(source))
+    import torchvision.models as models
+
+    try:
+        return getattr(models, VGG_FILES[kind]).IMAGENET1K_V1.get_state_dict(progress=False)
+    except OSError as error:
+        raise MissingError(
+            f"the ImageNet weights of {kind} cannot be downloaded: {error}",
+            "go online, or name a file that holds them: --set params.vgg=FILE",
+        ) from error
+
+
+def read_weights(path: Path) -> Mapping[str, Tensor]:
+    """Read a state dict from a safetensors file, or from a torch file without running code that it may hold.
+
+    Raises MissingError where the file is missing or broken.
+    """
+    if not path.is_file():
+        raise MissingError(f"no weights file {path}", "check the path")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the two readers raise on broken files
+        raise MissingError(f"{path} is not a whole weights file: {error}", "fetch it again") from error

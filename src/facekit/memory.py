@@ -1,0 +1,91 @@
+"""How much memory a training step will take, estimated before the first one without computing it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .card import TrainCard
+from .errors import OutOfMemory
+from .recipe import Recipe, Term
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Parameters by net; bytes of weights, gradients and Adam's moments; bytes kept for backward, None if unknown."""
+
+    parameters: dict[str, int]
+    state_bytes: int
+    activation_bytes: int | None
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it; the activations are left out where they are unknown."""
+        return self.state_bytes + (self.activation_bytes or 0)
+
+    def __str__(self) -> str:
+        nets = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in self.parameters.items() if count)
+        parts = f"weights, gradients and Adam {self.state_bytes / 2**30:.2f} GiB"
+        if self.activation_bytes is not None:
+            parts += f", activations {self.activation_bytes / 2**30:.2f} GiB"
+        return f"{sum(self.parameters.values()):,} parameters ({nets}); about {self.total_bytes / 2**30:.2f} GiB ({parts})"
+
+
+def estimate(recipe: Recipe, terms: Mapping[str, Term], card: TrainCard) -> Estimate:
+    """Estimate a step's memory: one pass of every phase on the meta device, counting what autograd keeps."""
+    with torch.device("meta"):
+        nets = nn.ModuleDict(recipe.nets())
+    counts = {name: sum(p.numel() for p in net.parameters()) for name, net in nets.items()}
+    width = 8 if card.run.precision == "fp64" else 4
+    learning = max((sum(counts[name] for name in phase.nets) for phase in recipe.phases), default=0)
+    averaged = sum(counts[name] for name in recipe.exports) if card.run.ema else 0
+    state = width * (3 * sum(counts.values()) + learning + averaged)
+    return Estimate(counts, state, _activations(recipe, terms, card, nets))
+
+
+def _activations(recipe: Recipe, terms: Mapping[str, Term], card: TrainCard, nets: nn.ModuleDict) -> int | None:
+    """Return the bytes that the hungriest phase keeps for backward, or None where the nets cannot run on meta tensors."""
+    size, batch = card.data.size, card.data.batch
+    most = 0
+    try:
+        with torch.device("meta"):
+            helpers = nn.ModuleDict(recipe.helpers()).requires_grad_(False)
+            for phase in recipe.phases:
+                for name, net in nets.items():
+                    net.requires_grad_(name in phase.nets)
+                images = {name: torch.empty(batch, 3, size, size) for name in ("a", "b")}
+                kept: dict[int, tuple[Tensor, int]] = {}
+
+                def keep(x: Tensor, kept: dict = kept) -> Tensor:
+                    if not isinstance(x, nn.Parameter):
+                        kept[x.untyped_storage()._cdata] = (x, x.untyped_storage().nbytes())
+                    return x
+
+                scene = recipe.Scene(recipe, nets, images, phase.start, None, helpers)
+                with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+                    parts = [t.fn(scene) for t in terms.values() if t.phase == phase.name and t.weight]
+                most = max(most, sum(size for _, size in kept.values()))
+                del parts
+    except (NotImplementedError, RuntimeError, TypeError, ValueError):
+        return None
+    return most // 2 if card.run.precision == "bf16" else most * (2 if card.run.precision == "fp64" else 1)
+
+
+@contextlib.contextmanager
+def guarded(guess: Estimate) -> Iterator[None]:
+    """Turn running out of memory into an error that names the knobs; raises OutOfMemory."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        text = str(error)
+        if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in text:
+            raise OutOfMemory(
+                f"out of memory (the estimate was {guess.total_bytes / 2**30:.1f} GiB)",
+                "turn down data.batch (with run.accumulate to keep the sum), data.size, or the recipe's width "
+                "(--set params.width=32, or its light preset), or use --precision bf16",
+            ) from error
+        raise

@@ -1,0 +1,47 @@
+"""The image pool of CycleGAN: a discriminator also sees fakes of earlier steps (Shrivastava et al. 2017, section 2.3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .. import world
+
+
+class ImagePool(nn.Module):
+    """Up to `capacity` earlier images; kept as buffers, so that a resumed run continues with the same pool.
+
+    Until the pool is full an image is stored and returned; afterwards, with probability 1/2, a stored image is returned
+    and the new one takes its place. Over several processes there is one pool, seen alike by all.
+    """
+
+    images: Tensor
+    count: Tensor
+
+    def __init__(self, capacity: int = 50, size: int = 256, channels: int = 3):
+        super().__init__()
+        self.capacity = capacity
+        self.register_buffer("images", torch.zeros(capacity, channels, size, size))
+        self.register_buffer("count", torch.zeros((), dtype=torch.long))
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Exchange images ([N, C, H, W]) with the pool; returns as many."""
+        if self.capacity == 0:
+            return images
+        every = world.gather(images).to(self.images.dtype)
+        out = []
+        for image in every:
+            count = int(self.count)
+            if count < self.capacity:
+                self.images[count] = image
+                self.count += 1
+                out.append(image)
+            elif torch.rand(()) < 0.5:
+                slot = int(torch.randint(self.capacity, ()))
+                out.append(self.images[slot].clone())
+                self.images[slot] = image
+            else:
+                out.append(image)
+        mine = torch.stack(out)[world.rank() * len(images) :][: len(images)]
+        return mine.to(images.dtype).contiguous(memory_format=torch.channels_last)

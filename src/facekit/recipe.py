@@ -1,0 +1,282 @@
+"""A method as data: the nets it trains, whose turn it is, what each turn minimises, and how it translates.
+
+A recipe file holds one Scene (a batch seen through the nets: views and terms) and one Recipe (nets, phases, presets).
+Nothing here or in a recipe loops, logs, saves or moves devices: `engine.fit` does, for all of them.
+"""
+
+from __future__ import annotations
+
+import abc
+import ast
+import difflib
+import functools
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from .errors import CardError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+view = functools.cached_property
+"""Marks a tensor of a Scene that is made once, on first use. Whatever draws random numbers must be a view."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss of a method: which phase minimises it, with which weight, at which steps."""
+
+    name: str
+    phase: str
+    weight: float
+    every: int
+    start: int
+    stop: int | None
+    fn: Callable[[Any], Tensor]
+
+    @property
+    def doc(self) -> str:
+        """The first paragraph of the term's docstring."""
+        return " ".join((self.fn.__doc__ or "").strip().split("\n\n")[0].split())
+
+    def active(self, step: int) -> bool:
+        """Whether the term is computed at `step`; a weight of 0 skips the loss and all its forward passes."""
+        in_time = self.start <= step and (self.stop is None or step < self.stop)
+        return bool(self.weight) and in_time and step % self.every == 0
+
+
+def term(phase: str, weight: float = 1.0, every: int = 1, start: int = 0, stop: int | None = None) -> Callable:
+    """Mark a method of a Scene as a loss of `phase`; the card's `losses` can change every argument.
+
+    The method returns a scalar tensor. It is called at most once per phase and step, and only while its weight is not 0.
+    A term with `every=n` counts n times when it is computed (a lazy regulariser).
+    """
+
+    def mark(fn: Callable) -> Callable:
+        fn.term = Term(fn.__name__, phase, weight, every, start, stop, fn)  # type: ignore[attr-defined]
+        return fn
+
+    return mark
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One optimiser's turn within a step: only `nets` learn; everything else is frozen while it lasts.
+
+    `reuse` names views of the turn before that are handed on, detached, instead of being computed again.
+    """
+
+    name: str
+    nets: tuple[str, ...]
+    every: int = 1
+    start: int = 0
+    stop: int | None = None
+    reuse: tuple[str, ...] = ()
+
+    def live(self, step: int) -> bool:
+        """Whether the phase has a turn at `step`."""
+        return self.start <= step and (self.stop is None or step < self.stop) and step % self.every == 0
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where a run stands: `step` of `steps`, with `epoch_steps` steps to one pass over the larger domain."""
+
+    step: int
+    steps: int
+    epoch_steps: int = 1
+
+    @property
+    def epoch(self) -> int:
+        """The current pass over the data, from 0."""
+        return self.step // self.epoch_steps
+
+    @property
+    def epochs(self) -> int:
+        """How many passes the run makes, the last possibly cut short."""
+        return -(-self.steps // self.epoch_steps)
+
+
+class Scene:
+    """One batch seen through the nets, for one phase.
+
+    The batch's entries are attributes (`a`, `b`: [N, 3, H, W] in [-1, 1]), as are `nets`, `helpers` (frozen nets by
+    name), `params`, `step` and `training`. Subclasses add views and terms.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        nets: Any,
+        batch: Mapping[str, Tensor],
+        step: int,
+        carried: Mapping[str, Any] | None = None,
+        helpers: Any = None,
+    ):
+        self.recipe, self.params, self.nets, self.step, self.helpers = recipe, recipe.params, nets, step, helpers
+        self.__dict__.update(batch)
+        self.__dict__.update(carried or {})
+
+    if TYPE_CHECKING:  # whatever the batch holds
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    def carry(self, names: Sequence[str]) -> dict[str, Any]:
+        """Return the views of `names` that were made, detached from their graph."""
+        return {name: _detach(self.__dict__[name]) for name in names if name in self.__dict__}
+
+
+def _detach(value: Any) -> Any:
+    if isinstance(value, (tuple, list)):
+        return type(value)(_detach(item) for item in value)
+    return value.detach()
+
+
+class Params(BaseModel):
+    """The parameters of a recipe, as a card's `params` may set them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Recipe(abc.ABC):
+    """One method. Subclasses give nets, phases and translate; the first docstring line names the source paper.
+
+    `presets` maps each name that the recipe answers to onto card values that the name stands for. It must be a literal:
+    recipes are listed without being imported. `defaults` are card values common to all presets. `exports` names the
+    nets that translating needs, `directions` the domains that the method can translate to,
+    `multiple` the number of px that an image's edges must be a multiple of (0: only the training size, square). State that must survive a
+    resume (an image pool) is a module of buffers among the nets: see `nets/pool.py`.
+    """
+
+    Scene: ClassVar[type[Scene]] = Scene
+    Params: ClassVar[type[Params]] = Params
+    phases: ClassVar[tuple[Phase, ...]] = ()
+    presets: ClassVar[dict[str, dict]] = {}
+    defaults: ClassVar[dict[str, Any]] = {}
+    exports: ClassVar[tuple[str, ...]] = ()
+    directions: ClassVar[tuple[str, ...]] = ("a", "b")
+    multiple: ClassVar[int] = 4
+
+    def __init__(self, params: Mapping[str, Any] | None = None, size: int = 256):
+        self.params: Any = type(self).Params.model_validate(dict(params or {}))
+        self.size = size
+
+    def check(self, size: int) -> None:
+        """Raise CardError where the method cannot work at `size` px."""
+
+    def load_size(self, size: int) -> int:
+        """Return the edge in px that images are resized to before a random crop of `size` px is taken."""
+        return size
+
+    @abc.abstractmethod
+    def nets(self) -> dict[str, nn.Module]:
+        """Build the nets by name, initialised."""
+
+    def helpers(self) -> dict[str, nn.Module]:
+        """Build the frozen nets that the terms look through; they are neither trained nor saved."""
+        return {}
+
+    def lr_factor(self, clock: Clock) -> float:
+        """Return what the learning rate is multiplied by at `clock`."""
+        return 1.0
+
+    def after(self, nets: Any, phase: str) -> None:
+        """Mend the nets after each optimiser step of `phase` (clip a parameter, for instance)."""
+
+    @abc.abstractmethod
+    def translate(self, nets: Any, x: Tensor, to: str) -> Tensor:
+        """Translate x ([N, 3, H, W] in [-1, 1]) to domain `to` ('a' or 'b'); same shape and range."""
+
+    def preview(self, nets: Any, x: Tensor, to: str) -> dict[str, Tensor]:
+        """Return the columns of a preview row beside the input, by title; the translation comes first."""
+        return {"translation": self.translate(nets, x, to)}
+
+    @classmethod
+    def terms(cls) -> dict[str, Term]:
+        """Return the method's losses in the order they are written; a name set to None in a subclass is dropped."""
+        found: dict[str, Term] = {}
+        for owner in reversed(cls.Scene.__mro__):
+            for name, member in vars(owner).items():
+                if member is None:
+                    found.pop(name, None)
+                elif hasattr(member, "term"):
+                    found[name] = member.term
+        return found
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A recipe's name and where it is: known without importing it."""
+
+    name: str
+    target: str  # "package.module:Class" or "path/to/file.py:Class"
+    summary: str
+    preset: dict
+
+
+def catalogue() -> dict[str, Entry]:
+    """List every recipe by name, shipped ones first, then those that other packages add (entry point `facekit.recipes`)."""
+    found: dict[str, Entry] = {}
+    for path in sorted(Path(__file__).with_name("recipes").glob("*.py")):
+        found.update(_entries(path, f"facekit.recipes.{path.stem}"))
+    for point in metadata.entry_points(group="facekit.recipes"):
+        found.setdefault(point.name, Entry(point.name, point.value, f"from {point.module}", {}))
+    return found
+
+
+def _entries(path: Path, where: str) -> dict[str, Entry]:
+    """Read the recipe classes of a file from its syntax tree, so that torch stays out."""
+    found = {}
+    for node in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for line in node.body:
+            target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
+            if isinstance(target, ast.Name) and target.id == "presets" and getattr(line, "value", None):
+                summary = (ast.get_docstring(node) or "").split("\n")[0]
+                for name, preset in ast.literal_eval(line.value).items():  # type: ignore[attr-defined]
+                    found[name] = Entry(name, f"{where}:{node.name}", summary, preset)
+    return found
+
+
+def find_entry(name: str) -> Entry:
+    """Find a recipe by name, or by `file.py` / `file.py:name` for a recipe of one's own.
+
+    Raises CardError with the nearest names when there is none.
+    """
+    file, _, preset = name.partition(".py")
+    if preset or name.endswith(".py"):
+        path, wanted = Path(f"{file}.py"), preset.lstrip(":")
+        if not path.is_file():
+            raise CardError(f"no recipe file {path}", "give the path of a Python file that holds a Recipe")
+        entries = _entries(path, str(path))
+        if not entries or (wanted and wanted not in entries):
+            raise CardError(f"{path} holds no recipe {wanted}".rstrip(), f"it has: {', '.join(entries) or 'no presets'}")
+        return entries[wanted] if wanted else next(iter(entries.values()))
+    known = catalogue()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise CardError(f"no recipe {name!r}", f"{hint}known: {', '.join(known)}")
+    return known[name]
+
+
+def find(name: str) -> tuple[type[Recipe], dict]:
+    """Import the recipe of `name`; return its class and the card values that its name stands for."""
+    entry = find_entry(name)
+    where, _, cls = entry.target.rpartition(":")
+    if where.endswith(".py"):
+        spec = importlib.util.spec_from_file_location(Path(where).stem, where)
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    else:
+        module = importlib.import_module(where)
+    return getattr(module, cls), entry.preset

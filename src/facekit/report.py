@@ -1,0 +1,225 @@
+"""What a command says while it works: a bar on a terminal, plain lines when piped, JSON lines on request."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+
+class Bar:
+    """Progress of one job; `advance` counts up and may carry figures to show."""
+
+    def __init__(self, title: str, total: int, done: int = 0):
+        self.title, self.total, self.done = title, total, done
+        self.began, self.first = time.monotonic(), done
+
+    def advance(self, count: int = 1, **figures: Any) -> None:
+        """Count `count` more items as done."""
+        self.done += count
+
+    def close(self) -> None:
+        """Say the last word."""
+
+    @property
+    def rate(self) -> float:
+        """Items per second so far."""
+        return (self.done - self.first) / max(time.monotonic() - self.began, 1e-9)
+
+
+class Reporter:
+    """Says nothing; the base of those that do, and what the Python API uses."""
+
+    def note(self, text: str) -> None:
+        """Tell of an ordinary event."""
+
+    def warn(self, text: str) -> None:
+        """Tell of something that may be wrong."""
+
+    def fact(self, kind: str, **fields: Any) -> None:
+        """Give a machine-readable fact; people do not see it."""
+
+    def result(self, text: str, **fields: Any) -> None:
+        """Give what was asked for; it goes to stdout."""
+
+    def bar(self, title: str, total: int, done: int = 0) -> Bar:
+        """Begin a job of `total` items, `done` of them before now."""
+        return Bar(title, total, done)
+
+
+def figures_text(figures: dict[str, Any]) -> str:
+    """Return figures as `name value` pairs, short."""
+    parts = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in figures.items() if v not in (None, 0))
+    return "  ".join(parts)
+
+
+class PlainBar(Bar):
+    """A line now and then: at most one every five seconds, and one at the end."""
+
+    last = 0.0
+
+    def advance(self, count: int = 1, **figures: Any) -> None:
+        super().advance(count)
+        self.figures = figures
+        if time.monotonic() - self.last > 5 and self.done < self.total:
+            self.say()
+
+    def say(self) -> None:
+        self.last = time.monotonic()
+        line = f"{self.title} {self.done}/{self.total}  {self.rate:.3g}/s  {figures_text(getattr(self, 'figures', {}))}"
+        print(line.rstrip(), file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self.done > self.first:
+            self.say()
+
+
+class Plain(Reporter):
+    """Lines on stderr: for pipes and logs."""
+
+    def note(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def warn(self, text: str) -> None:
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+
+    def result(self, text: str, **fields: Any) -> None:
+        print(text, flush=True)
+
+    def bar(self, title: str, total: int, done: int = 0) -> Bar:
+        return PlainBar(title, total, done)
+
+
+class QuietReporter(Plain):
+    """Only warnings and what was asked for."""
+
+    def note(self, text: str) -> None:
+        pass
+
+    def bar(self, title: str, total: int, done: int = 0) -> Bar:
+        return Bar(title, total, done)
+
+
+class JsonBar(Bar):
+    """A line of JSON at most every second, and one at the end."""
+
+    last = 0.0
+
+    def advance(self, count: int = 1, **figures: Any) -> None:
+        super().advance(count)
+        self.figures = figures
+        if time.monotonic() - self.last > 1 and self.done < self.total:
+            self.say()
+
+    def say(self) -> None:
+        self.last = time.monotonic()
+        fields = {"title": self.title, "done": self.done, "total": self.total, "rate": round(self.rate, 4)}
+        json_line("progress", **fields, **getattr(self, "figures", {}))
+
+    def close(self) -> None:
+        self.say()
+
+
+def json_line(event: str, **fields: Any) -> None:
+    """Print one event as a JSON line on stdout."""
+    print(json.dumps({"event": event, **fields}, ensure_ascii=False, default=str), flush=True)
+
+
+class Json(Reporter):
+    """JSON lines on stdout: note, warning, progress, and the events of the command."""
+
+    def note(self, text: str) -> None:
+        json_line("note", text=text)
+
+    def warn(self, text: str) -> None:
+        json_line("warning", text=text)
+
+    def fact(self, kind: str, **fields: Any) -> None:
+        json_line(kind, **fields)
+
+    def result(self, text: str, **fields: Any) -> None:
+        json_line("result", **(fields or {"text": text}))
+
+    def bar(self, title: str, total: int, done: int = 0) -> Bar:
+        return JsonBar(title, total, done)
+
+
+class RichBar(Bar):
+    """A rich progress bar."""
+
+    def __init__(self, title: str, total: int, done: int = 0):
+        super().__init__(title, total, done)
+        from rich import progress
+        from rich.console import Console
+
+        self.progress = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[figures]}"),
+            console=Console(stderr=True),
+        )
+        self.task = self.progress.add_task(title, total=total, completed=done, figures="")
+        self.progress.start()
+
+    def advance(self, count: int = 1, **figures: Any) -> None:
+        super().advance(count)
+        text = f"{self.rate:.3g}/s  {figures_text(figures)}"
+        self.progress.update(self.task, advance=count, figures=text)
+
+    def close(self) -> None:
+        self.progress.stop()
+
+
+class Rich(Plain):
+    """For a terminal."""
+
+    def bar(self, title: str, total: int, done: int = 0) -> Bar:
+        return RichBar(title, total, done)
+
+
+current: ContextVar[Reporter] = ContextVar("reporter", default=Reporter())  # noqa: B039
+
+
+def choose(as_json: bool = False, quiet: bool = False) -> Reporter:
+    """Return the reporter for the flags and for what stderr is."""
+    if as_json:
+        return Json()
+    if quiet:
+        return QuietReporter()
+    return Rich() if sys.stderr.isatty() else Plain()
+
+
+def note(text: str) -> None:
+    """Tell of an ordinary event."""
+    current.get().note(text)
+
+
+def warn(text: str) -> None:
+    """Tell of something that may be wrong."""
+    current.get().warn(text)
+
+
+def fact(kind: str, **fields: Any) -> None:
+    """Give a machine-readable fact, for `--json`."""
+    current.get().fact(kind, **fields)
+
+
+def result(text: str, **fields: Any) -> None:
+    """Give what was asked for, on stdout."""
+    current.get().result(text, **fields)
+
+
+@contextlib.contextmanager
+def progress(title: str, total: int, done: int = 0) -> Iterator[Bar]:
+    """Show the progress of a job while the block lasts."""
+    bar = current.get().bar(title, total, done)
+    try:
+        yield bar
+    finally:
+        bar.close()

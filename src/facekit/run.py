@@ -1,0 +1,187 @@
+"""A run folder: what training leaves behind, and how it goes on after a stop."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pickle
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from . import card, files, images, report, sheet, world, zoo
+from .engine import Learner
+from .errors import Diverged, MissingError
+from .folder import read_lines
+
+STATE = "state.pt"
+LOG = "log.jsonl"
+
+
+class RunFolder:
+    """Saves and restores a run: `model.safetensors`, `state.pt`, `log.jsonl`, `losses.png`, `previews/`, `index.html`."""
+
+    def __init__(self, path: Path, values: dict[str, Any], held: dict[str, list[Path]], tensorboard: bool = False):
+        self.path, self.values = path, values
+        self.first = world.rank() == 0
+        self.held = held
+        self.board = _board(path / "tb") if tensorboard and self.first else None
+
+    def resume(self, learner: Learner) -> bool:
+        """Take the run up where its last save left it; returns False where there is no save.
+
+        Raises MissingError for a state file that is damaged.
+        """
+        file = self.path / STATE
+        if not file.exists():
+            return False
+        try:
+            learner.restore(torch.load(file, map_location=learner.device, weights_only=True))
+        except (RuntimeError, ValueError, KeyError, EOFError, OSError, pickle.UnpicklingError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise MissingError(f"{file} cannot be restored: {reason}", "--force starts the run again") from error
+        if self.first:
+            rows = [row for row in read_lines(self.path / LOG) if row["step"] <= learner.step]
+            files.write_text(self.path / LOG, "".join(json.dumps(row) + "\n" for row in rows))
+            for preview in (self.path / "previews").glob("*.png"):
+                if int(preview.stem) > learner.step:
+                    preview.unlink()
+        return True
+
+    def clear(self) -> None:
+        """Remove what an earlier run left."""
+        for name in (STATE, LOG, zoo.FILE, "losses.png", "index.html"):
+            (self.path / name).unlink(missing_ok=True)
+        for preview in (self.path / "previews").glob("*.png"):
+            preview.unlink()
+
+    def log(self, step: int, losses: dict[str, float]) -> None:
+        """Append one line of losses."""
+        if not self.first or not losses:
+            return
+        files.append_line(self.path / LOG, json.dumps({"step": step, "losses": losses}))
+        report.fact("losses", step=step, losses=losses)
+        if self.board:
+            for name, value in losses.items():
+                self.board.add_scalar(f"loss/{name}", value, step)
+
+    def save(self, learner: Learner) -> None:
+        """Save the model, its previews and, last, the state that a resume starts from.
+
+        Raises Diverged where a weight is not finite; what was saved before stays.
+        """
+        if not all(bool(torch.isfinite(p).all()) for p in learner.nets.parameters()):
+            raise Diverged(
+                f"weights became infinite or NaN by step {learner.step}", "lower optim.lr; the last save is untouched"
+            )
+        if self.first:
+            zoo.save_model(self.path / zoo.FILE, learner.exports, self.values, step=str(learner.step))
+            self.preview(learner)
+            with files.replacing(self.path / STATE) as part:
+                torch.save(learner.state(), part)
+        world.barrier()
+
+    @torch.no_grad()
+    def preview(self, learner: Learner) -> None:
+        """Write the preview of this step, the plot of the losses, and the page that shows both."""
+        tables = []
+        for to in learner.recipe.directions:
+            faces = self.held["b" if to == "a" else "a"][:8]
+            if faces:
+                tables.append(_preview_table(learner, faces, to))
+        if tables:
+            images.save(_stack(tables), self.path / "previews" / f"{learner.step:08d}.png")
+            if self.board:
+                self.board.add_image("preview", images.to_tensor(_stack(tables)).add(1).div(2), learner.step)
+        plot_losses(self.path)
+        sheet.preview_page(self.path, f"{self.values['recipe']}: {self.path.name}", card.dump(self.values))
+
+    def close(self) -> None:
+        """Let go of what is open."""
+        if self.board:
+            self.board.close()
+
+
+def _preview_table(learner: Learner, faces: list[Path], to: str) -> Image.Image:
+    size, recipe = learner.card.data.size, learner.recipe
+    inputs = [images.resize(images.square(images.read(path)), size) for path in faces]
+    nets = learner.exports
+    was = nets.training
+    nets.eval()
+    dtype = next(nets.parameters()).dtype
+    columns: dict[str, list[Image.Image]] = {}
+    for image in inputs:  # one by one: a preview must not need more memory than a training step
+        x = images.to_tensor(image)[None].to(learner.device, dtype)
+        for title, y in recipe.preview(nets, x, to).items():
+            columns.setdefault(title, []).append(images.to_image(y[0]))
+    nets.train(was)
+    name = getattr(learner.card.domains, to)
+    columns = {name if title == "translation" else title: column for title, column in columns.items()}
+    rows = [list(row) for row in zip(inputs, *columns.values(), strict=True)]
+    return sheet.contact_sheet(rows, ["input", *columns], size=min(size, 256), groups=2)
+
+
+def _stack(tables: list[Image.Image]) -> Image.Image:
+    page = Image.new("RGB", (max(t.width for t in tables), sum(t.height for t in tables)), sheet.PAPER)
+    top = 0
+    for table in tables:
+        page.paste(table, (0, top))
+        top += table.height
+    return page
+
+
+def plot_losses(folder: Path) -> None:
+    """Draw `losses.png` from `log.jsonl`: every term over the steps, on a logarithmic scale where it can be."""
+    rows = list(read_lines(folder / LOG))
+    if not rows:
+        return
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    names = list(dict.fromkeys(name for row in rows for name in row["losses"]))
+    for name in names:
+        points = [(row["step"], row["losses"][name]) for row in rows if name in row["losses"]]
+        axes.plot(*zip(*points, strict=True), label=name, linewidth=1, marker="." if len(points) < 30 else None)
+    if all(value > 0 for row in rows for value in row["losses"].values()):
+        axes.set_yscale("log")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss, unweighted")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    with files.replacing(folder / "losses.png") as part:
+        canvas.print_png(str(part))
+
+
+def _board(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingError("tensorboard is not installed", "pip install tensorboard") from error
+    return SummaryWriter(str(folder))
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in the list given instead of dying of them; a second SIGINT kills at once."""
+    received: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if received and number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        received.append(number)
+
+    old = {}
+    with contextlib.suppress(ValueError):  # only the main thread may set handlers
+        old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

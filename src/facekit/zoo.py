@@ -1,0 +1,130 @@
+"""Trained weights by path or name: one safetensors file whose header carries the card of its run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from . import card, files, recipe
+from .errors import CardError, FacekitError, MissingError
+
+FILE = "model.safetensors"
+SHIPPED = Path(__file__).with_name("weights")
+KEY = "facekit"
+
+
+@dataclass
+class Model:
+    """A trained method: its recipe, the nets that translate, and its card."""
+
+    recipe: recipe.Recipe
+    nets: nn.ModuleDict
+    card: card.TrainCard
+    path: Path
+
+    @property
+    def directions(self) -> dict[str, str]:
+        """The domains that it translates to: name -> 'a' or 'b'."""
+        return {getattr(self.card.domains, side): side for side in type(self.recipe).directions}
+
+
+def shipped() -> dict[str, Path]:
+    """Return the weights that come with facekit, by name."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.safetensors"))}
+
+
+def find_weights(name: str | Path) -> Path:
+    """Return the weights file of a run folder, a file or a shipped name; raises MissingError where there is none."""
+    path = Path(name)
+    if path.is_dir():
+        if (path / FILE).is_file():
+            return path / FILE
+        raise MissingError(f"{path} holds no {FILE}", "train into it first, or give another folder")
+    if path.is_file():
+        return path
+    known = shipped()
+    if str(name) in known:
+        return known[str(name)]
+    raise MissingError(
+        f"no weights {str(name)!r}", f"give a run folder, a .safetensors file, or a name: {', '.join(known) or 'none here'}"
+    )
+
+
+def save_model(path: Path, nets: nn.ModuleDict, values: Mapping[str, Any], half: bool = False, **more: str) -> None:
+    """Write nets with the card `values` in the header, whole; `half` stores 16-bit floats."""
+    dtype = torch.float16 if half else torch.float32
+    tensors = {k: _plain(v, dtype) for k, v in nets.state_dict().items()}
+    files.write_bytes(path, save(tensors, metadata={KEY: json.dumps(values), **more}))
+
+
+def _plain(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    tensor = tensor.detach().cpu()
+    return (tensor.to(dtype) if tensor.is_floating_point() else tensor).clone(memory_format=torch.contiguous_format)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Read a safetensors file and its header; raises MissingError for a file that is cut short or is something else."""
+    try:
+        with safe_open(path, "pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise MissingError(
+            f"{path} is not a whole safetensors file ({error})",
+            "fetch or train it again; pickled checkpoints (.pt, .pth) are not read as models",
+        ) from error
+
+
+def load_model(name: str | Path, device: torch.device | str = "cpu") -> Model:
+    """Load the model of a run folder, a safetensors file or a shipped name, ready to translate.
+
+    Raises MissingError for files that are missing, cut short, not ours, or whose weights do not fit their card.
+    """
+    path = find_weights(name)
+    tensors, header = read_tensors(path)
+    if KEY not in header:
+        raise MissingError(f"{path} carries no facekit card", "give weights that `facekit train` has written")
+    try:
+        values = card.validate(card.TrainCard, json.loads(header[KEY]), str(path))
+        kind, _ = recipe.find(values.recipe)
+        made = kind(values.params, values.data.size)
+        nets = _build(made, tensors)
+    except MissingError:
+        raise
+    except (FacekitError, ValueError, RuntimeError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise MissingError(f"{path} does not fit its card: {reason}", "it is of another version, or damaged") from error
+    nets = nets.to(device=device, memory_format=torch.channels_last).requires_grad_(False).eval()
+    return Model(made, nets, values, path)
+
+
+def _build(made: recipe.Recipe, tensors: Mapping[str, torch.Tensor]) -> nn.ModuleDict:
+    """Build only the nets that translate, without initialising what is loaded."""
+    with torch.device("meta"):
+        every = made.nets()
+    nets = nn.ModuleDict({name: every[name] for name in made.exports})
+    wide = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+    nets.load_state_dict(wide, assign=True)
+    return nets
+
+
+def direction(model: Model, to: str | None) -> str:
+    """Return 'a' or 'b' for the domain name `to`; None is the only or the second direction.
+
+    Raises CardError with the names that there are.
+    """
+    known = model.directions
+    if to is None:
+        return list(known.values())[-1]
+    if to not in known:
+        raise CardError(
+            f"these weights do not translate to {to!r}{card.suggest(to, known)}", f"--to {' or '.join(known)}"
+        )
+    return known[to]
