@@ -285,6 +285,11 @@ def finish(folder: Path, values: Mapping[str, Any], made: Mapping[str, Any], nam
     (folder / name.replace(NAME, UNFINISHED)).unlink(missing_ok=True)
 
 
+def reopen(folder: Path) -> None:
+    """Mark a finished run as unfinished: there is more to do."""
+    (folder / NAME).replace(folder / UNFINISHED)
+
+
 def now() -> str:
     """Return the time in UTC, to the second."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

@@ -182,6 +182,7 @@ def folder_map(
 
     `work` reads one source, in a pool of `workers` threads (or processes: then it must be picklable); `together` turns
     up to `batch` of its results into images, in this thread; without it `work` returns the images itself (list[Made]).
+    With `limit` only the first images are asked for; the shards of a folder write its card when all of them are done.
     A source whose images stand in the manifest is done; one that failed is tried again only when its file has changed
     or with `force`. An exception from either function is a line in `failed.jsonl`: path, stage, reason.
     Raises CardError where `out` holds another card's run, Interrupted on Ctrl-C, SomeFailed if sources failed this time.
@@ -200,6 +201,8 @@ def folder_map(
     if not todo and state == "finished":
         report.note(f"{title}: nothing to do, {out} is complete ({outcome.kept} images; --force makes them again)")
         return outcome
+    if state == "finished":  # more images have come since
+        card.reopen(out)
     _forget(failed, todo)
     report.note(f"{title}: {len(todo)} images" + (f", {outcome.kept} done before" if outcome.kept else ""))
     with report.progress(title, len(todo)) as bar, _pool(workers, processes) as pool:
@@ -217,7 +220,8 @@ def folder_map(
             raise Interrupted(
                 f"{title}: stopped after {outcome.made} images", "run the same command again to go on"
             ) from None
-    if all(_is_done(source, _finished(out)) for source in sources):
+    done = _finished(out)
+    if all(_is_done(source, done) for source in (mine if part.count == 1 else sources)):
         card.finish(out, values, {**made(), "end": card.now(), "images": len(Folder(out).entries)})
     if outcome.failed:
         raise SomeFailed(

@@ -15,7 +15,7 @@ from PIL import Image
 
 from . import card, files, images, report, sheet, world, zoo
 from .engine import Learner
-from .errors import Diverged, MissingError
+from .errors import CardError, Diverged, MissingError
 from .folder import read_lines
 
 STATE = "state.pt"
@@ -51,6 +51,25 @@ class RunFolder:
                 if int(preview.stem) > learner.step:
                     preview.unlink()
         return True
+
+    def start_from(self, learner: Learner, init: str) -> None:
+        """Take first weights from another run folder (all its nets as they were saved) or from a model.
+
+        Raises CardError where nothing fits.
+        """
+        state = Path(init) / STATE
+        if state.is_file():
+            found = torch.load(state, map_location="cpu", weights_only=True)["nets"]
+        else:
+            found, _ = zoo.read_tensors(zoo.find_weights(init))
+        own = learner.nets.state_dict()
+        fitting = {key: value for key, value in found.items() if key in own and own[key].shape == value.shape}
+        if not fitting:
+            raise CardError(f"nothing in {init} fits this recipe's nets", "start from weights of the same recipe and width")
+        learner.nets.load_state_dict(fitting, strict=False)
+        if learner.ema is not None:
+            learner.ema.load_state_dict({key: learner.nets.state_dict()[key] for key in learner.ema.state_dict()})
+        report.note(f"train: first weights from {init}: {len(fitting)} of {len(own)} tensors")
 
     def clear(self) -> None:
         """Remove what an earlier run left."""

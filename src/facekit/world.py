@@ -10,10 +10,15 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-def start(device: torch.device) -> None:
-    """Join the other processes where `torchrun` started several."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+def start(device: str) -> torch.device:
+    """Join the other processes where `torchrun` started several; return the device that is ours."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if device == "cuda":
+            device = f"cuda:{os.environ['LOCAL_RANK']}"
+            torch.cuda.set_device(device)
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    return torch.device(device)
 
 
 def rank() -> int:
@@ -64,8 +69,3 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
     flat /= size()
     for grad, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
         grad.copy_(part.view_as(grad))
-
-
-def local_rank() -> int:
-    """Return our number among the processes of this machine."""
-    return int(os.environ.get("LOCAL_RANK", "0"))

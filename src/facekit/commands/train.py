@@ -11,8 +11,11 @@ import typer
 from . import options
 
 if TYPE_CHECKING:
+    import torch
+
+    from ..batches import Batches
     from ..engine import Learner
-    from ..layout import Layout
+    from ..plan import Plan
     from ..recipe import Clock
 
 
@@ -23,7 +26,7 @@ def train(
     a: Annotated[Optional[Path], typer.Option("--a", help="images of the first domain")] = None,
     b: Annotated[Optional[Path], typer.Option("--b", help="images of the second domain")] = None,
     out: Annotated[Optional[Path], typer.Option(help="run folder; runs/RECIPE if absent")] = None,
-    card: Annotated[Optional[Path], typer.Option(help="a YAML card to start from")] = None,
+    card: Annotated[Optional[Path], typer.Option(help="a YAML card to start from; flags win over it")] = None,
     set_: Annotated[Optional[list[str]], typer.Option("--set", help="KEY.KEY=VALUE: change any value of the card")] = None,
     domains: Annotated[Optional[str], typer.Option(help="names of the two domains: photo,anime")] = None,
     size: Annotated[Optional[int], typer.Option(help="edge of a training image, px")] = None,
@@ -41,97 +44,72 @@ def train(
 ) -> Path:
     """Train a face translator.
 
-    Leaves a run folder: model.safetensors for `facekit translate`, previews and index.html to look at, log.jsonl,
-    card.yaml. Stopped at any moment, the same command goes on from the last save. Several GPUs: torchrun -m facekit train …
+    Leaves a run folder: model.safetensors for `facekit translate`, index.html with previews to look at, log.jsonl and
+    card.yaml. Stopped at any moment, the same command goes on from the last save. Several GPUs: torchrun -m facekit train
     """
-    import torch
-
     from .. import card as cards
-    from .. import memory, report, world
-    from ..batches import Batches
-    from ..engine import fit, make_learner, weighted_terms
-    from ..errors import CardError, Interrupted
-    from ..layout import open_layout
-    from ..recipe import Clock, find
-    from ..run import RunFolder, stop_signals
+    from .. import memory, report
+    from ..plan import make_plan
 
+    sources = {"root": data, "a": a, "b": b}
     flags = {
-        "data": {"root": data, "a": a, "b": b, "size": size, "batch": batch, "limit": limit},
-        "run": {"steps": steps, "precision": precision, "init": init},
-        "optim": {"lr": lr},
-        "domains": _domains(domains),
         "recipe": recipe,
         "seed": seed,
+        "data": {**sources, "size": size, "batch": batch, "limit": limit},
+        "domains": _two_names(domains),
+        "optim": {"lr": lr},
+        "run": {"steps": steps, "precision": precision, "init": init},
     }
     layers = [cards.load(card)] if card else []
+    if any(sources.values()) and layers:  # folders named on the command line take the place of the card's
+        layers[0] = {**layers[0], "data": {k: v for k, v in layers[0].get("data", {}).items() if k not in sources}}
     layers += [cards.assignment(text) for text in set_ or []] + [_given(flags)]
-    chosen = cards.merge(*layers)
-    if not chosen.get("recipe"):
-        raise CardError("no recipe", "name one: facekit train RECIPE …; `facekit recipes` lists them")
-    kind, preset = find(chosen["recipe"])
-    merged = cards.merge(kind.defaults, preset, chosen)
-    if data or a or b:  # a folder named on the command line takes the place of the card's
-        merged["data"] = {k: v for k, v in merged["data"].items() if k not in ("root", "a", "b")}
-        merged["data"] |= _given({k: v for k, v in flags["data"].items() if k in ("root", "a", "b")})  # type: ignore[attr-defined]
-    if steps:
-        merged["run"].pop("epochs", None)
-    where = str(card) if card else f"{chosen['recipe']} with these flags"
-    checked = cards.validate(cards.TrainCard, merged, where)
-    checked.params = cards.validate(kind.Params, checked.params, f"{where}, params").model_dump(mode="json")
-    made = kind(checked.params, checked.data.size)
-    made.check(checked.data.size)
-    terms = weighted_terms(kind, checked.losses)
-    layout = open_layout(checked.data)
-    if "domains" not in merged:
-        checked.domains = cards.Domains(**layout.names)
-    values = cards.plain(checked)
-    folder = out or Path("runs") / Path(checked.recipe).stem
-
-    place = torch.device(options.parse_device(device))
-    world.start(place)
-    if place.type == "cuda" and world.size() > 1:
-        place = torch.device("cuda", world.local_rank())
-        torch.cuda.set_device(place)
-    load_size = checked.data.load_size or made.load_size(checked.data.size)
-    if load_size < checked.data.size:
-        raise CardError(f"data.load_size {load_size} is smaller than data.size {checked.data.size}", "raise it")
-    batches = Batches.of(
-        layout.train,
-        load_size,
-        seed=checked.seed,
-        batch=checked.data.batch,
-        size=checked.data.size,
-        flip=checked.data.flip,
-        accumulate=checked.run.accumulate,
-        device=place,
-        dtype=torch.float64 if checked.run.precision == "fp64" else torch.float32,
-    )
-    clock = Clock(0, _steps(checked.run, batches.epoch_steps), batches.epoch_steps)
-    guess = memory.estimate(made, terms, checked)
-    report.note(f"{checked.recipe}: {guess}")
+    plan = make_plan(layers, str(card) if card else "these flags")
+    guess = memory.estimate(plan.recipe, plan.terms, plan.card)
+    report.note(f"{plan.card.recipe}: {guess}")
     report.fact("estimate", parameters=guess.parameters, bytes=guess.total_bytes)
+    folder = out or Path("runs") / Path(plan.card.recipe).stem
     if dry_run:
-        report.result(cards.dump(values), card=values, steps=clock.steps)
-        return folder
+        report.result(cards.dump(plan.values), card=plan.values)
+    else:
+        with memory.guarded(guess):
+            run_plan(plan, folder, options.parse_device(device), force, tensorboard)
+    return folder
 
-    state = cards.claim(folder, values, force=force) if world.rank() == 0 else "unfinished"
+
+def run_plan(plan: Plan, folder: Path, device_name: str, force: bool, tensorboard: bool) -> None:
+    """Train what a plan says into a run folder, from where an earlier start left it.
+
+    Raises CardError where the folder holds another run, Interrupted after a signal, Diverged.
+    """
+    from .. import card as cards
+    from .. import report, world
+    from ..engine import fit, make_learner
+    from ..errors import Interrupted
+    from ..recipe import Clock
+    from ..run import RunFolder, stop_signals
+
+    device = world.start(device_name)
+    state = cards.claim(folder, plan.values, force=force) if world.rank() == 0 else "unfinished"
     world.barrier()
     if state == "finished":
         report.note(f"train: nothing to do, {folder} is complete (--force trains it again)")
-        return folder
-    run = RunFolder(folder, values, layout.held, tensorboard)
+        return
+    batches = _batches(plan, device)
+    clock = Clock(0, plan.steps(batches.epoch_steps), batches.epoch_steps)
+    run = RunFolder(folder, plan.values, plan.layout.held, tensorboard)
     if state == "new" and world.rank() == 0:
         run.clear()
     world.barrier()
-    with memory.guarded(guess), stop_signals() as received:
-        learner = make_learner(made, terms, checked, place)
+    began = time.monotonic()
+    with stop_signals() as received:
+        learner = make_learner(plan.recipe, plan.terms, plan.card, device)
         resumed = run.resume(learner)
-        if not resumed and checked.run.init:
-            _start_from(learner, checked.run.init)
-        note = f"going on from step {learner.step}" if resumed else "starting"
-        report.note(f"train: {note}, {clock.steps} steps of {checked.data.batch} + {checked.data.batch} images on {place}")
-        began = time.monotonic()
+        if not resumed and plan.card.run.init:
+            run.start_from(learner, plan.card.run.init)
         first = learner.step
+        start = f"going on from step {first}" if resumed else "starting"
+        report.note(f"train: {start}, {clock.steps} steps of {plan.card.data.batch} images per domain on {device}")
         with report.progress("train", clock.steps, first) as bar:
 
             def on_losses(step: int, losses: dict[str, float]) -> None:
@@ -140,16 +118,32 @@ def train(
 
             stream = batches.stream(first, clock.steps)
             whole = fit(learner, stream, clock, on_losses, run.save, lambda: bool(received))
+    run.close()
     if not whole:
         raise Interrupted(f"train: stopped at step {learner.step}, saved", "run the same command again to go on")
-    if clock.steps == first:
+    if clock.steps == first:  # killed between the last save and the card, or a run of no steps
         run.save(learner)
-    run.close()
     if world.rank() == 0:
-        seconds = time.monotonic() - began
-        cards.finish(folder, values, _made(learner, layout, clock, seconds, first))
+        cards.finish(folder, plan.values, _made(learner, plan, clock, first, time.monotonic() - began))
     report.note(f"train: done, {folder}/model.safetensors; previews in {folder}/index.html")
-    return folder
+
+
+def _batches(plan: Plan, device: torch.device) -> Batches:
+    import torch
+
+    from ..batches import Batches
+
+    return Batches.of(
+        plan.layout.train,
+        plan.load_size,
+        seed=plan.card.seed,
+        batch=plan.card.data.batch,
+        size=plan.card.data.size,
+        flip=plan.card.data.flip,
+        accumulate=plan.card.run.accumulate,
+        device=device,
+        dtype=torch.float64 if plan.card.run.precision == "fp64" else torch.float32,
+    )
 
 
 def _given(flags: dict[str, Any]) -> dict[str, Any]:
@@ -163,7 +157,7 @@ def _given(flags: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _domains(text: str | None) -> dict[str, str] | None:
+def _two_names(text: str | None) -> dict[str, str] | None:
     from ..errors import CardError
 
     if text is None:
@@ -174,59 +168,25 @@ def _domains(text: str | None) -> dict[str, str] | None:
     return dict(zip("ab", names, strict=True))
 
 
-def _steps(run: Any, epoch_steps: int) -> int:
-    from ..errors import CardError
-
-    if run.steps is not None:
-        return run.steps
-    if run.epochs:
-        return run.epochs * epoch_steps
-    raise CardError("the run has no length", "give --steps N")
-
-
-def _start_from(learner: Learner, init: str) -> None:
-    """Take first weights from a run folder (all its nets, as they were saved) or from a model."""
-    import torch
-
-    from .. import report, zoo
-    from ..errors import CardError
-    from ..run import STATE
-
-    state = Path(init) / STATE
-    if state.is_file():
-        found = torch.load(state, map_location="cpu", weights_only=True)["nets"]
-    else:
-        found, _ = zoo.read_tensors(zoo.find_weights(init))
-    own = learner.nets.state_dict()
-    fitting = {key: value for key, value in found.items() if key in own and own[key].shape == value.shape}
-    if not fitting:
-        raise CardError(f"nothing in {init} fits this recipe's nets", "start from weights of the same recipe and width")
-    learner.nets.load_state_dict(fitting, strict=False)
-    if learner.ema is not None:
-        inner = learner.nets.state_dict()
-        learner.ema.load_state_dict({key: inner[key] for key in learner.ema.state_dict()})
-    report.note(f"train: first weights from {init}: {len(fitting)} of {len(own)} tensors")
-
-
-def _made(learner: Learner, layout: Layout, clock: Clock, seconds: float, first: int) -> dict[str, Any]:
+def _made(learner: Learner, plan: Plan, clock: Clock, first: int, seconds: float) -> dict[str, Any]:
+    """Return what the card notes of a finished run."""
     import torch
 
     from .. import card as cards
     from .. import world
 
     count = {name: sum(p.numel() for p in net.parameters()) for name, net in learner.nets.items()}
-    names = {d: [[p.name, p.stat().st_size] for p in paths] for d, paths in layout.train.items()}
-    card = learner.card
-    name = torch.cuda.get_device_name(learner.device) if learner.device.type == "cuda" else learner.device.type
+    files = {side: [[p.name, p.stat().st_size] for p in paths] for side, paths in plan.layout.train.items()}
+    per_step = plan.card.data.batch * plan.card.run.accumulate * world.size()
+    cuda = learner.device.type == "cuda"
     return {
         **cards.provenance("torch"),
         "end": cards.now(),
-        "device": name,
+        "device": torch.cuda.get_device_name(learner.device) if cuda else learner.device.type,
         "processes": world.size(),
         "steps": clock.steps,
-        "images_per_domain": clock.steps * card.data.batch * card.run.accumulate * world.size(),
-        "seconds": round(seconds, 1),
-        "seconds_are_of_steps": [first, clock.steps],
-        "parameters": count,
-        "inputs": {d: {"images": len(rows), "digest": cards.digest({"files": rows})} for d, rows in names.items()},
+        "images_per_domain": clock.steps * per_step,
+        "last_start": {"from_step": first, "seconds": round(seconds, 1)},
+        "parameters": {name: number for name, number in count.items() if number},
+        "inputs": {s: {"images": len(rows), "digest": cards.digest({"files": rows})} for s, rows in files.items()},
     }

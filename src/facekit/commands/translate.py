@@ -186,12 +186,13 @@ def finish_batch(group: list[tuple[Source, Job]], translator: Translator, names:
     from functools import partial
 
     from .. import images
-    from ..faces import paste
     from ..folder import Made
 
     out: list[list[Made] | Exception] = []
     for (source, job), picture in zip(group, translator.batch([job.face for _, job in group]), strict=True):
         if job.photo is not None and job.matrix is not None:
+            from ..faces import paste
+
             picture = paste(job.photo, picture, job.matrix, job.edge)
         name = names[source.name]
         out.append([Made(name, partial(images.encode, picture, Path(name).suffix), {"size": list(picture.size)})])
