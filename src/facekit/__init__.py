@@ -1,7 +1,7 @@
 """facekit: turn face photos into anime, cartoon and game-character faces, with models that people train themselves.
 
-The public functions are those of the commands: `align`, `train`, `translate`; and `load`, which gives a trained model as
-an object that maps a PIL image to a PIL image.
+The public functions are those of the commands: `align`, `train`, `translate`; and `load`, which gives a trained model
+as an object that maps a PIL image to a PIL image.
 """
 
 from __future__ import annotations

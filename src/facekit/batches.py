@@ -15,6 +15,7 @@ from torch import Tensor
 from . import images, report, world
 from .errors import InputError
 
+CPU = torch.device("cpu")
 CACHE_SHARE = 0.4  # of the memory that is free at the start, for decoded images
 
 
@@ -69,7 +70,7 @@ class Batches:
     size: int
     flip: bool = True
     accumulate: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
     dtype: torch.dtype = torch.float32
 
     @classmethod

@@ -35,15 +35,17 @@ class Section(BaseModel):
 class Data(Section):
     """Which images, at which size."""
 
-    root: str | None = Field(None, description="a folder that holds both domains: trainA/ trainB/, or a/ b/")
+    root: str | None = Field(None, description="a folder with both domains: trainA/ trainB/, or a/ b/")
     a: str | None = Field(None, description="the folder of domain a")
     b: str | None = Field(None, description="the folder of domain b")
     size: int = Field(256, ge=8, description="edge of a training image, px")
-    load_size: int | None = Field(None, ge=8, description="edge before the random crop, px; the recipe's own if absent")
+    load_size: int | None = Field(None, ge=8, description="edge before the random crop, px; else the recipe's own")
     flip: bool = Field(True, description="mirror images at random")
     batch: int = Field(1, ge=1, description="images per domain, step and process")
     holdout: int | None = Field(
-        None, ge=0, description="images per domain kept out of training for previews; a sixteenth, at most 16, if absent"
+        None,
+        ge=0,
+        description="images per domain kept out of training for previews; a sixteenth, at most 16, if absent",
     )
     limit: int | None = Field(None, ge=1, description="use only the first so many images of each domain")
 
@@ -97,24 +99,24 @@ class Run(Section):
 class TrainCard(Section):
     """The card of `facekit train`."""
 
-    facekit: Literal[1] = FORMAT
+    facekit: Literal[1] = 1
     command: Literal["train"] = "train"
     extends: str | None = Field(None, description="a card whose values this one starts from, relative to this file")
     recipe: str
     seed: int = Field(0, ge=0, lt=2**31)
-    data: Data = Field(default_factory=Data)
-    domains: Domains = Field(default_factory=Domains)
+    data: Data = Data()
+    domains: Domains = Domains()
     params: dict[str, Any] = Field(default_factory=dict, description="the recipe's parameters")
     losses: dict[str, float | Loss] = Field(default_factory=dict, description="weights of the terms; 0 drops a term")
-    optim: Optim = Field(default_factory=Optim)
-    run: Run = Field(default_factory=Run)
+    optim: Optim = Optim()
+    run: Run = Run()
     made: dict[str, Any] | None = Field(None, description="what happened; ignored on reading")
 
 
 class FlatCard(Section):
     """The card of a command whose options are flat (align, translate)."""
 
-    facekit: Literal[1] = FORMAT
+    facekit: Literal[1] = 1
     command: str
     extends: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 import signal
 import sys
 import traceback
@@ -111,7 +110,7 @@ def shell(function: Callable[..., Any]) -> Callable[..., None]:
     hints = typing.get_type_hints(function, include_extras=True)
     hints.pop("return", None)
     parameters = [p.replace(annotation=hints[p.name]) for p in inspect.signature(function).parameters.values()]
-    extra = {name: (kind, False) for name, kind in SHARED.items()}
+    extra: dict[str, tuple[Any, Any]] = {name: (kind, False) for name, kind in SHARED.items()}
     if "card" not in hints:
         extra = {"card": (Card, None), **extra}
     for name, (kind, default) in extra.items():
@@ -162,7 +161,7 @@ def guard(work: Callable[[], Any], as_json: bool, quiet: bool, debug: bool) -> N
     if debug:
         traceback.print_exception(error)
     if as_json:
-        print(json.dumps({"event": "error", "message": error.message, "hint": error.hint, "exit": error.code}), flush=True)
+        report.json_line("error", message=error.message, hint=error.hint, exit=error.code)
     print(f"error: {error.message}" + (f"\n  next: {error.hint}" if error.hint else ""), file=sys.stderr)
     raise typer.Exit(error.code)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -77,9 +77,9 @@ def make_learner(recipe: Recipe, terms: dict[str, Term], card: TrainCard, device
     """Build and place the nets, their frozen helpers, one Adam per phase, and the weight average."""
     torch.manual_seed(card.seed)
     dtype = torch.float64 if card.run.precision == "fp64" else torch.float32
-    layout = {"device": device, "dtype": dtype, "memory_format": torch.channels_last}
-    nets = nn.ModuleDict(recipe.nets()).to(**layout)
-    helpers = nn.ModuleDict(recipe.helpers()).to(**layout).requires_grad_(False).eval()
+    nets = nn.ModuleDict(recipe.nets()).to(device, dtype).to(memory_format=torch.channels_last)
+    helpers = nn.ModuleDict(recipe.helpers()).to(device, dtype).to(memory_format=torch.channels_last)
+    helpers.requires_grad_(False).eval()
     optims = {phase.name: make_optimiser(nets, phase, card.optim) for phase in recipe.phases}
     ema = None
     if card.run.ema:
@@ -101,7 +101,7 @@ def make_optimiser(nets: nn.ModuleDict, phase: Phase, optim: Optim) -> torch.opt
 
 def fit(
     learner: Learner,
-    batches: Iterable[list[Batch]],
+    batches: Iterable[Sequence[Batch]],
     clock: Clock,
     on_losses: Callable[[int, dict[str, float]], None],
     on_save: Callable[[Learner], None],
@@ -128,7 +128,7 @@ def fit(
     return True
 
 
-def train_step(learner: Learner, batch: list[Batch], clock: Clock) -> dict[str, Tensor]:
+def train_step(learner: Learner, batch: Sequence[Batch], clock: Clock) -> dict[str, Tensor]:
     """Take one step: every live phase its turn. Returns the terms' values, detached."""
     torch.manual_seed((learner.card.seed << 32) + clock.step)  # random choices are a function of the step
     values: dict[str, Tensor] = {}
@@ -147,7 +147,7 @@ def train_step(learner: Learner, batch: list[Batch], clock: Clock) -> dict[str, 
 
 
 def _turn(
-    learner: Learner, phase: Phase, active: list[Term], batch: list[Batch], carried: list[dict], clock: Clock
+    learner: Learner, phase: Phase, active: list[Term], batch: Sequence[Batch], carried: list[dict], clock: Clock
 ) -> tuple[list[Any], dict[str, Tensor]]:
     recipe, nets, optim = learner.recipe, learner.nets, learner.optims[phase.name]
     for name, net in nets.items():
@@ -181,8 +181,8 @@ def _average(learner: Learner) -> None:
         return
     decay = min(learner.card.run.ema, (1 + learner.step) / (10 + learner.step))
     source = chosen(learner.nets, learner.recipe.exports)
-    old, new = list(learner.ema.parameters()), list(source.parameters())
-    torch._foreach_lerp_(old, new, 1 - decay)
+    old: list[Tensor] = list(learner.ema.parameters())
+    torch._foreach_lerp_(old, list[Tensor](source.parameters()), 1 - decay)
     for kept, current in zip(learner.ema.buffers(), source.buffers(), strict=True):
         kept.copy_(current)
 

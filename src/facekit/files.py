@@ -17,7 +17,7 @@ os.umask(UMASK)
 
 REASONS = {
     errno.ENOSPC: ("the disk is full", "free some space and run the same command again: finished work is kept"),
-    errno.EDQUOT: ("the disk quota is used up", "free some space and run the same command again: finished work is kept"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space and run the same command again"),
     errno.EROFS: ("the place is read-only", "choose another output folder"),
     errno.EACCES: ("no permission to write", "choose another output folder, or change its permissions"),
     errno.EPERM: ("no permission to write", "choose another output folder, or change its permissions"),

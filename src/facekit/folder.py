@@ -48,7 +48,7 @@ class Folder:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         if not self.path.exists():
-            raise InputError(f"no folder {self.path}", "check the path")
+            raise InputError(f"no such file or folder: {self.path}", "check the path")
         if not self.path.is_dir():
             raise InputError(f"{self.path} is not a folder", "give a folder of images")
 
@@ -182,10 +182,10 @@ def folder_map(
 
     `work` reads one source, in a pool of `workers` threads (or processes: then it must be picklable); `together` turns
     up to `batch` of its results into images, in this thread; without it `work` returns the images itself (list[Made]).
-    With `limit` only the first images are asked for; the shards of a folder write its card when all of them are done.
+    With `limit` only the first images are asked for; the card of shards is written when all of them are done.
     A source whose images stand in the manifest is done; one that failed is tried again only when its file has changed
     or with `force`. An exception from either function is a line in `failed.jsonl`: path, stage, reason.
-    Raises CardError where `out` holds another card's run, Interrupted on Ctrl-C, SomeFailed if sources failed this time.
+    Raises CardError where `out` holds another card's run, Interrupted on Ctrl-C, SomeFailed if sources failed now.
     """
     part = Shard.parse(shard)
     state = card.claim(out, values, force=force)
@@ -255,7 +255,8 @@ def _results(
     waiting: list[tuple[Source, futures.Future]] = []
     rest = iter(todo)
     while True:
-        waiting += [(source, pool.submit(_guard, work, source)) for source in itertools.islice(rest, ahead - len(waiting))]
+        more = itertools.islice(rest, ahead - len(waiting))
+        waiting += [(source, pool.submit(_guard, work, source)) for source in more]
         if not waiting:
             return
         source, future = waiting.pop(0)
@@ -309,7 +310,8 @@ def _finished(out: Path) -> dict[str, dict[str, Any]]:
     """Return the last row of every source that is done or failed for good, by name."""
     rows = {row.get("path", ""): row for p in sorted(out.glob("failed*.jsonl")) for row in read_lines(p)}
     for path in sorted(out.glob("manifest*.jsonl")):
-        rows.update({row["source"]: row for row in read_lines(path) if "source" in row and (out / row["file"]).exists()})
+        there = (row for row in read_lines(path) if "source" in row and (out / row["file"]).exists())
+        rows.update({row["source"]: row for row in there})
     return rows
 
 
@@ -327,5 +329,5 @@ def _forget(failed: Path, todo: Sequence[Source]) -> None:
 
 
 def _end_cut_line(path: Path) -> None:
-    if path.exists() and not path.read_bytes()[-1:] in (b"", b"\n"):
+    if path.exists() and path.read_bytes()[-1:] not in (b"", b"\n"):
         files.append_line(path, "")

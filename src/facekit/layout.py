@@ -60,8 +60,7 @@ def open_layout(data: card.Data) -> Layout:
     folders, held_folders, names = find_folders(data)
     train, held, lines = {}, {}, []
     for domain, path in folders.items():
-        found = Folder(path)
-        usable, line = _usable(found, data.limit)
+        usable, line = _usable(Folder(path), data.limit)
         lines.append(f"{names[domain]}: {line}")
         if domain in held_folders:
             held[domain] = _spread(_usable(Folder(held_folders[domain]), None)[0], data.holdout or 16)
@@ -73,7 +72,8 @@ def open_layout(data: card.Data) -> Layout:
                 held[domain] = usable[:4]  # nothing kept out: the preview shows training images
         train[domain] = usable
     report.note("; ".join(lines) + f"; previews of {len(held['a'])} + {len(held['b'])}")
-    report.fact("data", **{d: {"folder": str(folders[d]), "images": len(train[d]), "held_out": len(held[d])} for d in train})
+    found = {d: {"folder": str(folders[d]), "images": len(train[d]), "held_out": len(held[d])} for d in train}
+    report.fact("data", **found)
     return Layout(train, held, names)
 
 

@@ -32,7 +32,8 @@ class Estimate:
         parts = f"weights, gradients and Adam {self.state_bytes / 2**30:.2f} GiB"
         if self.activation_bytes is not None:
             parts += f", activations {self.activation_bytes / 2**30:.2f} GiB"
-        return f"{sum(self.parameters.values()):,} parameters ({nets}); about {self.total_bytes / 2**30:.2f} GiB ({parts})"
+        total = f"{sum(self.parameters.values()):,} parameters ({nets})"
+        return f"{total}; about {self.total_bytes / 2**30:.2f} GiB ({parts})"
 
 
 def estimate(recipe: Recipe, terms: Mapping[str, Term], card: TrainCard) -> Estimate:
@@ -48,7 +49,7 @@ def estimate(recipe: Recipe, terms: Mapping[str, Term], card: TrainCard) -> Esti
 
 
 def _activations(recipe: Recipe, terms: Mapping[str, Term], card: TrainCard, nets: nn.ModuleDict) -> int | None:
-    """Return the bytes that the hungriest phase keeps for backward, or None where the nets cannot run on meta tensors."""
+    """Return the bytes that the hungriest phase keeps for backward; None where nets cannot run on meta tensors."""
     size, batch = card.data.size, card.data.batch
     most = 0
     try:

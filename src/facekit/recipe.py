@@ -52,10 +52,12 @@ class Term:
         return bool(self.weight) and in_time and step % self.every == 0
 
 
-def term(phase: str, weight: float = 1.0, every: int = 1, start: int = 0, stop: int | None = None) -> Callable:
+def term(
+    phase: str, weight: float = 1.0, every: int = 1, start: int = 0, stop: int | None = None
+) -> Callable[[Callable], Callable]:
     """Mark a method of a Scene as a loss of `phase`; the card's `losses` can change every argument.
 
-    The method returns a scalar tensor. It is called at most once per phase and step, and only while its weight is not 0.
+    The method returns a scalar tensor. It is called at most once per phase and step, and never while its weight is 0.
     A term with `every=n` counts n times when it is computed (a lazy regulariser).
     """
 
@@ -136,6 +138,8 @@ class Scene:
 def _detach(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return type(value)(_detach(item) for item in value)
+    if isinstance(value, dict):
+        return {name: _detach(item) for name, item in value.items()}
     return value.detach()
 
 
@@ -151,8 +155,8 @@ class Recipe(abc.ABC):
     `presets` maps each name that the recipe answers to onto card values that the name stands for. It must be a literal:
     recipes are listed without being imported. `defaults` are card values common to all presets. `exports` names the
     nets that translating needs, `directions` the domains that the method can translate to,
-    `multiple` the number of px that an image's edges must be a multiple of (0: only the training size, square). State that must survive a
-    resume (an image pool) is a module of buffers among the nets: see `nets/pool.py`.
+    `multiple` the number of px that an image's edges must be a multiple of (0: only the training size, square). State
+    that must survive a resume (an image pool) is a module of buffers among the nets: see `nets/pool.py`.
     """
 
     Scene: ClassVar[type[Scene]] = Scene
@@ -168,7 +172,7 @@ class Recipe(abc.ABC):
         self.params: Any = type(self).Params.model_validate(dict(params or {}))
         self.size = size
 
-    def check(self, size: int) -> None:
+    def check(self, size: int) -> None:  # noqa: B027
         """Raise CardError where the method cannot work at `size` px."""
 
     def load_size(self, size: int) -> int:
@@ -187,7 +191,7 @@ class Recipe(abc.ABC):
         """Return what the learning rate is multiplied by at `clock`."""
         return 1.0
 
-    def after(self, nets: Any, phase: str) -> None:
+    def after(self, nets: Any, phase: str) -> None:  # noqa: B027
         """Mend the nets after each optimiser step of `phase` (clip a parameter, for instance)."""
 
     @abc.abstractmethod
@@ -222,7 +226,7 @@ class Entry:
 
 
 def catalogue() -> dict[str, Entry]:
-    """List every recipe by name, shipped ones first, then those that other packages add (entry point `facekit.recipes`)."""
+    """List every recipe by name: ours, then those that other packages add (entry point `facekit.recipes`)."""
     found: dict[str, Entry] = {}
     for path in sorted(Path(__file__).with_name("recipes").glob("*.py")):
         found.update(_entries(path, f"facekit.recipes.{path.stem}"))
@@ -258,7 +262,9 @@ def find_entry(name: str) -> Entry:
             raise CardError(f"no recipe file {path}", "give the path of a Python file that holds a Recipe")
         entries = _entries(path, str(path))
         if not entries or (wanted and wanted not in entries):
-            raise CardError(f"{path} holds no recipe {wanted}".rstrip(), f"it has: {', '.join(entries) or 'no presets'}")
+            raise CardError(
+                f"{path} holds no recipe {wanted}".rstrip(), f"it has: {', '.join(entries) or 'no presets'}"
+            )
         return entries[wanted] if wanted else next(iter(entries.values()))
     known = catalogue()
     if name not in known:

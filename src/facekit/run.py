@@ -23,7 +23,7 @@ LOG = "log.jsonl"
 
 
 class RunFolder:
-    """Saves and restores a run: `model.safetensors`, `state.pt`, `log.jsonl`, `losses.png`, `previews/`, `index.html`."""
+    """Saves and restores a run: `model.safetensors`, `state.pt`, `log.jsonl`, `previews/`, `index.html`."""
 
     def __init__(self, path: Path, values: dict[str, Any], held: dict[str, list[Path]], tensorboard: bool = False):
         self.path, self.values = path, values
@@ -65,7 +65,9 @@ class RunFolder:
         own = learner.nets.state_dict()
         fitting = {key: value for key, value in found.items() if key in own and own[key].shape == value.shape}
         if not fitting:
-            raise CardError(f"nothing in {init} fits this recipe's nets", "start from weights of the same recipe and width")
+            raise CardError(
+                f"nothing in {init} fits this recipe's nets", "start from weights of the same recipe and width"
+            )
         learner.nets.load_state_dict(fitting, strict=False)
         if learner.ema is not None:
             learner.ema.load_state_dict({key: learner.nets.state_dict()[key] for key in learner.ema.state_dict()})

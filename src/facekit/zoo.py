@@ -54,7 +54,8 @@ def find_weights(name: str | Path) -> Path:
     if str(name) in known:
         return known[str(name)]
     raise MissingError(
-        f"no weights {str(name)!r}", f"give a run folder, a .safetensors file, or a name: {', '.join(known) or 'none here'}"
+        f"no weights {str(name)!r}",
+        f"give a run folder, a .safetensors file, or a name: {', '.join(known) or 'none here'}",
     )
 
 
@@ -101,7 +102,7 @@ def load_model(name: str | Path, device: torch.device | str = "cpu") -> Model:
     except (FacekitError, ValueError, RuntimeError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise MissingError(f"{path} does not fit its card: {reason}", "it is of another version, or damaged") from error
-    nets = nets.to(device=device, memory_format=torch.channels_last).requires_grad_(False).eval()
+    nets = nets.to(device).to(memory_format=torch.channels_last).requires_grad_(False).eval()
     return Model(made, nets, values, path)
 
 

@@ -12,7 +12,7 @@ from . import options
 
 if TYPE_CHECKING:
     from ..faces import Aligned, Detector, Face
-    from ..folder import Made, Outcome, Source
+    from ..folder import Made, Source
 
 
 def align(
@@ -20,10 +20,10 @@ def align(
     out: Annotated[Path, typer.Argument(help="folder for the faces")],
     *,
     size: Annotated[int, typer.Option(min=16, help="edge of a face image, px")] = 256,
-    margin: Annotated[Optional[float], typer.Option(help="space around the face; the usual portrait if absent")] = None,
-    faces: Annotated[Literal["largest", "all"], typer.Option(help="which faces of a photo", rich_help_panel="Faces")] = (
-        "largest"
-    ),
+    margin: Annotated[Optional[float], typer.Option(help="space around the face; a portrait's if absent")] = None,
+    faces: Annotated[
+        Literal["largest", "all"], typer.Option(help="which faces of a photo", rich_help_panel="Faces")
+    ] = ("largest"),
     detector: options.Detector = "auto",
     model_root: options.ModelRoot = None,
     workers: options.Workers = None,
@@ -40,10 +40,10 @@ def align(
     import os
 
     from .. import report
-    from ..faces import DEFAULT_MARGIN, find_detector
+    from ..faces import MARGIN, find_detector
     from ..folder import folder_map, open_source, output_names
 
-    space = DEFAULT_MARGIN if margin is None else margin
+    space = MARGIN if margin is None else margin
     name = find_detector(detector, model_root).name  # fails early, and says what auto is
     given = {"source": str(source), "out": str(out), "size": size, "margin": space, "faces": faces, "detector": name}
     if model_root:
@@ -54,13 +54,14 @@ def align(
         report.result(f"align: {len(found)} photos with {name} into {out}", sources=len(found), options=given)
         return out
     names = output_names(found)
+    work = partial(align_photo, names=names, size=size, margin=space)
     cores = min(workers or os.cpu_count() or 1, len(found))
     folder_map(
         "align",
         found,
         out,
         {"facekit": 1, "command": "align", "options": given},
-        partial(align_photo, names=names, size=size, margin=space, every=faces == "all", detector=name, root=model_root),
+        partial(work, every=faces == "all", detector=name, root=model_root),
         workers=cores if len(found) >= 32 or workers else 1,
         processes=True,
         limit=limit,

@@ -10,7 +10,7 @@ import typer
 def recipes(
     name: Annotated[Optional[str], typer.Argument(help="describe this recipe; all are listed if absent")] = None,
 ) -> list[dict[str, Any]]:
-    """List the methods that `train` knows, or describe one: its terms with their weights, parameters, defaults, paper."""
+    """List the methods that `train` knows, or describe one: terms and weights, parameters, defaults, paper."""
     from .. import report
     from ..recipe import catalogue
 

@@ -27,7 +27,9 @@ def train(
     b: Annotated[Optional[Path], typer.Option("--b", help="images of the second domain")] = None,
     out: Annotated[Optional[Path], typer.Option(help="run folder; runs/RECIPE if absent")] = None,
     card: Annotated[Optional[Path], typer.Option(help="a YAML card to start from; flags win over it")] = None,
-    set_: Annotated[Optional[list[str]], typer.Option("--set", help="KEY.KEY=VALUE: change any value of the card")] = None,
+    set_: Annotated[
+        Optional[list[str]], typer.Option("--set", help="KEY.KEY=VALUE: change a value of the card")
+    ] = None,
     domains: Annotated[Optional[str], typer.Option(help="names of the two domains: photo,anime")] = None,
     size: Annotated[Optional[int], typer.Option(help="edge of a training image, px")] = None,
     batch: Annotated[Optional[int], typer.Option(help="images per domain and step")] = None,
@@ -45,7 +47,7 @@ def train(
     """Train a face translator.
 
     Leaves a run folder: model.safetensors for `facekit translate`, index.html with previews to look at, log.jsonl and
-    card.yaml. Stopped at any moment, the same command goes on from the last save. Several GPUs: torchrun -m facekit train
+    card.yaml. Stopped at any moment, the same command goes on from the last save. Several GPUs: torchrun.
     """
     from .. import card as cards
     from .. import memory, report

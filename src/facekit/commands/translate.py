@@ -26,10 +26,10 @@ def translate(
     *,
     to: Annotated[Optional[str], typer.Option(help="domain to translate to, by its name: anime")] = None,
     weights: Annotated[str, typer.Option(help="a run folder, a .safetensors file, or a shipped name")] = "anime",
-    size: Annotated[Optional[int], typer.Option(min=16, help="edge to translate at, px; the model's own if absent")] = None,
+    size: Annotated[Optional[int], typer.Option(min=16, help="edge to translate at, px; else the model's own")] = None,
     align: Annotated[bool, typer.Option("--align/--no-align", help="cut the face out of photos first")] = True,
     paste: Annotated[bool, typer.Option("--paste", help="put the face back into its photo")] = False,
-    sheet: Annotated[bool, typer.Option("--sheet", help="also write a before/after contact sheet, OUT-sheet.png")] = False,
+    sheet: Annotated[bool, typer.Option("--sheet", help="also write a contact sheet, OUT-sheet.png")] = False,
     suffix: Annotated[Literal["png", "jpg", "webp"], typer.Option(help="file type of the output")] = "png",
     batch: Annotated[Optional[int], typer.Option(min=1, help="images at a time", rich_help_panel="Computing")] = None,
     margin: Annotated[Optional[float], typer.Option(help="space around the face", rich_help_panel="Faces")] = None,
@@ -127,10 +127,10 @@ class PhotoReader:
     """Reads a photo and cuts its largest face out."""
 
     def __init__(self, detector: str, root: Path | None, margin: float | None, size: int, paste: bool):
-        from ..faces import DEFAULT_MARGIN, find_detector
+        from ..faces import MARGIN, find_detector
 
         self.detector = find_detector(detector, root)
-        self.margin = DEFAULT_MARGIN if margin is None else margin
+        self.margin = MARGIN if margin is None else margin
         self.size, self.paste = size, paste
 
     def __call__(self, source: Source) -> Job:

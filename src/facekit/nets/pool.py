@@ -1,4 +1,4 @@
-"""The image pool of CycleGAN: a discriminator also sees fakes of earlier steps (Shrivastava et al. 2017, section 2.3)."""
+"""The image pool of CycleGAN: a discriminator also sees fakes of earlier steps (Shrivastava et al. 2017)."""
 
 from __future__ import annotations
 

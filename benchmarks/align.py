@@ -1,0 +1,28 @@
+"""Images/s of `facekit align` by detector, single process, and how many photos have a face."""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from machine import machine
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("photos", type=Path)
+parser.add_argument("--model-root", type=Path, help="insightface's model root; leaves insightface out if absent")
+parser.add_argument("--limit", type=int, default=100)
+arguments = parser.parse_args()
+print(machine())
+for detector in ["cascade"] + (["insightface"] if arguments.model_root else []):
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "facekit", "align", str(arguments.photos), folder, "--detector", detector]
+        command += ["--limit", str(arguments.limit), "--workers", "1", "--quiet"]
+        if detector == "insightface":
+            command += ["--model-root", str(arguments.model_root)]
+        start = time.perf_counter()
+        subprocess.run(command, stderr=subprocess.DEVNULL)
+        took = time.perf_counter() - start
+        found = len(list(Path(folder).rglob("*.png")))
+    print(f"{detector}: {arguments.limit / took:.1f} photos/s with start-up, faces in {found} of {arguments.limit}")

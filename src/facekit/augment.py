@@ -1,0 +1,71 @@
+"""Differentiable augmentation: the discriminator never sees an image twice alike (Zhao et al. 2020, DiffAugment).
+
+All functions take and return [N, C, H, W]; they draw from torch's global generator, one draw per image.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def shift(x: Tensor, share: float = 1 / 8, together: int = 1) -> Tensor:
+    """Move each image by up to `share` of its edge; zeros come in. Each of `together` equal parts moves alike."""
+    count, _, height, width = x.shape
+    reach = max(1, int(height * share))
+    padded = F.pad(x, (reach,) * 4)
+    moves = torch.randint(0, 2 * reach + 1, (count // together, 2)).tolist() * together
+    return torch.stack([padded[i, :, top : top + height, left : left + width] for i, (top, left) in enumerate(moves)])
+
+
+def colour(x: Tensor, strength: float = 1.0, together: int = 1) -> Tensor:
+    """Change brightness, saturation and contrast of each image at random."""
+    count = len(x) // together
+
+    def draw(reach: float) -> Tensor:
+        random = torch.rand(count, 1, 1, 1, device=x.device, dtype=x.dtype)
+        return ((random - 0.5) * reach * strength).repeat(together, 1, 1, 1)
+
+    x = x + draw(0.6)
+    grey = x.mean(1, keepdim=True)
+    x = (x - grey) * (1 + draw(1.2)) + grey
+    level = x.mean((1, 2, 3), keepdim=True)
+    return (x - level) * (1 + draw(0.6)) + level
+
+
+def cutout(x: Tensor, share: float = 0.4, chance: float = 0.5, together: int = 1) -> Tensor:
+    """Blank a square of `share` of the edge in about `chance` of the images."""
+    count, _, height, width = x.shape
+    count //= together
+    edge = int(height * share)
+    hit = torch.rand(count) < chance
+    corners = torch.randint(-edge // 2, height - edge // 2, (count, 2)).tolist()
+    keep = torch.ones(count, 1, height, width)
+    for index, (top, left) in enumerate(corners):
+        if hit[index]:
+            keep[index, :, max(top, 0) : top + edge, max(left, 0) : left + edge] = 0
+    return x * keep.repeat(together, 1, 1, 1).to(x)
+
+
+def crop(x: Tensor, size: int) -> Tensor:
+    """Take a random square of `size` px from each image."""
+    count, _, height, width = x.shape
+    tops = torch.randint(0, height - size + 1, (count,)).tolist()
+    lefts = torch.randint(0, width - size + 1, (count,)).tolist()
+    return torch.stack([x[i, :, t : t + size, s : s + size] for i, (t, s) in enumerate(zip(tops, lefts, strict=True))])
+
+
+def lighting(x: Tensor, strength: float = 1.0) -> Tensor:
+    """Change gamma, exposure, white balance and saturation of photos in [-1, 1]; a tenth of them become grey."""
+    count = len(x)
+
+    def draw(channels: int = 1) -> Tensor:
+        return (torch.rand(count, channels, 1, 1, device=x.device, dtype=x.dtype) * 2 - 1) * strength
+
+    light = ((x + 1) / 2).clamp(1e-3, 1)
+    light = light.pow(torch.exp(0.5 * draw())) * (1 + 0.15 * draw()) * (1 + 0.1 * draw(3))
+    grey = light.mean(1, keepdim=True)
+    kept = torch.rand(count, 1, 1, 1, device=x.device) >= 0.1 * strength
+    light = (light - grey) * (1 + 0.3 * draw()) * kept + grey
+    return light.clamp(0, 1) * 2 - 1

@@ -1,0 +1,18 @@
+"""Faces in photos: detectors behind one protocol, five landmarks, the upright crop and the way back into the photo."""
+
+from facekit.faces.detector import DETECTORS, Detector, Face, find_detector
+from facekit.faces.warp import MARGIN, Aligned, align_face, paste, roll, similarity, template
+
+__all__ = [
+    "DETECTORS",
+    "MARGIN",
+    "Aligned",
+    "Detector",
+    "Face",
+    "align_face",
+    "find_detector",
+    "paste",
+    "roll",
+    "similarity",
+    "template",
+]

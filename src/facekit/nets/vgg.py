@@ -1,0 +1,67 @@
+"""The convolutional trunk of VGG (Simonyan and Zisserman 2015), no deeper than it is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # convolutions between poolings
+WIDTHS = (64, 128, 256, 512, 512)
+
+
+def layer_names(kind: str) -> list[str]:
+    """Return the names of the trunk's layers in torchvision's order: conv1_1, relu1_1, …, pool5."""
+    names = []
+    for block, count in enumerate(BLOCKS[kind], 1):
+        for conv in range(1, count + 1):
+            names += [f"conv{block}_{conv}", f"relu{block}_{conv}"]
+        names.append(f"pool{block}")
+    return names
+
+
+class VGG(nn.Module):
+    """Features of images [N, 3, H, W] in [-1, 1] at named layers; parameters are named as torchvision names them.
+
+    `preprocessing` is that of the weights: "caffe" (0..255 less the mean colour) or "torchvision" (0..1, mean and
+    deviation). A "conv" layer is before its ReLU, a "relu" layer after it.
+    """
+
+    def __init__(self, kind: str, layers: Sequence[str], preprocessing: str = "torchvision"):
+        super().__init__()
+        names = layer_names(kind)
+        unknown = set(layers) - set(names)
+        if unknown:
+            raise ValueError(f"{kind} has no layer {', '.join(sorted(unknown))}; it has {', '.join(names)}")
+        self.layers = tuple(layers)
+        self.names = names[: 1 + max(names.index(layer) for layer in layers)]
+        self.features = nn.Sequential()
+        channels = 3
+        for name in self.names:
+            if name.startswith("conv"):
+                width = WIDTHS[int(name[4]) - 1]
+                self.features.append(nn.Conv2d(channels, width, 3, padding=1))
+                channels = width
+            else:
+                self.features.append(nn.MaxPool2d(2) if name.startswith("pool") else nn.ReLU())
+        if preprocessing == "caffe":
+            scale, mean, deviation = 127.5, (123.68, 116.78, 103.94), (1.0, 1.0, 1.0)
+        elif preprocessing == "torchvision":
+            scale, mean, deviation = 0.5, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+        else:
+            raise ValueError(f"preprocessing is 'caffe' or 'torchvision', not {preprocessing!r}")
+        factor = torch.tensor([scale / d for d in deviation])
+        offset = torch.tensor([(scale - m) / d for m, d in zip(mean, deviation, strict=True)])
+        self.register_buffer("factor", factor.view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("offset", offset.view(1, 3, 1, 1), persistent=False)
+        self.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        x = x * self.get_buffer("factor") + self.get_buffer("offset")
+        found = {}
+        for name, layer in zip(self.names, self.features, strict=True):
+            x = layer(x)
+            if name in self.layers:
+                found[name] = x
+        return found

@@ -1,0 +1,168 @@
+"""One-direction translation with discriminators on frozen features, made to learn within an hour on a CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from .. import augment, helpers, losses, recipe
+from ..errors import CardError
+from ..nets.heads import FeatureHead, Projection
+from ..nets.unet import ResidualUNet
+from ..nets.vgg import VGG
+from ..recipe import Clock, Phase, Recipe, Scene, term, view
+
+LAYERS = {"relu2_2": 128, "relu3_1": 256}  # and their widths
+LEVELS = {"relu2_2": 360.0, "relu3_1": 400.0}  # their root mean square on faces, drawn or not
+
+
+class ProjectedScene(Scene):
+    """Photos `a`, drawings `b`; `ab` draws. Everything is judged through the frozen trunk."""
+
+    @view
+    def fake(self) -> Tensor:
+        """The translation, [N, 3, S, S]."""
+        return self.nets.ab(augment.lighting(self.a, self.params.lighting)).float()
+
+    @view
+    def fake_and_source(self) -> dict[str, Tensor]:
+        """Features of the translation at half size, and of its photo under the same augmentation after it."""
+        both = F.avg_pool2d(torch.cat([self.fake, self.a]), 2)
+        seen = self.changed(both, together=2).chunk(2)
+        made, source = (self.features(part) for part in seen)
+        return {name: torch.cat([made[name], source[name]]) for name in made}
+
+    @view
+    def fake_whole(self) -> dict[str, Tensor]:
+        """Features of the translation at half size."""
+        return {name: x.chunk(2)[0] for name, x in self.fake_and_source.items()}
+
+    @view
+    def real_whole(self) -> dict[str, Tensor]:
+        """Features of the drawings at half size."""
+        return self.features(self.changed(F.avg_pool2d(self.b, 2)))
+
+    @view
+    def fake_parts(self) -> dict[str, Tensor]:
+        """Features of a part of each translation at full size."""
+        return self.features(augment.colour(augment.crop(self.fake, self.recipe.size // 2), 0.5))
+
+    @view
+    def real_parts(self) -> dict[str, Tensor]:
+        """Features of a part of each drawing at full size."""
+        return self.features(augment.colour(augment.crop(self.b, self.recipe.size // 2), 0.5))
+
+    def changed(self, x: Tensor, together: int = 1) -> Tensor:
+        """Shift, recolour and blank at random."""
+        x = augment.colour(augment.shift(x, together=together), together=together)
+        return augment.cutout(x, together=together)
+
+    def features(self, x: Tensor) -> dict[str, Tensor]:
+        """Look at images through the frozen trunk; features of about unit size."""
+        return {name: y / LEVELS[name] for name, y in self.helpers.vgg(x).items()}
+
+    def judged(self, heads: str, features: dict[str, Tensor]) -> list[Tensor]:
+        """Return every head's opinion."""
+        return [head(features[name]) for name, head in self.nets[heads].items()]
+
+    @term("G")
+    def whole(self) -> Tensor:
+        """The translation as a whole passes for a drawing: hinge, on features at half size (Sauer et al. 2021)."""
+        return sum(losses.hinge_g(d) for d in self.judged("whole_heads", self.fake_whole)) / 2  # type: ignore[return-value]
+
+    @term("G")
+    def parts(self) -> Tensor:
+        """Parts of the translation pass for parts of drawings: hinge, on features at full size."""
+        return sum(losses.hinge_g(d) for d in self.judged("part_heads", self.fake_parts)) / 3  # type: ignore[return-value]
+
+    @term("G", 0.25)
+    def contrast(self) -> Tensor:
+        """Each place of the translation shows that place of its photo: PatchNCE on relu3_1 (Park et al. 2020)."""
+        query, key = self.nets.projection(self.fake_and_source["relu3_1"]).flatten(2).transpose(1, 2).chunk(2)
+        places = torch.randperm(query.shape[1], device=query.device)[:128]
+        return losses.patch_nce(query[:, places], key[:, places], tau=0.07)
+
+    @term("D")
+    def judge_whole(self) -> Tensor:
+        """Tell drawings from translations as a whole: hinge."""
+        return self.hinge("whole_heads", self.real_whole, self.fake_whole)
+
+    @term("D")
+    def judge_parts(self) -> Tensor:
+        """Tell parts of drawings from parts of translations: hinge."""
+        return self.hinge("part_heads", self.real_parts, self.fake_parts)
+
+    def hinge(self, heads: str, real: dict[str, Tensor], fake: dict[str, Tensor]) -> Tensor:
+        """Sum the hinge losses of the heads."""
+        pairs = zip(self.judged(heads, real), self.judged(heads, fake), strict=True)
+        return sum(losses.hinge_d(r, f) for r, f in pairs)  # type: ignore[return-value]
+
+
+class ProjectedParams(recipe.Params):
+    """Parameters of projected-cut."""
+
+    width: int = Field(128, ge=8, multiple_of=8, description="channels of the generator at a quarter of the size")
+    blocks: int = Field(4, ge=0, description="residual blocks at an eighth of the size")
+    head_width: int = Field(128, ge=4, description="channels of the discriminator heads")
+    lighting: float = Field(1.0, ge=0, le=1, description="how much the photos' light is varied")
+    vgg: str = Field("download", description="file with VGG19's first layers; download: torchvision's ImageNet weights")
+
+
+class ProjectedCUT(Recipe):
+    """One-direction translation: CUT (Park et al. 2020) with the discriminators of Projected GANs (Sauer et al. 2021).
+
+    Not a system of the five papers: it is what learns fastest on little hardware. Small discriminator heads look at
+    the frozen features of an ImageNet VGG, under differentiable augmentation, at the whole image in half size and at
+    parts in full size; PatchNCE on the same features holds the layout of the photo.
+    """
+
+    Scene = ProjectedScene
+    Params = ProjectedParams
+    phases = (
+        Phase("G", ("ab", "projection")),
+        Phase("D", ("whole_heads", "part_heads"), reuse=("fake_whole", "fake_parts")),
+    )
+    presets = {"projected-cut": {}}
+    defaults = {
+        "data": {"size": 128, "batch": 4},
+        "optim": {"lr": 4e-4, "betas": [0.0, 0.99]},
+        "run": {"steps": 20000, "ema": 0.998, "save_every": 1000},
+    }
+    exports = ("ab",)
+    directions = ("b",)
+    multiple = 8
+
+    def check(self, size: int) -> None:
+        """Images must fit the U-Net and leave the heads something to see."""
+        if size % 16 or size < 32:
+            raise CardError(f"projected-cut needs data.size of 32 or more, a multiple of 16; not {size}", "--size 128")
+
+    def load_size(self, size: int) -> int:
+        """Crop from 1.12 times the size."""
+        return round(size * 1.12)
+
+    def nets(self) -> dict[str, nn.Module]:
+        width = self.params.head_width
+        return {
+            "ab": ResidualUNet(self.params.width, self.params.blocks),
+            "projection": Projection(LAYERS["relu3_1"]),
+            "whole_heads": nn.ModuleDict({n: FeatureHead(c, width, 3, n == "relu3_1") for n, c in LAYERS.items()}),
+            "part_heads": nn.ModuleDict({n: FeatureHead(c, width, 1) for n, c in LAYERS.items()}),
+        }
+
+    def helpers(self) -> dict[str, nn.Module]:
+        trunk = VGG("vgg19", tuple(LAYERS), preprocessing="caffe")
+        if next(trunk.parameters()).device.type != "meta":
+            trunk.load_state_dict(helpers.vgg_weights(self.params.vgg, "vgg19"), strict=False)
+        return {"vgg": trunk}
+
+    def lr_factor(self, clock: Clock) -> float:
+        """Rise over 50 steps, stay, fall to zero over the last 40 % of the run."""
+        return min(1.0, (clock.step + 1) / 50, max(0.02, (clock.steps - clock.step) / (0.4 * clock.steps)))
+
+    def translate(self, nets: Any, x: Tensor, to: str) -> Tensor:
+        return nets.ab(x)
