@@ -15,7 +15,7 @@ def shift(x: Tensor, share: float = 1 / 8, together: int = 1) -> Tensor:
     count, _, height, width = x.shape
     reach = max(1, int(height * share))
     padded = F.pad(x, (reach,) * 4)
-    moves = torch.randint(0, 2 * reach + 1, (count // together, 2)).tolist() * together
+    moves = torch.randint(0, 2 * reach + 1, (count // together, 2), device="cpu").tolist() * together
     return torch.stack([padded[i, :, top : top + height, left : left + width] for i, (top, left) in enumerate(moves)])
 
 
@@ -39,9 +39,9 @@ def cutout(x: Tensor, share: float = 0.4, chance: float = 0.5, together: int = 1
     count, _, height, width = x.shape
     count //= together
     edge = int(height * share)
-    hit = torch.rand(count) < chance
-    corners = torch.randint(-edge // 2, height - edge // 2, (count, 2)).tolist()
-    keep = torch.ones(count, 1, height, width)
+    hit = (torch.rand(count, device="cpu") < chance).tolist()
+    corners = torch.randint(-edge // 2, height - edge // 2, (count, 2), device="cpu").tolist()
+    keep = torch.ones(count, 1, height, width, device="cpu")
     for index, (top, left) in enumerate(corners):
         if hit[index]:
             keep[index, :, max(top, 0) : top + edge, max(left, 0) : left + edge] = 0
@@ -51,8 +51,8 @@ def cutout(x: Tensor, share: float = 0.4, chance: float = 0.5, together: int = 1
 def crop(x: Tensor, size: int) -> Tensor:
     """Take a random square of `size` px from each image."""
     count, _, height, width = x.shape
-    tops = torch.randint(0, height - size + 1, (count,)).tolist()
-    lefts = torch.randint(0, width - size + 1, (count,)).tolist()
+    tops = torch.randint(0, height - size + 1, (count,), device="cpu").tolist()
+    lefts = torch.randint(0, width - size + 1, (count,), device="cpu").tolist()
     return torch.stack([x[i, :, t : t + size, s : s + size] for i, (t, s) in enumerate(zip(tops, lefts, strict=True))])
 
 

@@ -156,7 +156,7 @@ def _turn(
     scenes: list[Any] = []
     sums: dict[str, Tensor] = {}
     for micro, views in zip(batch, carried, strict=True):
-        scene = recipe.Scene(recipe, nets, micro, clock.step, views, learner.helpers)
+        scene = recipe.Scene(recipe, nets, micro, clock.step, views, learner.helpers, [t.name for t in active])
         with torch.autocast(learner.device.type, torch.bfloat16, enabled=learner.card.run.precision == "bf16"):
             parts = {t.name: t.fn(scene) for t in active}
         total = sum(t.weight * t.every * parts[t.name] for t in active) / len(batch)

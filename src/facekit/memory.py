@@ -66,9 +66,10 @@ def _activations(recipe: Recipe, terms: Mapping[str, Term], card: TrainCard, net
                         kept[x.untyped_storage()._cdata] = (x, x.untyped_storage().nbytes())
                     return x
 
-                scene = recipe.Scene(recipe, nets, images, phase.start, None, helpers)
+                active = [t for t in terms.values() if t.phase == phase.name and t.weight]
+                scene = recipe.Scene(recipe, nets, images, phase.start, None, helpers, [t.name for t in active])
                 with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-                    parts = [t.fn(scene) for t in terms.values() if t.phase == phase.name and t.weight]
+                    parts = [t.fn(scene) for t in active]
                 most = max(most, sum(size for _, size in kept.values()))
                 del parts
     except (NotImplementedError, RuntimeError, TypeError, ValueError):

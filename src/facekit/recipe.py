@@ -12,7 +12,7 @@ import difflib
 import functools
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -121,14 +121,20 @@ class Scene:
         step: int,
         carried: Mapping[str, Any] | None = None,
         helpers: Any = None,
+        active: Collection[str] = (),
     ):
         self.recipe, self.params, self.nets, self.step, self.helpers = recipe, recipe.params, nets, step, helpers
+        self.active_terms = active
         self.__dict__.update(batch)
         self.__dict__.update(carried or {})
 
     if TYPE_CHECKING:  # whatever the batch holds
 
         def __getattr__(self, name: str) -> Any: ...
+
+    def active(self, name: str) -> bool:
+        """Whether term `name` is computed in this turn: a view may then do the work of two terms in one pass."""
+        return name in self.active_terms
 
     def carry(self, names: Sequence[str]) -> dict[str, Any]:
         """Return the views of `names` that were made, detached from their graph."""
@@ -166,7 +172,7 @@ class Recipe(abc.ABC):
     defaults: ClassVar[dict[str, Any]] = {}
     exports: ClassVar[tuple[str, ...]] = ()
     directions: ClassVar[tuple[str, ...]] = ("a", "b")
-    multiple: ClassVar[int] = 4
+    multiple: int = 4
 
     def __init__(self, params: Mapping[str, Any] | None = None, size: int = 256):
         self.params: Any = type(self).Params.model_validate(dict(params or {}))

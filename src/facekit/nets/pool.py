@@ -27,7 +27,7 @@ class ImagePool(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Exchange images ([N, C, H, W]) with the pool; returns as many."""
-        if self.capacity == 0:
+        if self.capacity == 0 or images.is_meta:  # on the meta device only shapes are of interest
             return images
         every = world.gather(images).to(self.images.dtype)
         out = []

@@ -1,0 +1,163 @@
+"""U-GAT-IT: attention from an auxiliary classifier, and normalisation that learns how much of a layer to keep."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from .. import recipe
+from ..errors import CardError
+from ..losses import binary, l1, lsgan
+from ..nets.blocks import clip_rho_
+from ..nets.ugatit import Attended, UGATITDiscriminator, UGATITGenerator
+from ..recipe import Clock, Phase, Recipe, Scene, term, view
+
+
+class UGATITScene(Scene):
+    """A batch of `a` and one of `b`; per domain a local (`la`, `lb`) and a global (`ga`, `gb`) discriminator."""
+
+    @view
+    def towards_b(self) -> tuple[Attended, Attended]:
+        """ab of a (translation) and of b (identity)."""
+        return self.both(self.nets.ab, self.a, self.b)
+
+    @view
+    def towards_a(self) -> tuple[Attended, Attended]:
+        """ba of b (translation) and of a (identity)."""
+        return self.both(self.nets.ba, self.b, self.a)
+
+    def both(self, net: nn.Module, x: Tensor, same: Tensor) -> tuple[Attended, Attended]:
+        """Return net(x) and, for the generators' turn, net(same), in one pass: every norm is per image."""
+        if not (self.active("identity") or self.active("cam")):
+            made = net(x)
+            return made, made
+        parts = [part.chunk(2) for part in net(torch.cat([x, same]))]
+        return Attended(*(part[0] for part in parts)), Attended(*(part[1] for part in parts))
+
+    @view
+    def fake_b(self) -> Tensor:
+        """The translation of a."""
+        return self.towards_b[0].out
+
+    @view
+    def fake_a(self) -> Tensor:
+        """The translation of b."""
+        return self.towards_a[0].out
+
+    @term("D")
+    def judge_a(self) -> Tensor:
+        """Tell real a from translations, by patches and by the attention's classifier: LSGAN (eq. 2, 5)."""
+        return self.judged((self.nets.ga, self.nets.la), self.a, self.fake_a)
+
+    @term("D")
+    def judge_b(self) -> Tensor:
+        """Tell real b from translations, likewise."""
+        return self.judged((self.nets.gb, self.nets.lb), self.b, self.fake_b)
+
+    def judged(self, nets: tuple[nn.Module, ...], real: Tensor, fake: Tensor) -> Tensor:
+        """Sum LSGAN's losses over nets, patches and classifiers, real and fake in one pass."""
+        total = torch.zeros((), device=real.device)
+        for net in nets:
+            out, cam, _ = net(torch.cat([real, fake]))
+            for judgement in (out, cam):
+                on_real, on_fake = judgement.chunk(2)
+                total = total + lsgan(on_real, True) + lsgan(on_fake, False)
+        return total
+
+    @term("G")
+    def adversarial(self) -> Tensor:
+        """Both translations pass for real, by patches and classifiers: LSGAN (eq. 2, 5)."""
+        judges = [net(self.fake_a) for net in (self.nets.ga, self.nets.la)]
+        judges += [net(self.fake_b) for net in (self.nets.gb, self.nets.lb)]
+        return sum(lsgan(j.out, True) + lsgan(j.cam, True) for j in judges)  # type: ignore[return-value]
+
+    @term("G", 10)
+    def cycle(self) -> Tensor:
+        """There and back again gives the image: L1 (eq. 3)."""
+        return l1(self.nets.ba(self.fake_b).out, self.a) + l1(self.nets.ab(self.fake_a).out, self.b)
+
+    @term("G", 10)
+    def identity(self) -> Tensor:
+        """An image that is of the domain already stays as it is: L1 (eq. 4)."""
+        return l1(self.towards_a[1].out, self.a) + l1(self.towards_b[1].out, self.b)
+
+    @term("G", 1000)
+    def cam(self) -> Tensor:
+        """The generators' classifiers tell images to translate (1) from those of the domain already (0) (eq. 5)."""
+        passes = (self.towards_a, self.towards_b)
+        return sum(binary(there.cam, True) + binary(same.cam, False) for there, same in passes)  # type: ignore[return-value]
+
+
+class UGATITParams(recipe.Params):
+    """Parameters of ugatit."""
+
+    width: int = Field(64, ge=1, description="channels of the generators at full size")
+    blocks: int = Field(4, ge=1, description="residual blocks before and after the attention")
+    d_width: int = Field(64, ge=1, description="channels of the discriminators' first layer")
+    light: bool = Field(False, description="gamma and beta from the mean of the features: a 26th of the weights")
+
+
+class UGATIT(Recipe):
+    """U-GAT-IT: Kim, Kim, Kang, Lee (ICLR 2020, arXiv 1907.10830), as in the authors' PyTorch code."""
+
+    Scene = UGATITScene
+    Params = UGATITParams
+    phases = (
+        Phase("D", ("la", "ga", "lb", "gb")),
+        Phase("G", ("ab", "ba")),
+    )
+    presets = {"ugatit": {}, "ugatit-light": {"params": {"light": True}}}
+    defaults = {
+        "data": {"size": 256, "batch": 1},
+        "optim": {"lr": 1e-4, "betas": [0.5, 0.999], "weight_decay": 1e-4},
+        "run": {"steps": 1000000, "save_every": 5000},
+    }
+    exports = ("ab", "ba")
+
+    def __init__(self, params: Any = None, size: int = 256):
+        super().__init__(params, size)
+        self.multiple = 4 if self.params.light else 0
+
+    def check(self, size: int) -> None:
+        """The global discriminator's five halvings need 96 px."""
+        if size % 4 or size < 96:
+            raise CardError(f"ugatit needs data.size of 96 or more, a multiple of 4; not {size}", "--size 128")
+
+    def load_size(self, size: int) -> int:
+        """30 px more than the crop, at every size."""
+        return size + 30
+
+    def nets(self) -> dict[str, nn.Module]:
+        p = self.params
+        generators = {name: UGATITGenerator(p.width, p.blocks, self.size, p.light) for name in ("ab", "ba")}
+        layers = {"la": 5, "ga": 7, "lb": 5, "gb": 7}
+        return {**generators, **{name: UGATITDiscriminator(p.d_width, n) for name, n in layers.items()}}
+
+    def lr_factor(self, clock: Clock) -> float:
+        """Flat for half of the steps, then linearly to 0."""
+        flat = clock.steps // 2
+        return 1.0 if clock.step < flat else (clock.steps - clock.step - 1) / max(clock.steps - flat, 1)
+
+    def after(self, nets: Any, phase: str) -> None:
+        """Keep every rho in [0, 1]."""
+        if phase == "G":
+            clip_rho_(nets.ab)
+            clip_rho_(nets.ba)
+
+    def translate(self, nets: Any, x: Tensor, to: str) -> Tensor:
+        return (nets.ab if to == "b" else nets.ba)(x).out
+
+    def preview(self, nets: Any, x: Tensor, to: str) -> dict[str, Tensor]:
+        out, _, heatmap = (nets.ab if to == "b" else nets.ba)(x)
+        return {"translation": out, "attention": overlay(x, heatmap)}
+
+
+def overlay(x: Tensor, heatmap: Tensor) -> Tensor:
+    """Lay a heat-map [N, 1, h, w], each scaled to its own range, over images x [N, 3, H, W]: dark blue to red."""
+    low, high = heatmap.amin((1, 2, 3), keepdim=True), heatmap.amax((1, 2, 3), keepdim=True)
+    heat = nn.functional.interpolate((heatmap - low) / (high - low + 1e-8), x.shape[2:], mode="bilinear")
+    ramp = [(1.5 - (4 * heat - centre).abs()).clamp(0, 1) * 2 - 1 for centre in (3.0, 2.0, 1.0)]
+    return 0.5 * x + 0.5 * torch.cat(ramp, 1)
