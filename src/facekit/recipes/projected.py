@@ -138,8 +138,8 @@ class ProjectedCUT(Recipe):
 
     def check(self, size: int) -> None:
         """Images must fit the U-Net and leave the heads something to see."""
-        if size % 16 or size < 32:
-            raise CardError(f"projected-cut needs data.size of 32 or more, a multiple of 16; not {size}", "--size 128")
+        if size % 16 or size < 64:
+            raise CardError(f"projected-cut needs data.size of 64 or more, a multiple of 16; not {size}", "--size 128")
 
     def load_size(self, size: int) -> int:
         """Crop from 1.12 times the size."""

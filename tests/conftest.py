@@ -1,0 +1,63 @@
+"""Fixtures that all tests share."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+ROOT = Path(__file__).parent.parent
+SHARED = Path(os.environ.get("FACEKIT_SHARED", ROOT.parent / "shared"))
+
+
+@dataclass
+class Result:
+    """What a command left: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of real faces and weights; the test is skipped where it is missing."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs {SHARED} (set FACEKIT_SHARED)")
+    return SHARED
+
+
+@pytest.fixture
+def facekit():
+    """Runs a command in this process: facekit("align", in, out).code."""
+
+    def run(*arguments: object) -> Result:
+        from facekit.cli import app
+
+        found = CliRunner().invoke(app, [str(a) for a in arguments], prog_name="facekit")
+        return Result(found.exit_code, found.stdout, found.stderr)
+
+    return run
+
+
+@pytest.fixture
+def spawn():
+    """Runs a command in a process of its own; `start` gives the process instead of waiting for it."""
+
+    def run(*arguments: object, **more: object) -> Result:
+        done = start(*arguments, **more)
+        out, err = done.communicate(timeout=300)
+        return Result(done.returncode, out, err)
+
+    def start(*arguments: object, env: dict | None = None, **more: object) -> subprocess.Popen:
+        command = [sys.executable, "-m", "facekit", *(str(a) for a in arguments)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
+        around = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **(env or {})}
+        return subprocess.Popen(command, env=around, **{**pipes, **more})
+
+    run.start = start
+    return run

@@ -1,0 +1,165 @@
+"""What every recipe and preset must hold: they are found in the catalogue, so that a new one is tested by being there."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import torch
+
+from facekit import card, helpers, recipe, zoo
+from facekit.engine import fit, make_learner, train_step, weighted_terms
+from facekit.errors import CardError
+from facekit.recipe import Clock
+
+NAMES = sorted(recipe.catalogue())
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture(autouse=True)
+def random_vgg(monkeypatch):
+    """A trunk of random weights, for tests only."""
+    monkeypatch.setattr(helpers, "vgg_weights", lambda source, kind="vgg19": {})
+
+
+def small(name: str) -> card.TrainCard:
+    """A card of the recipe at its smallest size, 8 channels wide, one block deep."""
+    kind, preset = recipe.find(name)
+    merged = card.merge(kind.defaults, preset)
+    params = dict(merged.get("params", {}))
+    for field in kind.Params.model_fields:
+        if field.endswith("width"):
+            params[field] = 8
+        elif field == "blocks":
+            params[field] = 1
+    size = next(s for s in (32, 64, 96, 128) if fits(kind, params, s))
+    values = {"recipe": name, "params": params, "data": {"size": size, "batch": 2}, "optim": merged.get("optim", {})}
+    return card.TrainCard.model_validate({**values, "run": {"steps": 2, "ema": 0.5}})
+
+
+def fits(kind, params, size) -> bool:
+    try:
+        kind(params, size).check(size)
+    except CardError:
+        return False
+    return True
+
+
+def learner_of(values: card.TrainCard, losses=None):
+    kind, _ = recipe.find(values.recipe)
+    terms = weighted_terms(kind, losses or {})
+    return make_learner(kind(values.params, values.data.size), terms, values, torch.device("cpu"))
+
+
+def batch_of(values: card.TrainCard):
+    torch.manual_seed(1)
+    shape = (values.data.batch, 3, values.data.size, values.data.size)
+    return [{"a": torch.rand(shape) * 2 - 1, "b": torch.rand(shape) * 2 - 1}]
+
+
+def test_catalogue_reads_presets_without_importing(monkeypatch):
+    monkeypatch.setattr("importlib.import_module", lambda *a: pytest.fail("imported a recipe"))
+    assert {"cyclegan", "ugatit", "ugatit-light", "projected-cut"} <= set(recipe.catalogue())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_steps_move_every_net_of_every_phase(name):
+    values = small(name)
+    learner = learner_of(values)
+    before = {k: v.clone() for k, v in learner.nets.named_parameters()}
+    for _ in range(2):
+        found = train_step(learner, batch_of(values), Clock(learner.step, 2))
+        learner.step += 1
+        assert set(found) == set(learner.terms)
+        assert all(torch.isfinite(value) for value in found.values())
+    learning = {net for phase in learner.recipe.phases for net in phase.nets}
+    for net in learning:
+        moved = [not torch.equal(before[f"{net}.{k}"], v) for k, v in learner.nets[net].named_parameters()]
+        # a bias behind a hinge that is nowhere saturated has a gradient of exactly 0
+        assert moved.count(True) > 0.8 * len(moved), f"{net}: {moved.count(False)} parameters stayed"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_the_nets_of_a_phase_get_gradients(name):
+    values = small(name)
+    learner = learner_of(values)
+    train_step(learner, batch_of(values), Clock(0, 2))
+    last = learner.recipe.phases[-1]
+    for net in learner.nets:
+        wants = {p.requires_grad for p in learner.nets[net].parameters()}
+        assert wants <= {net in last.nets}
+        if net in last.nets:
+            assert all(p.grad is not None for p in learner.nets[net].parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_term_is_documented_and_can_be_dropped(name):
+    values = small(name)
+    kind, _ = recipe.find(name)
+    for dropped in kind.terms():
+        assert kind.terms()[dropped].doc.endswith(".") or "(" in kind.terms()[dropped].doc
+        learner = learner_of(values, {dropped: 0.0})
+        found = train_step(learner, batch_of(values), Clock(0, 2))
+        assert set(found) == set(kind.terms()) - {dropped}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_saved_model_translates_as_before_and_keeps_size_and_range(name, tmp_path):
+    values = small(name)
+    learner = learner_of(values)
+    fit(learner, [batch_of(values)] * 2, Clock(0, 2), lambda *a: None, lambda *a: None)
+    path = tmp_path / "model.safetensors"
+    zoo.save_model(path, learner.exports, card.plain(values))
+    model = zoo.load_model(path)
+    x = batch_of(values)[0]["a"]
+    for to in learner.recipe.directions:
+        with torch.no_grad():
+            made = model.recipe.translate(model.nets, x, to)
+            expected = learner.recipe.translate(learner.exports, x, to)
+            columns = model.recipe.preview(model.nets, x, to)
+        assert made.shape == x.shape
+        assert made.abs().max() <= 1
+        assert torch.allclose(made, expected, atol=1e-6)
+        assert next(iter(columns)) == "translation"
+        assert all(column.shape == x.shape for column in columns.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_step_takes_bf16(name):
+    values = small(name)
+    values.run.precision = "bf16"
+    found = train_step(learner_of(values), batch_of(values), Clock(0, 2))
+    assert all(torch.isfinite(value) for value in found.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_size_that_does_not_fit_is_refused(name):
+    kind, _ = recipe.find(name)
+    with pytest.raises(CardError, match="size"):
+        kind({}, 30).check(30)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_has_a_commented_example_card_that_loads(name):
+    path = EXAMPLES / "cards" / f"{name}.yaml"
+    values = card.load(path)
+    kind, preset = recipe.find(values["recipe"])
+    checked = card.validate(card.TrainCard, card.merge(kind.defaults, preset, values), str(path))
+    again = card.validate(card.TrainCard, card.plain(checked), "again")
+    assert values["recipe"] == name
+    assert again == checked.model_copy(update={"made": None})
+    assert set(checked.losses) == set(kind.terms())
+    kind(checked.params, checked.data.size).check(checked.data.size)
+    assert path.read_text().count("#") >= 5
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda p: p.name)
+def test_the_recipe_of_ones_own_trains(path):
+    assert ast.get_docstring(ast.parse(path.read_text()))
+    values = small(str(path))
+    assert train_step(learner_of(values), batch_of(values), Clock(0, 2))
+
+
+def test_an_unknown_recipe_suggests_the_nearest():
+    with pytest.raises(CardError) as error:
+        recipe.find("ugatit-lite")
+    assert "ugatit-light" in error.value.hint
