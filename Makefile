@@ -24,7 +24,7 @@ demo: install ## the bundled photo -> its face -> an anime face, into demo/
 	$(FACEKIT) align demo/photos demo/faces --size 256
 	$(FACEKIT) translate --to anime demo/faces demo/anime --sheet
 	$(FACEKIT) translate --to anime demo/photos demo/pasted --paste
-	@echo "look at demo/anime/sheet.png"
+	@echo "look at demo/anime-sheet.png"
 
 test: $(VENV)/installed-dev ## all tests
 	$(PYTHON) -m pytest

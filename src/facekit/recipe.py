@@ -266,7 +266,10 @@ def find_entry(name: str) -> Entry:
         path, wanted = Path(f"{file}.py"), preset.lstrip(":")
         if not path.is_file():
             raise CardError(f"no recipe file {path}", "give the path of a Python file that holds a Recipe")
-        entries = _entries(path, str(path))
+        try:
+            entries = _entries(path, str(path))
+        except (SyntaxError, ValueError, UnicodeDecodeError) as error:
+            raise CardError(f"{path} is not a Python file with literal presets: {error}", "mend it") from error
         if not entries or (wanted and wanted not in entries):
             raise CardError(
                 f"{path} holds no recipe {wanted}".rstrip(), f"it has: {', '.join(entries) or 'no presets'}"
@@ -288,7 +291,10 @@ def find(name: str) -> tuple[type[Recipe], dict]:
         spec = importlib.util.spec_from_file_location(Path(where).stem, where)
         assert spec and spec.loader
         module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # whatever a file of one's own raises
+            raise CardError(f"{where} cannot be imported: {type(error).__name__}: {error}", "mend it") from error
     else:
         module = importlib.import_module(where)
     return getattr(module, cls), entry.preset

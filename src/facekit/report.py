@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -57,20 +58,32 @@ def figures_text(figures: dict[str, Any]) -> str:
     return "  ".join(parts)
 
 
-class PlainBar(Bar):
-    """A line now and then: at most one every five seconds, and one at the end."""
+class LineBar(Bar):
+    """Says a line now and then: at most one every `pause` seconds, and one at the end."""
 
-    last = 0.0
+    pause = 5.0
+
+    def __init__(self, title: str, total: int, done: int = 0):
+        super().__init__(title, total, done)
+        self.last = self.began
+        self.figures: dict[str, Any] = {}
 
     def advance(self, count: int = 1, **figures: Any) -> None:
         super().advance(count)
         self.figures = figures
-        if time.monotonic() - self.last > 5 and self.done < self.total:
+        if time.monotonic() - self.last > self.pause and self.done < self.total:
+            self.last = time.monotonic()
             self.say()
 
     def say(self) -> None:
-        self.last = time.monotonic()
-        line = f"{self.title} {self.done}/{self.total}  {self.rate:.3g}/s  {figures_text(getattr(self, 'figures', {}))}"
+        """Say how far the job is."""
+
+
+class PlainBar(LineBar):
+    """Lines for people."""
+
+    def say(self) -> None:
+        line = f"{self.title} {self.done}/{self.total}  {self.rate:.3g}/s  {figures_text(self.figures)}"
         print(line.rstrip(), file=sys.stderr, flush=True)
 
     def close(self) -> None:
@@ -104,21 +117,14 @@ class QuietReporter(Plain):
         return Bar(title, total, done)
 
 
-class JsonBar(Bar):
-    """A line of JSON at most every second, and one at the end."""
+class JsonBar(LineBar):
+    """Lines of JSON."""
 
-    last = 0.0
-
-    def advance(self, count: int = 1, **figures: Any) -> None:
-        super().advance(count)
-        self.figures = figures
-        if time.monotonic() - self.last > 1 and self.done < self.total:
-            self.say()
+    pause = 1.0
 
     def say(self) -> None:
-        self.last = time.monotonic()
         fields = {"title": self.title, "done": self.done, "total": self.total, "rate": round(self.rate, 4)}
-        json_line("progress", **fields, **getattr(self, "figures", {}))
+        json_line("progress", **fields, **self.figures)
 
     def close(self) -> None:
         self.say()
@@ -126,7 +132,7 @@ class JsonBar(Bar):
 
 def json_line(event: str, **fields: Any) -> None:
     """Print one event as a JSON line on stdout."""
-    print(json.dumps({"event": event, **fields}, ensure_ascii=False, default=str), flush=True)
+    print(json.dumps({"event": event, **fields}, default=str), flush=True)
 
 
 class Json(Reporter):
@@ -187,7 +193,9 @@ current: ContextVar[Reporter] = ContextVar("reporter", default=Reporter())  # no
 
 
 def choose(as_json: bool = False, quiet: bool = False) -> Reporter:
-    """Return the reporter for the flags and for what stderr is."""
+    """Return the reporter for the flags and for what stderr is; of a `torchrun` only the first process speaks."""
+    if os.environ.get("RANK", "0") != "0":
+        return Reporter()
     if as_json:
         return Json()
     if quiet:

@@ -39,11 +39,8 @@ class RunFolder:
         file = self.path / STATE
         if not file.exists():
             return False
-        try:
+        with _readable(file):
             learner.restore(torch.load(file, map_location=learner.device, weights_only=True))
-        except (RuntimeError, ValueError, KeyError, EOFError, OSError, pickle.UnpicklingError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise MissingError(f"{file} cannot be restored: {reason}", "--force starts the run again") from error
         if self.first:
             rows = [row for row in read_lines(self.path / LOG) if row["step"] <= learner.step]
             files.write_text(self.path / LOG, "".join(json.dumps(row) + "\n" for row in rows))
@@ -55,18 +52,21 @@ class RunFolder:
     def start_from(self, learner: Learner, init: str) -> None:
         """Take first weights from another run folder (all its nets as they were saved) or from a model.
 
-        Raises CardError where nothing fits.
+        Raises CardError where less than half of those weights fit.
         """
         state = Path(init) / STATE
         if state.is_file():
-            found = torch.load(state, map_location="cpu", weights_only=True)["nets"]
+            with _readable(state):
+                found = torch.load(state, map_location="cpu", weights_only=True)["nets"]
         else:
             found, _ = zoo.read_tensors(zoo.find_weights(init))
         own = learner.nets.state_dict()
-        fitting = {key: value for key, value in found.items() if key in own and own[key].shape == value.shape}
-        if not fitting:
+        shared = {key: value for key, value in found.items() if key in own}
+        fitting = {key: value for key, value in shared.items() if own[key].shape == value.shape}
+        if 2 * sum(x.numel() for x in fitting.values()) <= sum(x.numel() for x in shared.values()):
             raise CardError(
-                f"nothing in {init} fits this recipe's nets", "start from weights of the same recipe and width"
+                f"the weights of {init} do not fit this recipe's nets",
+                "start from weights of the same recipe and width",
             )
         learner.nets.load_state_dict(fitting, strict=False)
         if learner.ema is not None:
@@ -100,7 +100,7 @@ class RunFolder:
                 f"weights became infinite or NaN by step {learner.step}", "lower optim.lr; the last save is untouched"
             )
         if self.first:
-            zoo.save_model(self.path / zoo.FILE, learner.exports, self.values, step=str(learner.step))
+            zoo.save_model(self.path / zoo.FILE, learner.exports, {**self.values, "made": {"step": learner.step}})
             self.preview(learner)
             with files.replacing(self.path / STATE) as part:
                 torch.save(learner.state(), part)
@@ -125,6 +125,16 @@ class RunFolder:
         """Let go of what is open."""
         if self.board:
             self.board.close()
+
+
+@contextlib.contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Turn what torch raises on a damaged state file into MissingError."""
+    try:
+        yield
+    except (RuntimeError, ValueError, KeyError, TypeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise MissingError(f"{file} cannot be restored: {reason}", "--force starts the run again") from error
 
 
 def _preview_table(learner: Learner, faces: list[Path], to: str) -> Image.Image:

@@ -59,11 +59,14 @@ def find_weights(name: str | Path) -> Path:
     )
 
 
-def save_model(path: Path, nets: nn.ModuleDict, values: Mapping[str, Any], half: bool = False, **more: str) -> None:
-    """Write nets with the card `values` in the header, whole; `half` stores 16-bit floats."""
+def save_model(path: Path, nets: nn.ModuleDict, values: Mapping[str, Any], half: bool = False) -> None:
+    """Write nets with the card `values` in the header, whole; `half` stores 16-bit floats.
+
+    The header has one key: several would be written in random order, and equal models would not be equal files.
+    """
     dtype = torch.float16 if half else torch.float32
     tensors = {k: _plain(v, dtype) for k, v in nets.state_dict().items()}
-    files.write_bytes(path, save(tensors, metadata={KEY: json.dumps(values), **more}))
+    files.write_bytes(path, save(tensors, metadata={KEY: json.dumps(values)}))
 
 
 def _plain(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

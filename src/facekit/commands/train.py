@@ -183,7 +183,6 @@ def _made(learner: Learner, plan: Plan, clock: Clock, first: int, seconds: float
     cuda = learner.device.type == "cuda"
     return {
         **cards.provenance("torch"),
-        "end": cards.now(),
         "device": torch.cuda.get_device_name(learner.device) if cuda else learner.device.type,
         "processes": world.size(),
         "steps": clock.steps,

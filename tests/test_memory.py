@@ -1,0 +1,66 @@
+"""The estimate before the first step, against what autograd really keeps."""
+
+import pytest
+import torch
+
+import toy
+from facekit import card, memory
+from facekit.engine import make_learner, train_step, weighted_terms
+from facekit.recipe import Clock, find
+from facekit.recipes.cyclegan import CycleGAN
+
+
+def card_of(size, batch=2, **run):
+    return card.TrainCard.model_validate({"recipe": "x", "data": {"size": size, "batch": batch}, "run": run})
+
+
+def test_parameters_are_counted_net_by_net():
+    guess = memory.estimate(toy.Toy({}, 16), toy.Toy.terms(), card_of(16))
+    expected = {name: sum(p.numel() for p in net.parameters()) for name, net in toy.Toy({}, 16).nets().items()}
+    assert guess.parameters == expected
+    assert f"{sum(expected.values()):,} parameters" in str(guess)
+
+
+@pytest.mark.parametrize(
+    ("kind", "params", "size"), [(toy.Toy, {}, 16), (CycleGAN, {"width": 8, "blocks": 2, "d_width": 8}, 64)]
+)
+def test_activations_are_those_that_autograd_keeps(kind, params, size):
+    made = card_of(size)
+    guess = memory.estimate(kind(params, size), kind.terms(), made)
+    learner = make_learner(kind(params, size), weighted_terms(kind, {}), made, torch.device("cpu"))
+    kept = {}
+
+    def keep(x):
+        if not isinstance(x, torch.nn.Parameter):
+            kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes(), x
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        train_step(learner, [{name: torch.rand(2, 3, size, size) for name in "ab"}], Clock(0, 1))
+    both_phases = sum(size for size, _ in kept.values())
+    assert both_phases / 3 < guess.activation_bytes < both_phases * 1.5
+
+
+def test_a_larger_batch_and_precision_take_more_and_bf16_less():
+    def activations(**changes):
+        return memory.estimate(toy.Toy({}, 16), toy.Toy.terms(), card_of(16, **changes)).activation_bytes
+
+    one = activations(batch=1)
+    assert activations(batch=4) > 3 * one
+    assert activations(batch=1, precision="fp64") == 2 * one
+    assert activations(batch=1, precision="bf16") == one // 2
+
+
+@pytest.mark.parametrize("name", ["cyclegan", "ugatit", "ugatit-light", "projected-cut"])
+def test_every_method_can_be_estimated_at_full_size(name):
+    kind, preset = find(name)
+    size = kind.defaults["data"]["size"]
+    guess = memory.estimate(kind(preset.get("params", {}), size), kind.terms(), card_of(size, 1))
+    assert guess.activation_bytes and guess.activation_bytes > 50e6
+    assert guess.state_bytes >= 12 * sum(guess.parameters.values())
+
+
+def test_other_errors_pass_through():
+    guess = memory.Estimate({}, 0, None)
+    with pytest.raises(RuntimeError, match="something else"), memory.guarded(guess):
+        raise RuntimeError("something else")
