@@ -119,6 +119,7 @@ def test_first_weights_come_from_a_run_a_model_or_a_mistake(train, tmp_path):
         (["--set", "losses.identiti=3"], 2, "did you mean 'identity'"),
         (["--set", "losses.identity.wait=3"], 2, "wait"),
         (["--set", "params.widht=3"], 2, "did you mean 'width'"),
+        (["--set", "optim.phases.H.lr=1"], 2, "no phase 'H'"),
         (["--set", "run.steps=many"], 2, "run.steps"),
         (["--size", "64", "--set", "data.load_size=32"], 2, "smaller than"),
         (["--precision", "fp8"], 2, "precision"),

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import difflib
 import getpass
 import hashlib
 import json
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from . import files
 from .errors import CardError
@@ -26,10 +28,23 @@ NAME = "card.yaml"
 UNFINISHED = "card.unfinished.yaml"
 
 
+class Loader(yaml.SafeLoader):
+    """YAML 1.1 but for `1e-4`, which is a number, as in YAML 1.2."""
+
+
+class Dumper(yaml.SafeDumper):
+    """Writes what Loader reads."""
+
+
+for _kind in (Loader, Dumper):
+    _number = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+    _kind.add_implicit_resolver("tag:yaml.org,2002:float", _number, list("-+.0123456789"))
+
+
 class Section(BaseModel):
     """A part of a card; keys that it does not know are errors."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Data(Section):
@@ -56,6 +71,13 @@ class Domains(Section):
     a: str = "a"
     b: str = "b"
 
+    @model_validator(mode="after")
+    def differ(self) -> Domains:
+        """Refuse one name for both."""
+        if self.a == self.b:
+            raise ValueError("both have the same name")
+        return self
+
 
 class Loss(Section):
     """How one term counts."""
@@ -64,6 +86,13 @@ class Loss(Section):
     every: int | None = Field(None, ge=1, description="compute at every n-th step only, n times as heavy")
     start: int | None = Field(None, ge=0, description="first step")
     stop: int | None = Field(None, ge=0, description="first step without it")
+
+
+def _kind_of_loss(value: Any) -> str:
+    return "section" if isinstance(value, (Mapping, Loss)) else "weight"
+
+
+Weighted = Annotated[Annotated[float, Tag("weight")] | Annotated[Loss, Tag("section")], Discriminator(_kind_of_loss)]
 
 
 class PhaseOptim(Section):
@@ -107,7 +136,7 @@ class TrainCard(Section):
     data: Data = Data()
     domains: Domains = Domains()
     params: dict[str, Any] = Field(default_factory=dict, description="the recipe's parameters")
-    losses: dict[str, float | Loss] = Field(default_factory=dict, description="weights of the terms; 0 drops a term")
+    losses: dict[str, Weighted] = Field(default_factory=dict, description="weights of the terms; 0 drops a term")
     optim: Optim = Optim()
     run: Run = Run()
     made: dict[str, Any] | None = Field(None, description="what happened; ignored on reading")
@@ -125,6 +154,7 @@ class FlatCard(Section):
 
 
 Model = TypeVar("Model", bound=BaseModel)
+SECTIONS = ("data", "domains", "params", "losses", "optim", "run", "options", "inputs")
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -140,8 +170,9 @@ def load(path: Path) -> dict[str, Any]:
             raise CardError(f"cards extend each other in a circle: {here}", "remove one `extends`")
         seen.append(here.resolve())
         values = _read(here)
-        values.pop("made", None)
         parent = values.pop("extends", None)
+        if not isinstance(parent, str | None):
+            raise CardError(f"{here}: 'extends' is not the name of a card (got {parent!r})", "name one card")
         chain.append(values)
         here = here.parent / parent if parent else None
     return merge(*reversed(chain))
@@ -149,18 +180,33 @@ def load(path: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise CardError(f"cannot read card {path}: {error}", "give the path of a YAML card") from error
     except yaml.YAMLError as error:
-        raise CardError(f"{path} is not YAML: {str(error).splitlines()[0]}", "mend the file") from error
+        raise CardError(f"{path} is not YAML: {_reason(error)}", "mend the file") from error
     if not isinstance(values, dict):
         raise CardError(f"{path} is not a card: it holds no keys", "see examples/cards/ for cards")
     if values.get("facekit", FORMAT) != FORMAT:
         raise CardError(
             f"{path} has card format {values['facekit']!r}, this facekit reads format {FORMAT}", "upgrade facekit"
         )
-    return values
+    values.pop("made", None)
+    return _sections(values, str(path))
+
+
+def _reason(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return f"{reason}, line {mark.line + 1}" if mark else reason
+
+
+def _sections(values: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return values without empty sections; raises CardError for a section that holds no keys."""
+    for key in SECTIONS:
+        if values.get(key) is not None and not isinstance(values[key], Mapping):
+            raise CardError(f"{where}: {key!r} is a section with keys of its own (got {values[key]!r})", "mend it")
+    return {key: value for key, value in values.items() if key not in SECTIONS or value is not None}
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,12 +225,12 @@ def assignment(text: str) -> dict[str, Any]:
     if not equals or not keys.strip():
         raise CardError(f"--set {text!r} has no key or no value", "write --set key.key=value")
     try:
-        out = yaml.safe_load(value)
+        out = yaml.load(value, Loader)
     except yaml.YAMLError as error:
         raise CardError(f"--set {text!r}: the value is not YAML", "quote it") from error
     for key in reversed(keys.strip().split(".")):
         out = {key: out}
-    return out
+    return _sections(out, f"--set {text!r}")
 
 
 def validate(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
@@ -197,17 +243,15 @@ def validate(model: type[Model], values: Mapping[str, Any], where: str) -> Model
 
 
 def _explain(model: type[BaseModel], problem: Any) -> str:
-    path = [str(part) for part in problem["loc"] if not _is_union_branch(str(part))]
+    path = [str(part) for part in problem["loc"]]
+    if path[0] == "losses":
+        path = path[:2] + path[3:]  # without the tag of `Weighted`
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
         return f"unknown key {key!r}{suggest(path[-1], _fields_at(model, path[:-1]))}"
     if problem["type"] == "missing":
         return f"{key!r} is missing"
-    return f"{key!r}: {problem['msg'].lower()} (got {problem['input']!r})"
-
-
-def _is_union_branch(part: str) -> bool:
-    return part in ("float", "Loss", "int", "str") or part.startswith("function-")
+    return f"{key!r}: {problem['msg'].lower().removeprefix('value error, ')} (got {problem['input']!r})"
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
@@ -253,7 +297,9 @@ def digest(values: Mapping[str, Any]) -> str:
 
 def dump(values: Mapping[str, Any]) -> str:
     """Return a card's values as YAML, keys in their order."""
-    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+    return yaml.dump(
+        dict(values), Dumper=Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
+    )
 
 
 State = Literal["new", "unfinished", "finished"]
@@ -282,19 +328,25 @@ def claim(folder: Path, values: Mapping[str, Any], name: str = NAME, force: bool
 
 
 def finish(folder: Path, values: Mapping[str, Any], made: Mapping[str, Any], name: str = NAME) -> None:
-    """Write the card of a finished run, last of all its outputs."""
-    files.write_text(folder / name, dump({**values, "made": dict(made)}))
-    (folder / name.replace(NAME, UNFINISHED)).unlink(missing_ok=True)
+    """Write the card of a finished run, last of all its outputs; its start is when `claim` noted the run."""
+    begun = folder / name.replace(NAME, UNFINISHED)
+    start = begun.stat().st_mtime if begun.exists() else None
+    files.write_text(folder / name, dump({**values, "made": {**made, "start": moment(start), "end": moment()}}))
+    begun.unlink(missing_ok=True)
 
 
 def reopen(folder: Path) -> None:
     """Mark a finished run as unfinished: there is more to do."""
-    (folder / NAME).replace(folder / UNFINISHED)
+    with contextlib.suppress(FileNotFoundError):  # another shard did
+        (folder / NAME).replace(folder / UNFINISHED)
+    (folder / UNFINISHED).touch()
 
 
-def now() -> str:
-    """Return the time in UTC, to the second."""
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+def moment(seconds: float | None = None) -> str:
+    """Return a time stamp, or now, in UTC, to the second."""
+    zone = datetime.timezone.utc
+    when = datetime.datetime.now(zone) if seconds is None else datetime.datetime.fromtimestamp(seconds, zone)
+    return when.isoformat(timespec="seconds")
 
 
 def provenance(*packages: str) -> dict[str, Any]:
@@ -310,7 +362,6 @@ def provenance(*packages: str) -> dict[str, Any]:
     except (OSError, KeyError):
         user = "unknown"
     return {
-        "start": now(),
         "argv": sys.argv,
         "host": platform.node(),
         "user": user,

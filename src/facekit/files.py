@@ -59,11 +59,11 @@ def replacing(path: Path) -> Iterator[Path]:
         yield part
         part.chmod(0o666 & ~UMASK)
         os.replace(part, path)
-    except OSError as error:
+    except BaseException as error:
         part.unlink(missing_ok=True)
-        cannot_write(path, error)
-    except BaseException:
-        part.unlink(missing_ok=True)
+        cause = error.__context__ if isinstance(error, RuntimeError) else error  # torch.save raises one over the other
+        if isinstance(cause, OSError):
+            cannot_write(path, cause)
         raise
 
 
@@ -75,13 +75,20 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file."""
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, encoded(text))
+
+
+def encoded(text: str) -> bytes:
+    """Return text as UTF-8; what is not (in file names) is escaped as JSON does it."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def append_line(path: Path, line: str) -> None:
     """Append one line with a single write, so that a killed process leaves at most one cut line, the last."""
+    data = encoded(line + "\n")
     try:
         with open(path, "ab", buffering=0) as file:
-            file.write(line.encode("utf-8") + b"\n")
+            if file.write(data) < len(data):
+                raise OSError(errno.ENOSPC, "written in part")
     except OSError as error:
         cannot_write(path, error)

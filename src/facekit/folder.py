@@ -9,17 +9,18 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from . import card, files, report
-from .errors import FacekitError, InputError, Interrupted, SomeFailed
+from .errors import CardError, FacekitError, InputError, Interrupted, OutOfMemory, SomeFailed
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 MANIFEST = "manifest.jsonl"
 FAILED = "failed.jsonl"
+NOTES = (".yaml", ".jsonl")  # what facekit itself leaves beside images
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Folder:
                     continue
                 if name.lower().endswith(SUFFIXES):
                     names.append((Path(root) / name).relative_to(self.path).as_posix())
-                else:
+                elif not name.endswith(NOTES):
                     others += 1
         return sorted(names), others
 
@@ -103,10 +104,21 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                     yield row
 
 
-def open_source(path: str | Path) -> list[Source]:
-    """List the sources of a folder or of a single image file; raises InputError where there is none."""
+def open_source(path: str | Path, out: str | Path | None = None) -> list[Source]:
+    """List the sources of a folder or of a single image file, without what lies in the output folder `out`.
+
+    Raises InputError where there is none, CardError where `path` is `out`.
+    """
     path = Path(path)
-    return [Source(path, path.name)] if path.is_file() else Folder(path).sources()
+    place = Path(out).resolve() if out else None
+    if place == path.resolve():
+        raise CardError(f"{path} is both input and output", "choose another output")
+    if path.is_file():
+        return [Source(path, path.name)]
+    found = [source for source in Folder(path).sources() if place not in source.path.resolve().parents]
+    if not found:
+        raise InputError(f"no images in {path} outside the output {out}", "choose another input folder")
+    return found
 
 
 def output_names(sources: Sequence[Source], suffix: str = ".png") -> dict[str, str]:
@@ -115,7 +127,11 @@ def output_names(sources: Sequence[Source], suffix: str = ".png") -> dict[str, s
     out = {}
     for source in sources:
         stem, _, old = source.name.rpartition(".")
-        out[source.name] = f"{stem}_{old}{suffix}" if stems[stem] > 1 else f"{stem}{suffix}"
+        if stems[stem] > 1:
+            stem = f"{stem}_{old}"
+            while stem in stems:
+                stem += "_"
+        out[source.name] = stem + suffix
     return out
 
 
@@ -136,7 +152,7 @@ class Shard:
         except ValueError:
             index = count = 0
         if not 1 <= index <= count:
-            raise card.CardError(f"--shard {text!r} is not i/n with 1 <= i <= n", "for example --shard 1/4")
+            raise CardError(f"--shard {text!r} is not i/n with 1 <= i <= n", "for example --shard 1/4")
         return cls(index, count)
 
     @property
@@ -184,22 +200,27 @@ def folder_map(
     up to `batch` of its results into images, in this thread; without it `work` returns the images itself (list[Made]).
     With `limit` only the first images are asked for; the card of shards is written when all of them are done.
     A source whose images stand in the manifest is done; one that failed is tried again only when its file has changed
-    or with `force`. An exception from either function is a line in `failed.jsonl`: path, stage, reason.
-    Raises CardError where `out` holds another card's run, Interrupted on Ctrl-C, SomeFailed if sources failed now.
+    or with `force`. An exception that `work` raises or `together` returns is a line in `failed.jsonl`: path, stage,
+    reason. Raises CardError where `out` holds another card's run, Interrupted on Ctrl-C, SomeFailed if sources failed
+    now, OutOfMemory where a worker process was killed.
     """
     part = Shard.parse(shard)
+    if force and part.count > 1:
+        raise CardError("--force would undo what the other shards do", f"remove {out}, then start the shards again")
     state = card.claim(out, values, force=force)
     if force:
         for old in [*out.glob("manifest*.jsonl"), *out.glob("failed*.jsonl")]:
             old.unlink()
     manifest, failed = out / part.manifest, out / part.failed
     _end_cut_line(manifest)
-    done = _finished(out)
+    done = _rows(out)
     mine = list(sources)[part.index - 1 :: part.count][:limit]
-    todo = [source for source in mine if not _is_done(source, done)]
+    todo = [source for source in mine if not _is_done(out, source, done)]
     outcome = Outcome(kept=len(mine) - len(todo))
     if not todo and state == "finished":
-        report.note(f"{title}: nothing to do, {out} is complete ({outcome.kept} images; --force makes them again)")
+        bad = sum(source.name in _failures(out) for source in mine)
+        what = f"{outcome.kept} sources" + (f", {bad} of them failed" if bad else "")
+        report.note(f"{title}: nothing to do, {out} is complete ({what}; --force does them again)")
         return outcome
     if state == "finished":  # more images have come since
         card.reopen(out)
@@ -209,20 +230,26 @@ def folder_map(
         try:
             for group in _batches(_results(pool, work, todo, 2 * max(workers, 1) + batch), batch):
                 for (source, _), result in zip(group, _apply(together, group), strict=True):
-                    if isinstance(result, Exception):
-                        _note_failure(failed, source, result)
+                    images = result if isinstance(result, Exception) else _guard(_encoded, result)
+                    if isinstance(images, Exception):
+                        _note_failure(failed, source, images)
                         outcome.failed += 1
                     else:
-                        _write(out, manifest, source, result)
-                        outcome.made += len(result)
+                        _write(out, manifest, source, images)
+                        outcome.made += len(images)
                     bar.advance(1, failed=outcome.failed)
         except KeyboardInterrupt:
             raise Interrupted(
                 f"{title}: stopped after {outcome.made} images", "run the same command again to go on"
             ) from None
-    done = _finished(out)
-    if all(_is_done(source, done) for source in (mine if part.count == 1 else sources)):
-        card.finish(out, values, {**made(), "end": card.now(), "images": len(Folder(out).entries)})
+        except futures.BrokenExecutor as error:
+            raise OutOfMemory(
+                f"{title}: a worker process was killed, as happens when memory runs out",
+                "run the same command again with fewer --workers: it goes on",
+            ) from error
+    done = _rows(out)
+    if all(_is_done(out, source, done) for source in (mine if part.count == 1 else sources)):
+        card.finish(out, values, {**made(), "images": len(Folder(out).entries)})
     if outcome.failed:
         raise SomeFailed(
             f"{title}: {outcome.made} images made, {outcome.failed} of {len(todo)} sources failed",
@@ -263,10 +290,10 @@ def _results(
         yield source, future.result()
 
 
-def _guard(work: Callable[[Source], Any], source: Source) -> Any:
+def _guard(work: Callable[[Any], Any], item: Any) -> Any:
     """Run `work`; whatever one image raises must not stop the folder."""
     try:
-        return work(source)
+        return work(item)
     except Exception as error:
         return error
 
@@ -284,40 +311,55 @@ def _apply(together: Callable | None, group: list[tuple[Source, Any]]) -> list[A
     return [value if isinstance(value, Exception) else next(made) for _, value in group]
 
 
+def _encoded(images: list[Made]) -> list[Made]:
+    return [replace(image, data=image.data()) if callable(image.data) else image for image in images]
+
+
 def _write(out: Path, manifest: Path, source: Source, images: list[Made]) -> None:
     rows = []
     for image in images:
-        files.write_bytes(out / image.name, image.data() if callable(image.data) else image.data)
+        assert isinstance(image.data, bytes)
+        files.write_bytes(out / image.name, image.data)
         rows.append({"file": image.name, "source": source.name, **_stamp(source), **image.entry})
     files.append_line(manifest, "\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
 
 
 def _stamp(source: Source) -> dict[str, int]:
-    stat = source.path.stat()
+    """Return what tells whether a source has changed; nothing for one that is gone."""
+    try:
+        stat = source.path.stat()
+    except OSError:
+        return {}
     return {"source_bytes": stat.st_size, "source_mtime": stat.st_mtime_ns}
 
 
 def _note_failure(failed: Path, source: Source, error: Exception) -> None:
     reason = error.message if isinstance(error, FacekitError) else f"{type(error).__name__}: {error}"
     stage = getattr(error, "stage", "read")
-    with contextlib.suppress(FileNotFoundError):
-        row = {"path": source.name, "stage": stage, "reason": reason, **_stamp(source)}
-        files.append_line(failed, json.dumps(row, ensure_ascii=False))
+    row = {"path": source.name, "stage": stage, "reason": reason, **_stamp(source)}
+    files.append_line(failed, json.dumps(row, ensure_ascii=False))
     report.warn(f"{source.name}: {reason}")
 
 
-def _finished(out: Path) -> dict[str, dict[str, Any]]:
-    """Return the last row of every source that is done or failed for good, by name."""
-    rows = {row.get("path", ""): row for p in sorted(out.glob("failed*.jsonl")) for row in read_lines(p)}
-    for path in sorted(out.glob("manifest*.jsonl")):
-        there = (row for row in read_lines(path) if "source" in row and (out / row["file"]).exists())
-        rows.update({row["source"]: row for row in there})
+def _rows(out: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return what the manifests and the lists of failures say, by source."""
+    rows = _failures(out)
+    for row in itertools.chain.from_iterable(read_lines(path) for path in sorted(out.glob("manifest*.jsonl"))):
+        if "file" in row and "source" in row:
+            rows.setdefault(row["source"], []).append(row)
     return rows
 
 
-def _is_done(source: Source, done: dict[str, dict[str, Any]]) -> bool:
-    row = done.get(source.name)
-    return row is not None and all(row.get(key) == value for key, value in _stamp(source).items())
+def _failures(out: Path) -> dict[str, list[dict[str, Any]]]:
+    rows = itertools.chain.from_iterable(read_lines(path) for path in sorted(out.glob("failed*.jsonl")))
+    return {row["path"]: [row] for row in rows if "path" in row}
+
+
+def _is_done(out: Path, source: Source, rows: dict[str, list[dict[str, Any]]]) -> bool:
+    """Whether the source, as it is now, has failed or all images made of it are there."""
+    stamp = _stamp(source)
+    known = [row for row in rows.get(source.name, ()) if all(row.get(key) == value for key, value in stamp.items())]
+    return bool(known) and all((out / row["file"]).exists() for row in known if "file" in row)
 
 
 def _forget(failed: Path, todo: Sequence[Source]) -> None:

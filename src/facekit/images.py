@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ from .errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "MPO")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # a multi-picture JPEG counts as JPEG
 MAX_PIXELS = 200_000_000
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow raises DecompressionBombError at twice this; `read` refuses from here on
 
@@ -27,7 +29,19 @@ def read(path: str | Path) -> Image.Image:
     The content decides the format, not the name. Raises InputError for an empty, truncated, unknown or enormous
     file (more than MAX_PIXELS).
     """
-    path = Path(path)
+    with _opened(Path(path)) as image:
+        return to_rgb(ImageOps.exif_transpose(image))
+
+
+def size(path: str | Path) -> tuple[int, int]:
+    """Return an image file's width and height from its header alone; raises InputError as `read` does."""
+    with _opened(Path(path)) as image:
+        return image.size
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image file; whatever Pillow raises becomes an InputError that says what is wrong with the file."""
     try:
         if path.stat().st_size == 0:
             raise InputError(f"{path} is empty", "fetch it again")
@@ -36,22 +50,26 @@ def read(path: str | Path) -> Image.Image:
             with Image.open(path, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise InputError(f"{path} has {image.width} x {image.height} px, too many", "make it smaller")
-                return to_rgb(ImageOps.exif_transpose(image))
+                yield image
+    except (InputError, MemoryError):
+        raise
+    except FileNotFoundError as error:
+        raise InputError(f"no such file: {path}", "check the path") from error
     except UnidentifiedImageError as error:
         raise InputError(f"{path} is not an image", "remove it, or convert it to PNG or JPEG") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{path} is enormous: {error}", "make it smaller") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's decoders raise on broken data
+    except Exception as error:  # on broken data Pillow's decoders raise whatever comes to hand
         raise InputError(f"{path} cannot be decoded: {error}", "fetch it again") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert any mode to RGB: 16-bit and float grey scaled to 8 bits, transparency composed over white."""
     if image.mode.startswith("I") or image.mode == "F":
-        grey = np.asarray(image, dtype=np.float64)
-        if image.mode == "F" and grey.size and grey.max() <= 1:
+        grey = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)
+        if image.mode == "F" and grey.max() <= 1:
             grey = grey * 255
-        elif grey.size and grey.max() > 255:
+        elif image.mode.startswith("I;") or grey.max() > 255:
             grey = grey / 257
         return Image.fromarray(grey.clip(0, 255).round().astype(np.uint8)).convert("RGB")
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
 from . import card, images, report
 from .errors import CardError, InputError
 from .folder import Folder
@@ -83,11 +81,10 @@ def _usable(folder: Folder, limit: int | None) -> tuple[list[Path], str]:
     usable = []
     for source in folder.sources()[:limit]:
         try:
-            with Image.open(source.path, formats=images.FORMATS) as image:
-                sizes[min(image.size)] += 1
-                usable.append(source.path)
-        except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError):
-            report.warn(f"{source.path}: not a readable image, skipped")
+            sizes[min(images.size(source.path))] += 1
+            usable.append(source.path)
+        except InputError as error:
+            report.warn(f"{error.message}; skipped")
     if not usable:
         raise InputError(f"no readable image in {folder.path}", "check the files")
     skipped = len(folder.names[:limit]) - len(usable)

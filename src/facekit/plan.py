@@ -61,6 +61,10 @@ def make_plan(layers: Sequence[Mapping[str, Any]], where: str) -> Plan:
     recipe = kind(params.model_dump(), checked.data.size)
     recipe.check(checked.data.size)
     terms = weighted_terms(kind, checked.losses)
+    phases = [phase.name for phase in kind.phases]
+    for name in checked.optim.phases:
+        if name not in phases:
+            raise CardError(f"no phase {name!r}{card.suggest(name, phases)}", "mend optim.phases")
     layout = open_layout(checked.data)
     changes: dict[str, Any] = {
         "params": params.model_dump(mode="json"),

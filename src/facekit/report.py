@@ -19,7 +19,7 @@ class Bar:
         self.title, self.total, self.done = title, total, done
         self.began, self.first = time.monotonic(), done
 
-    def advance(self, count: int = 1, **figures: Any) -> None:
+    def advance(self, count: int = 1, /, **figures: Any) -> None:
         """Count `count` more items as done."""
         self.done += count
 
@@ -68,7 +68,7 @@ class LineBar(Bar):
         self.last = self.began
         self.figures: dict[str, Any] = {}
 
-    def advance(self, count: int = 1, **figures: Any) -> None:
+    def advance(self, count: int = 1, /, **figures: Any) -> None:
         super().advance(count)
         self.figures = figures
         if time.monotonic() - self.last > self.pause and self.done < self.total:
@@ -124,7 +124,7 @@ class JsonBar(LineBar):
 
     def say(self) -> None:
         fields = {"title": self.title, "done": self.done, "total": self.total, "rate": round(self.rate, 4)}
-        json_line("progress", **fields, **self.figures)
+        json_line("progress", **fields, figures=self.figures)
 
     def close(self) -> None:
         self.say()
@@ -173,7 +173,7 @@ class RichBar(Bar):
         self.task = self.progress.add_task(title, total=total, completed=done, figures="")
         self.progress.start()
 
-    def advance(self, count: int = 1, **figures: Any) -> None:
+    def advance(self, count: int = 1, /, **figures: Any) -> None:
         super().advance(count)
         text = f"{self.rate:.3g}/s  {figures_text(figures)}"
         self.progress.update(self.task, advance=count, figures=text)

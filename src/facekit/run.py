@@ -45,7 +45,7 @@ class RunFolder:
             rows = [row for row in read_lines(self.path / LOG) if row["step"] <= learner.step]
             files.write_text(self.path / LOG, "".join(json.dumps(row) + "\n" for row in rows))
             for preview in (self.path / "previews").glob("*.png"):
-                if int(preview.stem) > learner.step:
+                if preview.stem.isdigit() and int(preview.stem) > learner.step:
                     preview.unlink()
         return True
 
@@ -102,8 +102,8 @@ class RunFolder:
         if self.first:
             zoo.save_model(self.path / zoo.FILE, learner.exports, {**self.values, "made": {"step": learner.step}})
             self.preview(learner)
-            with files.replacing(self.path / STATE) as part:
-                torch.save(learner.state(), part)
+            with files.replacing(self.path / STATE) as part, part.open("wb") as file:
+                torch.save(learner.state(), file)
         world.barrier()
 
     @torch.no_grad()

@@ -30,7 +30,7 @@ def contact_sheet(
     head = 22 if titles else 0
     foot = 15 if labels else 0
     block = columns * (size + GAP) + GAP
-    sheet = Image.new("RGB", (groups * block + GAP, head + GAP + lines * (size + foot + GAP)), PAPER)
+    sheet = Image.new("RGB", (groups * block, head + GAP + lines * (size + foot + GAP)), PAPER)
     draw = ImageDraw.Draw(sheet)
     for group in range(groups):
         for column, title in enumerate(titles):
@@ -52,6 +52,7 @@ def contact_sheet(
 def _text(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, width: float, size: int) -> None:
     """Write a line, cut to `width` px."""
     font = ImageFont.load_default(size)
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
     while text and draw.textlength(text, font) > width:
         text = text[:-2].rstrip("…") + "…" if len(text) > 2 else ""
     draw.text(at, text, INK, font)
@@ -73,7 +74,7 @@ pre {{ background: #f4f4f6; padding: .8rem 1rem; overflow-x: auto }}
 def preview_page(folder: Path, title: str, card: str) -> None:
     """Write `index.html` into a run folder: the loss plot, then every preview, newest first, then the card."""
     parts = ['<p><img src="losses.png" alt="losses over steps"></p>'] if (folder / "losses.png").exists() else []
-    for path in sorted((folder / "previews").glob("*.png"), reverse=True):
+    for path in sorted((p for p in (folder / "previews").glob("*.png") if p.stem.isdigit()), reverse=True):
         name = html.escape(path.name)
         parts.append(f'<h2>step {int(path.stem):,}</h2><img loading="lazy" src="previews/{name}" alt="{name}">')
     parts.append(f"<h2>card</h2><pre>{html.escape(card)}</pre>")

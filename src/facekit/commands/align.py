@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
@@ -12,7 +13,9 @@ from . import options
 
 if TYPE_CHECKING:
     from ..faces import Aligned, Detector, Face
-    from ..folder import Made, Source
+    from ..folder import Source
+
+    Cut = tuple[bytes, dict[str, Any]]
 
 
 def align(
@@ -40,28 +43,36 @@ def align(
     import os
 
     from .. import report
-    from ..faces import MARGIN, find_detector
-    from ..folder import folder_map, open_source, output_names
+    from ..faces import MARGIN, find_detector, template
+    from ..folder import Made, folder_map, open_source, output_names
 
     space = MARGIN if margin is None else margin
+    template(size, space)  # refuses what makes no face image
+    found = open_source(source, out)
     name = find_detector(detector, model_root).name  # fails early, and says what auto is
     given = {"source": str(source), "out": str(out), "size": size, "margin": space, "faces": faces, "detector": name}
     if model_root:
         given["model_root"] = str(model_root)
-    found = open_source(source)
-    found = [s for s in found if out.resolve() not in s.path.resolve().parents]
     if dry_run:
         report.result(f"align: {len(found)} photos with {name} into {out}", sources=len(found), options=given)
         return out
     names = output_names(found)
-    work = partial(align_photo, names=names, size=size, margin=space)
+    taken = set(names.values())
+
+    def together(group: list[tuple[Source, list[Cut]]]) -> list[list[Made] | Exception]:
+        return [
+            [Made(face_name(names[photo.name], index, taken), *cut) for index, cut in enumerate(cuts)]
+            for photo, cuts in group
+        ]
+
     cores = min(workers or os.cpu_count() or 1, len(found))
     folder_map(
         "align",
         found,
         out,
         {"facekit": 1, "command": "align", "options": given},
-        partial(work, every=faces == "all", detector=name, root=model_root),
+        partial(align_photo, size=size, margin=space, every=faces == "all", detector=name, root=model_root),
+        together,
         workers=cores if len(found) >= 32 or workers else 1,
         processes=True,
         limit=limit,
@@ -70,6 +81,16 @@ def align(
         made=provenance,
     )
     return out
+
+
+def face_name(name: str, index: int, taken: Collection[str]) -> str:
+    """Return the file name of a photo's face: `name` for the first, then `.face2` and so on, but none of `taken`."""
+    if index == 0:
+        return name
+    stem = name.removesuffix(".png")
+    while f"{stem}.face{index + 1}.png" in taken:
+        stem += "_"
+    return f"{stem}.face{index + 1}.png"
 
 
 def provenance() -> dict[str, Any]:
@@ -87,22 +108,13 @@ def detector_named(name: str, root: Path | None) -> Detector:
     return find_detector(name, root)
 
 
-def align_photo(
-    source: Source,
-    names: dict[str, str],
-    size: int,
-    margin: float,
-    every: bool,
-    detector: str,
-    root: Path | None,
-) -> list[Made]:
-    """Cut the face or faces out of one photo; raises InputError where there is none."""
+def align_photo(source: Source, size: int, margin: float, every: bool, detector: str, root: Path | None) -> list[Cut]:
+    """Cut the face or faces out of one photo: PNG and manifest entry; raises InputError where there is none."""
     import numpy as np
 
     from .. import images
     from ..errors import InputError
     from ..faces import align_face
-    from ..folder import Made
 
     photo = np.asarray(images.read(source.path))
     found = detector_named(detector, root).detect(photo)
@@ -110,13 +122,11 @@ def align_photo(
         error = InputError(f"no face found by {detector}", "try another --detector, or crop the photo by hand")
         error.stage = "detect"  # type: ignore[attr-defined]
         raise error
-    made = []
-    for index, face in enumerate(found if every else found[:1]):
+    cuts = []
+    for face in found if every else found[:1]:
         cut = align_face(photo, face, size, margin)
-        stem = names[source.name].rpartition(".")[0]
-        name = f"{stem}.png" if index == 0 else f"{stem}.face{index + 1}.png"
-        made.append(Made(name, images.encode(cut.image), describe(face, cut, photo.shape, len(found))))
-    return made
+        cuts.append((images.encode(cut.image), describe(face, cut, photo.shape, len(found))))
+    return cuts
 
 
 def describe(face: Face, cut: Aligned, shape: tuple[int, ...], count: int) -> dict[str, Any]:

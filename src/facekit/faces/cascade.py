@@ -16,11 +16,11 @@ from skimage.data import lbp_frontal_face_cascade_filename
 from skimage.exposure import equalize_adapthist
 from skimage.feature import Cascade
 
-from facekit.errors import InputError
-from facekit.faces.canvas import Canvas, clockwise
-from facekit.faces.detector import Face
-from facekit.faces.eyes import find_eyes
-from facekit.faces.warp import landmarks_of_eyes
+from ..errors import InputError
+from .canvas import Canvas, clockwise
+from .detector import Face
+from .eyes import find_eyes
+from .warp import landmarks_of_eyes
 
 WINDOW = 24  # px, the smallest window the cascades are trained for
 EYES = np.array([[-0.185, -0.131], [0.185, -0.131]])  # from the window's centre, of its width: median of SCRFD's eyes

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from facekit.errors import CardError
+from ..card import suggest
+from ..errors import CardError
 
 DETECTORS = ("auto", "cascade", "cascade:FILE", "insightface", "insightface:PACK")
 
@@ -41,16 +41,14 @@ def find_detector(name: str = "auto", model_root: Path | None = None) -> Detecto
     Raises CardError for a name that is none of these, InputError for a cascade file that cannot be read, and
     MissingError where insightface or its models are not here.
     """
-    from facekit.faces.cascade import CascadeDetector
-    from facekit.faces.insight import InsightFaceDetector, local_packs
+    from .cascade import CascadeDetector
+    from .insight import InsightFaceDetector, local_packs
 
     kind, colon, detail = name.partition(":")
     if name == "auto":
         kind = "insightface" if local_packs(model_root) else "cascade"
     if kind == "cascade" and (detail or not colon):
-        return CascadeDetector(Path(detail) if detail else None)
+        return CascadeDetector(Path(detail).expanduser() if detail else None)
     if kind == "insightface" and (detail or not colon):
         return InsightFaceDetector(detail or None, model_root)
-    close = difflib.get_close_matches(name, DETECTORS, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    raise CardError(f"unknown face detector {name!r}", f"{hint}Detectors: {', '.join(DETECTORS)}.")
+    raise CardError(f"unknown face detector {name!r}{suggest(name, DETECTORS)}", "cascade needs no download")

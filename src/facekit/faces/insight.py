@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from facekit.errors import MissingError
-from facekit.faces.detector import Face
+from ..errors import MissingError
+from .detector import Face
 
 PACK = "buffalo_l"
 ROOT = Path("~/.insightface")
@@ -94,9 +94,11 @@ def _detection_model(pack: str, root: Path) -> Any:
     if not files:
         raise MissingError(f"the insightface pack {folder} holds no detection model (det_*.onnx)", fix)
     onnxruntime.set_default_logger_severity(3)
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # threads that wait slow other processes
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            model = model_zoo.get_model(str(files[0]), providers=["CPUExecutionProvider"])
+            model = model_zoo.get_model(str(files[0]), providers=["CPUExecutionProvider"], sess_options=options)
             model.prepare(-1, input_size=(INPUT, INPUT), det_thresh=SURE)
     except Exception as error:  # onnxruntime's, which share no base class
         raise MissingError(f"{files[0]} is not a model that insightface can use: {error}", fix) from error

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
 
-from facekit.errors import CardError, InputError
-from facekit.faces.detector import Face
+from ..errors import CardError, InputError
+from .detector import Face
 
 MARGIN = 0.25  # the framing of selfie2anime's photos: eye distance 0.28 of the side, eyes 0.36 of the side from the top
 FRAME = 2.4  # side of the square at margin 0, brow to chin, in eye distances
@@ -95,7 +95,7 @@ def paste(photo: Image.Image, crop: Image.Image, matrix: np.ndarray, size: int |
     """`photo` (made RGB) with the square `crop` laid back where `matrix` (2, 3, photo px -> crop px) took it from.
 
     `size` is the side of the crop that `matrix` speaks of, where `crop` has since been scaled. The crop's rim, a
-    tenth of its half side, fades into the photo along a rounded square.
+    fifth of its half side, fades into the photo along a rounded square.
     """
     photo, crop = photo.convert("RGB"), crop.convert("RGB")
     side = size or crop.width
@@ -159,8 +159,8 @@ def _beyond(length: int, before: int, after: int) -> np.ndarray:
 
 
 def _rounded(side: int) -> Image.Image:
-    """Mask of `side` px: a rounded square, 255 inside, falling smoothly to 0 over the outer tenth."""
+    """Mask of `side` px: a rounded square, 255 inside, falling smoothly to 0 over the outer fifth."""
     across = np.abs((np.arange(side) + 0.5) / side * 2 - 1)
     radius = (across[:, None] ** 6 + across[None] ** 6) ** (1 / 6)
-    ramp = np.clip((1 - radius) / 0.1, 0, 1)
+    ramp = np.clip((1 - radius) / 0.2, 0, 1)
     return Image.fromarray((ramp * ramp * (3 - 2 * ramp) * 255).astype(np.uint8))
