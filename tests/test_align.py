@@ -333,3 +333,33 @@ def test_insightface_aligns_photos(facekit, tmp_path, shared):
     assert row["landmarks_measured"] is True
     assert row["roll"] == pytest.approx(20, abs=5)
     assert card(tmp_path / "out")["options"]["detector"] == "insightface:buffalo_sc"
+
+
+def test_ones_own_images_are_never_overwritten(facekit, tmp_path):
+    write(tmp_path / "in", "ada.jpg", "deep/ada.jpg")
+    write(tmp_path / "mine", "ada.png")
+    before = left(tmp_path / "mine")
+    refused = facekit("align", tmp_path / "in", tmp_path / "mine")
+    assert refused.code == 2 and "facekit has not made it" in refused.err
+    write(tmp_path / "mine", "bob.png")
+    assert facekit("align", tmp_path / "mine" / "ada.png", tmp_path / "mine").code == 2
+    assert left(tmp_path / "mine")["ada.png"] == before["ada.png"]
+
+
+def test_the_function_takes_strings(tmp_path):
+    import facekit
+
+    facekit.align(str(write(tmp_path / "in", "ada.jpg")), str(tmp_path / "out"), size=64)
+    assert Image.open(tmp_path / "out" / "ada.png").size == (64, 64)
+
+
+def test_another_cascade_under_the_same_name_makes_another_run(facekit, tmp_path):
+    from skimage.data import lbp_frontal_face_cascade_filename
+
+    cascade = tmp_path / "cascade.xml"
+    cascade.write_bytes(Path(lbp_frontal_face_cascade_filename()).read_bytes())
+    command = ("align", write(tmp_path / "in", "ada.jpg"), tmp_path / "out", "--detector", f"cascade:{cascade}")
+    assert facekit(*command).code == 0
+    cascade.write_bytes(cascade.read_bytes() + b"\n")
+    refused = facekit(*command)
+    assert refused.code == 2 and "inputs.detector" in refused.err

@@ -243,7 +243,11 @@ def test_output_onto_its_input_is_refused(here):
 
 def test_an_input_that_holds_nothing_but_its_output_is_refused(here):
     with pytest.raises(InputError, match="outside the output"):
-        open_source(here / "in", here)
+        open_source(here, here / "in")
+
+
+def test_an_output_above_its_input_is_fine(here):
+    assert len(open_source(here / "in", here)) == 5
 
 
 # done is done

@@ -200,7 +200,10 @@ def test_vgg_builds_and_runs_nothing_below_the_deepest_layer():
     assert net.names[-1] == "conv2_1"
     assert set(net.state_dict()) == {f"features.{n}.{k}" for n in (0, 2, 5) for k in ("weight", "bias")}
     found = net(torch.rand(1, 3, 16, 16))
-    assert {name: tuple(x.shape) for name, x in found.items()} == {"relu1_2": (1, 64, 16, 16), "conv2_1": (1, 128, 8, 8)}
+    assert {name: tuple(x.shape) for name, x in found.items()} == {
+        "relu1_2": (1, 64, 16, 16),
+        "conv2_1": (1, 128, 8, 8),
+    }
 
 
 def test_vgg_conv_layers_are_before_the_relu():

@@ -1,10 +1,11 @@
-"""What every recipe and preset must hold: they are found in the catalogue, so that a new one is tested by being there."""
+"""What every recipe and preset must hold: all of the catalogue are tested, a new one by being there."""
 
 import ast
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from facekit import card, helpers, recipe, zoo
 from facekit.engine import fit, make_learner, train_step, weighted_terms
@@ -18,7 +19,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 @pytest.fixture(autouse=True)
 def random_vgg(monkeypatch):
     """A trunk of random weights, for tests only."""
-    monkeypatch.setattr(helpers, "vgg_weights", lambda source, kind="vgg19": {})
+    monkeypatch.setattr(helpers, "load_vgg", lambda net, source, kind="vgg19": None)
 
 
 def small(name: str) -> card.TrainCard:
@@ -163,3 +164,20 @@ def test_an_unknown_recipe_suggests_the_nearest():
     with pytest.raises(CardError) as error:
         recipe.find("ugatit-lite")
     assert "ugatit-light" in error.value.hint
+
+
+@pytest.mark.parametrize("scale", [0.5, 30.0])
+def test_the_trunk_of_projected_cut_gives_features_of_about_unit_size_whatever_its_weights(scale):
+    from skimage.data import astronaut
+
+    from facekit import images
+    from facekit.nets.vgg import VGG
+    from facekit.recipes.projected import LAYERS, Trunk
+
+    torch.manual_seed(0)
+    vgg = VGG("vgg19", tuple(LAYERS))
+    with torch.no_grad():
+        vgg.features[0].weight *= scale
+    face = images.to_tensor(images.resize(Image.fromarray(astronaut()[10:210, 125:325]), 64))[None]
+    for y in Trunk(vgg)(face).values():
+        assert 0.5 < y.square().mean().sqrt() < 2.5

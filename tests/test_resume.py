@@ -165,6 +165,7 @@ class Evil:
         return os.mkdir, ("evil",)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("damage", ["cut", "random", "pickle", "other"])
 def test_a_damaged_state_is_refused_and_never_run(train, tmp_path, monkeypatch, damage):
     monkeypatch.chdir(tmp_path)

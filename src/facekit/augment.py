@@ -13,7 +13,7 @@ from torch import Tensor
 def shift(x: Tensor, share: float = 1 / 8, together: int = 1) -> Tensor:
     """Move each image by up to `share` of its edge; zeros come in. Each of `together` equal parts moves alike."""
     count, _, height, width = x.shape
-    reach = max(1, int(height * share))
+    reach = max(1, int(height * share)) if share else 0
     padded = F.pad(x, (reach,) * 4)
     moves = torch.randint(0, 2 * reach + 1, (count // together, 2), device="cpu").tolist() * together
     return torch.stack([padded[i, :, top : top + height, left : left + width] for i, (top, left) in enumerate(moves)])

@@ -11,10 +11,13 @@ import typing
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from .errors import FacekitError
 
 COMMANDS = {
     "align": "Find the faces in photos, level the eyes, cut out squares.",
@@ -40,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Every command takes --help. Exit codes: 2 usage or card, 3 input or output, 4 some images failed, "
-    "5 weights or package missing, 6 diverged, 7 out of memory, 130 interrupted.",
+    "5 weights or package missing, 6 diverged, 7 out of memory, 130 interrupted, 1 a bug.",
 )
 
 
@@ -128,7 +131,7 @@ def shell(function: Callable[..., Any]) -> Callable[..., None]:
 
 def guard(work: Callable[[], Any], as_json: bool, quiet: bool, debug: bool) -> None:
     """Run a command's work; whatever it raises becomes a line and an exit code."""
-    from . import files, report
+    from . import report
     from .errors import FacekitError, Interrupted
 
     def terminate(number: int, frame: object) -> None:
@@ -143,19 +146,10 @@ def guard(work: Callable[[], Any], as_json: bool, quiet: bool, debug: bool) -> N
         error: FacekitError = problem
     except KeyboardInterrupt:
         error = Interrupted("stopped", "run the same command again")
-    except BrokenPipeError:
-        sys.stderr.close()
-        raise typer.Exit(1) from None
-    except OSError as problem:
-        if problem.errno not in files.REASONS:
-            raise
-        reason, hint = files.REASONS[problem.errno]
-        error = FacekitError(f"{problem.filename or 'output'}: {reason}", hint)
-        error.code = 3
+    except BrokenPipeError:  # the reader, such as `head`, has gone: typer ends without a word
+        raise
     except Exception as problem:
-        hint = "this is a bug: please report it with the output of --debug"
-        error = FacekitError(f"{type(problem).__name__}: {problem}", hint)
-        error.__cause__ = problem
+        error = _unexpected(problem)
     finally:
         signal.signal(signal.SIGTERM, old)
     if debug:
@@ -164,6 +158,21 @@ def guard(work: Callable[[], Any], as_json: bool, quiet: bool, debug: bool) -> N
         report.json_line("error", message=error.message, hint=error.hint, exit=error.code)
     print(f"error: {error.message}" + (f"\n  next: {error.hint}" if error.hint else ""), file=sys.stderr)
     raise typer.Exit(error.code)
+
+
+def _unexpected(problem: Exception) -> FacekitError:
+    """Name an exception that is no FacekitError: a place that cannot be written, or else a bug."""
+    from . import files
+    from .errors import FacekitError, OutputError
+
+    if isinstance(problem, OSError) and problem.errno in files.REASONS:
+        reason, hint = files.REASONS[problem.errno]
+        error: FacekitError = OutputError(f"{problem.filename or 'output'}: {reason}", hint)
+    else:
+        hint = "this is a bug: please report it with the output of --debug"
+        error = FacekitError(f"{type(problem).__name__}: {problem}", hint)
+    error.__cause__ = problem
+    return error
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -81,6 +82,11 @@ def write_text(path: Path, text: str) -> None:
 def encoded(text: str) -> bytes:
     """Return text as UTF-8; what is not (in file names) is escaped as JSON does it."""
     return text.encode("utf-8", "backslashreplace")
+
+
+def digest(path: Path) -> str:
+    """Return a short hash of a file's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def append_line(path: Path, line: str) -> None:

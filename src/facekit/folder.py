@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -115,7 +115,9 @@ def open_source(path: str | Path, out: str | Path | None = None) -> list[Source]
         raise CardError(f"{path} is both input and output", "choose another output")
     if path.is_file():
         return [Source(path, path.name)]
-    found = [source for source in Folder(path).sources() if place not in source.path.resolve().parents]
+    found = Folder(path).sources()
+    if place and path.resolve() in place.parents:
+        found = [source for source in found if place not in source.path.resolve().parents]
     if not found:
         raise InputError(f"no images in {path} outside the output {out}", "choose another input folder")
     return found
@@ -133,6 +135,15 @@ def output_names(sources: Sequence[Source], suffix: str = ".png") -> dict[str, s
                 stem += "_"
         out[source.name] = stem + suffix
     return out
+
+
+def keep_originals(sources: Sequence[Source], out: Path, names: Mapping[str, str], force: bool) -> None:
+    """Raise CardError where output would overwrite an input, or an image that no run of facekit has made."""
+    ours = force or any((out / mark).exists() for mark in (card.NAME, card.UNFINISHED))
+    originals = {source.path.resolve() for source in sources}
+    for target in (out / name for name in names.values()):
+        if target.exists() and (not ours or target.resolve() in originals):
+            raise CardError(f"{target} is there already, and facekit has not made it", "choose another output folder")
 
 
 @dataclass(frozen=True)

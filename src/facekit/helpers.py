@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from .errors import MissingError
+from .nets.vgg import VGG
 
 VGG_FILES = {"vgg16": "VGG16_Weights", "vgg19": "VGG19_Weights"}
 
@@ -25,11 +27,23 @@ def vgg_weights(source: str, kind: str = "vgg19") -> Mapping[str, Tensor]:
 
     try:
         return getattr(models, VGG_FILES[kind]).IMAGENET1K_V1.get_state_dict(progress=False)
-    except OSError as error:
+    except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: what came has another hash
         raise MissingError(
             f"the ImageNet weights of {kind} cannot be downloaded: {error}",
             "go online, or name a file that holds them: --set params.vgg=FILE",
         ) from error
+
+
+def load_vgg(net: VGG, source: str, kind: str = "vgg19") -> None:
+    """Give a VGG trunk its weights; raises MissingError where `source` has not all that it needs."""
+    found = vgg_weights(source, kind)
+    needed = net.state_dict()
+    wrong = [key for key, value in needed.items() if key not in found or found[key].shape != value.shape]
+    if wrong:
+        raise MissingError(
+            f"{source} is not of a {kind}: {wrong[0]} is missing or of another shape", "give another file"
+        )
+    net.load_state_dict({key: found[key] for key in needed})
 
 
 def read_weights(path: Path) -> Mapping[str, Tensor]:
@@ -44,6 +58,10 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the two readers raise on broken files
-        raise MissingError(f"{path} is not a whole weights file: {error}", "fetch it again") from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise MissingError(f"{path} is not a whole weights file: {reason}", "fetch it again") from error
+    if not isinstance(found, Mapping):
+        raise MissingError(f"{path} holds no weights by name", "give a file that `state_dict()` was saved to")
+    return found

@@ -83,8 +83,8 @@ def guarded(guess: Estimate) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        text = str(error)
-        if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in text:
+        named = any(words in str(error) for words in ("allocate memory", "out of memory", "ALLOC_FAILED"))
+        if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or named:
             raise OutOfMemory(
                 f"out of memory (the estimate was {guess.total_bytes / 2**30:.1f} GiB)",
                 "turn down data.batch (with run.accumulate to keep the sum), data.size, or the recipe's width "

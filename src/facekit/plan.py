@@ -54,7 +54,8 @@ def make_plan(layers: Sequence[Mapping[str, Any]], where: str) -> Plan:
     merged = card.merge(kind.defaults, preset, *layers)
     run = merged.get("run")
     if isinstance(run, dict) and "steps" in run and "epochs" in run:  # the later layer's length counts
-        last = next(layer["run"] for layer in reversed(layers) if {"steps", "epochs"} & set(layer.get("run") or ()))
+        every = (kind.defaults, preset, *layers)
+        last = next(layer["run"] for layer in reversed(every) if {"steps", "epochs"} & set(layer.get("run") or ()))
         run.pop("epochs" if "steps" in last else "steps")
     checked = card.validate(card.TrainCard, merged, where)
     params = card.validate(kind.Params, checked.params, f"{where}, params")

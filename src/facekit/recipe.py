@@ -12,6 +12,7 @@ import difflib
 import functools
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -288,9 +289,10 @@ def find(name: str) -> tuple[type[Recipe], dict]:
     entry = find_entry(name)
     where, _, cls = entry.target.rpartition(":")
     if where.endswith(".py"):
-        spec = importlib.util.spec_from_file_location(Path(where).stem, where)
+        spec = importlib.util.spec_from_file_location(f"facekit_recipe_{Path(where).stem}", where)
         assert spec and spec.loader
         module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # dataclasses and pydantic look up annotations there
         try:
             spec.loader.exec_module(module)
         except Exception as error:  # whatever a file of one's own raises

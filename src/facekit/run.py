@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import json
 import pickle
 import signal
@@ -15,11 +17,29 @@ from PIL import Image
 
 from . import card, files, images, report, sheet, world, zoo
 from .engine import Learner
-from .errors import CardError, Diverged, MissingError
+from .errors import CardError, Diverged, InputError, MissingError
 from .folder import read_lines
 
 STATE = "state.pt"
 LOG = "log.jsonl"
+LEFT = (card.NAME, card.UNFINISHED, STATE, LOG, zoo.FILE, "losses.png", "index.html", "previews/*.png", "tb/events.*")
+
+
+def claim(folder: Path, values: dict[str, Any], force: bool) -> card.State:
+    """Say whether the run of card `values` is new in `folder`, unfinished or finished there; see `card.claim`.
+
+    What an earlier run left goes before the folder is claimed for a new one, the cards first: killed in between, the
+    next start finds nothing of it to go on from.
+    """
+    if force or not any((folder / name).exists() for name in (card.NAME, card.UNFINISHED)):
+        for pattern in LEFT:
+            for old in folder.glob(pattern):
+                old.unlink()
+    state = card.claim(folder, values)
+    if state == "unfinished":
+        for part in (*folder.glob(".*.part"), *folder.glob("previews/.*.part")):  # a kill left them
+            part.unlink()
+    return state
 
 
 class RunFolder:
@@ -73,13 +93,6 @@ class RunFolder:
             learner.ema.load_state_dict({key: learner.nets.state_dict()[key] for key in learner.ema.state_dict()})
         report.note(f"train: first weights from {init}: {len(fitting)} of {len(own)} tensors")
 
-    def clear(self) -> None:
-        """Remove what an earlier run left."""
-        for name in (STATE, LOG, zoo.FILE, "losses.png", "index.html"):
-            (self.path / name).unlink(missing_ok=True)
-        for preview in (self.path / "previews").glob("*.png"):
-            preview.unlink()
-
     def log(self, step: int, losses: dict[str, float]) -> None:
         """Append one line of losses."""
         if not self.first or not losses:
@@ -106,12 +119,18 @@ class RunFolder:
                 torch.save(learner.state(), file)
         world.barrier()
 
+    @functools.cached_property
+    def faces(self) -> dict[str, list[Image.Image]]:
+        """The first held-out images of each domain that can be decoded: previews always show the same."""
+        size = self.values["data"]["size"]
+        return {side: list(itertools.islice(_decoded(paths, size), 8)) for side, paths in self.held.items()}
+
     @torch.no_grad()
     def preview(self, learner: Learner) -> None:
         """Write the preview of this step, the plot of the losses, and the page that shows both."""
         tables = []
         for to in learner.recipe.directions:
-            faces = self.held["b" if to == "a" else "a"][:8]
+            faces = self.faces["b" if to == "a" else "a"]
             if faces:
                 tables.append(_preview_table(learner, faces, to))
         if tables:
@@ -137,22 +156,29 @@ def _readable(file: Path) -> Iterator[None]:
         raise MissingError(f"{file} cannot be restored: {reason}", "--force starts the run again") from error
 
 
-def _preview_table(learner: Learner, faces: list[Path], to: str) -> Image.Image:
+def _decoded(paths: list[Path], size: int) -> Iterator[Image.Image]:
+    for path in paths:
+        try:
+            yield images.resize(images.square(images.read(path)), size)
+        except InputError as error:
+            report.warn(f"{error.message}; left out of the previews")
+
+
+def _preview_table(learner: Learner, faces: list[Image.Image], to: str) -> Image.Image:
     size, recipe = learner.card.data.size, learner.recipe
-    inputs = [images.resize(images.square(images.read(path)), size) for path in faces]
     nets = learner.exports
     was = nets.training
     nets.eval()
     dtype = next(nets.parameters()).dtype
     columns: dict[str, list[Image.Image]] = {}
-    for image in inputs:  # one by one: a preview must not need more memory than a training step
+    for image in faces:  # one by one: a preview must not need more memory than a training step
         x = images.to_tensor(image)[None].to(learner.device, dtype)
         for title, y in recipe.preview(nets, x, to).items():
             columns.setdefault(title, []).append(images.to_image(y[0]))
     nets.train(was)
     name = getattr(learner.card.domains, to)
     columns = {name if title == "translation" else title: column for title, column in columns.items()}
-    rows = [list(row) for row in zip(inputs, *columns.values(), strict=True)]
+    rows = [list(row) for row in zip(faces, *columns.values(), strict=True)]
     return sheet.contact_sheet(rows, ["input", *columns], size=min(size, 256), groups=2)
 
 
@@ -205,7 +231,7 @@ def stop_signals() -> Iterator[list[int]]:
 
     def note(number: int, frame: object) -> None:
         if received and number == signal.SIGINT:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            raise KeyboardInterrupt
         received.append(number)
 
     old = {}

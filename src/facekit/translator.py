@@ -9,7 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from . import images, zoo
+from . import images, world, zoo
+from .errors import CardError, InputError, OutOfMemory
+
+LONGEST = 16  # of an image, the longer edge over the shorter
 
 
 class Translator:
@@ -22,6 +25,8 @@ class Translator:
     def __init__(self, model: zoo.Model, to: str | None = None, size: int | None = None):
         self.model, self.to, self.size = model, to, size or model.card.data.size
         self.side = zoo.direction(model, to)
+        if not model.recipe.multiple and self.size != model.recipe.size:
+            raise CardError(f"these weights translate at {model.recipe.size} px only", "leave out the size")
         self.device = next(model.nets.parameters()).device
 
     @property
@@ -33,37 +38,52 @@ class Translator:
         """Translate one image; `to` names a domain other than the translator's own."""
         return self.batch([image], to)[0]
 
-    @torch.inference_mode()
     def batch(self, pictures: Sequence[Image.Image], to: str | None = None) -> list[Image.Image]:
-        """Translate images, those of one shape together; the results are in the model's resolution."""
+        """Translate images of any size and mode; the results are in the model's resolution."""
+        return self.fitted([self.fit(images.to_rgb(picture)) for picture in pictures], to)
+
+    @torch.inference_mode()
+    def fitted(self, pictures: Sequence[Image.Image], to: str | None = None) -> list[Image.Image]:
+        """Translate images that `fit` has made, those of one shape together."""
         side = self.side if to is None else zoo.direction(self.model, to)
-        fitted = [self.fit(images.to_rgb(picture)) for picture in pictures]
-        out: list[Image.Image | None] = [None] * len(fitted)
-        for shape in dict.fromkeys(picture.size for picture in fitted):
-            places = [i for i, picture in enumerate(fitted) if picture.size == shape]
-            for place, y in zip(places, self._run([fitted[i] for i in places], side), strict=True):
+        out: list[Image.Image | None] = [None] * len(pictures)
+        for shape in dict.fromkeys(picture.size for picture in pictures):
+            places = [i for i, picture in enumerate(pictures) if picture.size == shape]
+            for place, y in zip(places, self._run([pictures[i] for i in places], side), strict=True):
                 out[place] = images.to_image(y)
         return [picture for picture in out if picture is not None]
 
     def fit(self, picture: Image.Image) -> Image.Image:
-        """Resize an image to what the nets take: the shorter edge to `size`, both to the recipe's multiple."""
+        """Resize an RGB image to what the nets take: the shorter edge to `size`, both to the recipe's multiple.
+
+        Raises InputError for a strip so long that its translation would fill the memory.
+        """
         recipe = self.model.recipe
         if not recipe.multiple:
             return images.resize(picture, recipe.size)
+        if max(picture.size) > LONGEST * min(picture.size):
+            raise InputError(f"an image of {picture.width} x {picture.height} px is too long a strip", "cut it")
         scale = self.size / min(picture.size)
         width, height = (max(1, round(edge * scale / recipe.multiple)) * recipe.multiple for edge in picture.size)
         return picture if picture.size == (width, height) else picture.resize((width, height), Image.Resampling.BICUBIC)
 
     def _run(self, pictures: list[Image.Image], side: str) -> Tensor:
         x = torch.stack([images.to_tensor(picture) for picture in pictures]).to(self.device)
-        return self.model.recipe.translate(self.model.nets, x.contiguous(memory_format=torch.channels_last), side)
+        try:
+            return self.model.recipe.translate(self.model.nets, x.contiguous(memory_format=torch.channels_last), side)
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+                count, _, height, width = x.shape
+                raise OutOfMemory(
+                    f"out of memory with {count} images of {width} x {height} px", "a smaller batch or size"
+                ) from error
+            raise
 
 
 def load(weights: str | Path, to: str | None = None, size: int | None = None, device: str = "auto") -> Translator:
     """Load a run folder, a .safetensors file or a shipped name as an object that maps PIL to PIL.
 
-    Raises MissingError for weights that are not there or damaged, CardError for a domain that they do not know.
+    Raises MissingError for weights that are not there or damaged, CardError for a domain that
+    they do not know or a device that is not there.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Translator(zoo.load_model(weights, device), to, size)
+    return Translator(zoo.load_model(weights, world.find_device(device)), to, size)

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from .errors import FacekitError
+
+from .errors import CardError
+
+
+def find_device(name: str) -> str:
+    """Return a torch device name; `auto` is the GPU if there is one. Raises CardError for one that is not there."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.zeros((), device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise CardError(f"no device {name!r} here: {str(error).splitlines()[0]}", "--device auto") from error
+    return name
 
 
 def start(device: str) -> torch.device:
@@ -31,10 +49,20 @@ def size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+@contextlib.contextmanager
+def _together() -> Iterator[None]:
+    """Name what torch raises where another process is gone: that one's error is the one to read."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise FacekitError("another process of this run has ended", "its own error says why") from error
+
+
 def barrier() -> None:
     """Wait for all processes."""
     if size() > 1:
-        dist.barrier()
+        with _together():
+            dist.barrier()
 
 
 def gather(x: Tensor) -> Tensor:
@@ -42,7 +70,8 @@ def gather(x: Tensor) -> Tensor:
     if size() == 1:
         return x
     parts = [torch.empty_like(x) for _ in range(size())]
-    dist.all_gather(parts, x.contiguous())
+    with _together():
+        dist.all_gather(parts, x.contiguous())
     return torch.cat(parts)
 
 
@@ -51,7 +80,8 @@ def any_of(flag: bool, device: torch.device) -> bool:
     if size() == 1:
         return flag
     vote = torch.tensor(float(flag), device=device)
-    dist.all_reduce(vote, dist.ReduceOp.MAX)
+    with _together():
+        dist.all_reduce(vote, dist.ReduceOp.MAX)
     return bool(vote.item())
 
 
@@ -65,7 +95,8 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
     if size() == 1 or not grads:
         return
     flat = torch.cat([g.reshape(-1) for g in grads])
-    dist.all_reduce(flat)
+    with _together():
+        dist.all_reduce(flat)
     flat /= size()
     for grad, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
         grad.copy_(part.view_as(grad))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors.torch import save
 from torch import nn
 
 from . import card, files, recipe
-from .errors import CardError, FacekitError, MissingError
+from .errors import CardError, MissingError
 
 FILE = "model.safetensors"
 SHIPPED = Path(__file__).with_name("weights")
@@ -44,18 +45,18 @@ def shipped() -> dict[str, Path]:
 def find_weights(name: str | Path) -> Path:
     """Return the weights file of a run folder, a file or a shipped name; raises MissingError where there is none."""
     path = Path(name)
-    if path.is_dir():
-        if (path / FILE).is_file():
-            return path / FILE
-        raise MissingError(f"{path} holds no {FILE}", "train into it first, or give another folder")
+    if (path / FILE).is_file():
+        return path / FILE
     if path.is_file():
         return path
     known = shipped()
-    if str(name) in known:
+    if str(name) in known:  # also where an output folder has the same name
         return known[str(name)]
+    if path.is_dir():
+        raise MissingError(f"{path} holds no {FILE}", "train into it first, or give another folder")
     raise MissingError(
-        f"no weights {str(name)!r}",
-        f"give a run folder, a .safetensors file, or a name: {', '.join(known) or 'none here'}",
+        f"no weights {str(name)!r}{card.suggest(str(name), known) if known else ''}",
+        "give a run folder, a .safetensors file, or the name of weights that come with facekit",
     )
 
 
@@ -98,12 +99,14 @@ def load_model(name: str | Path, device: torch.device | str = "cpu") -> Model:
     try:
         values = card.validate(card.TrainCard, json.loads(header[KEY]), str(path))
         kind, _ = recipe.find(values.recipe)
-        made = kind(values.params, values.data.size)
+        params = card.validate(kind.Params, values.params, "params")
+        made = kind(params.model_dump(), values.data.size)
         nets = _build(made, tensors)
-    except MissingError:
-        raise
-    except (FacekitError, ValueError, RuntimeError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+    except CardError as error:
+        hint = "it needs the recipe that it was trained with, in the same place"
+        raise MissingError(f"{path} cannot be built: {error.message}", hint) from error
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        reason = textwrap.shorten(str(error), 200, placeholder=" …")
         raise MissingError(f"{path} does not fit its card: {reason}", "it is of another version, or damaged") from error
     nets = nets.to(device).to(memory_format=torch.channels_last).requires_grad_(False).eval()
     return Model(made, nets, values, path)

@@ -44,8 +44,9 @@ def align(
 
     from .. import report
     from ..faces import MARGIN, find_detector, template
-    from ..folder import Made, folder_map, open_source, output_names
+    from ..folder import Made, folder_map, keep_originals, open_source, output_names
 
+    source, out = Path(source), Path(out)
     space = MARGIN if margin is None else margin
     template(size, space)  # refuses what makes no face image
     found = open_source(source, out)
@@ -57,6 +58,7 @@ def align(
         report.result(f"align: {len(found)} photos with {name} into {out}", sources=len(found), options=given)
         return out
     names = output_names(found)
+    keep_originals(found, out, names, force)
     taken = set(names.values())
 
     def together(group: list[tuple[Source, list[Cut]]]) -> list[list[Made] | Exception]:
@@ -70,7 +72,7 @@ def align(
         "align",
         found,
         out,
-        {"facekit": 1, "command": "align", "options": given},
+        {"facekit": 1, "command": "align", "options": given, "inputs": _inputs(name)},
         partial(align_photo, size=size, margin=space, every=faces == "all", detector=name, root=model_root),
         together,
         workers=cores if len(found) >= 32 or workers else 1,
@@ -81,6 +83,14 @@ def align(
         made=provenance,
     )
     return out
+
+
+def _inputs(detector: str) -> dict[str, str]:
+    """Return the digest of a cascade file: another one under the same name makes another run."""
+    from .. import files
+
+    kind, _, file = detector.partition(":")
+    return {"detector": files.digest(Path(file).expanduser())} if kind == "cascade" and file else {}
 
 
 def face_name(name: str, index: int, taken: Collection[str]) -> str:

@@ -20,20 +20,3 @@ ModelRoot = Annotated[
 Detector = Annotated[
     str, typer.Option(help="auto, cascade, cascade:FILE, insightface or insightface:PACK", rich_help_panel="Faces")
 ]
-
-
-def parse_device(name: str) -> str:
-    """Return a torch device name; `auto` is the GPU if there is one. Raises CardError for one that is not there."""
-    import torch
-
-    from ..errors import CardError
-
-    if name == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.zeros((), device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise CardError(f"no device {name!r} here: {str(error).splitlines()[0]}", "--device auto") from error
-    return name

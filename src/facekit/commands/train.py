@@ -50,7 +50,7 @@ def train(
     card.yaml. Stopped at any moment, the same command goes on from the last save. Several GPUs: torchrun.
     """
     from .. import card as cards
-    from .. import memory, report
+    from .. import memory, report, world
     from ..plan import make_plan
 
     sources = {"root": data, "a": a, "b": b}
@@ -70,12 +70,12 @@ def train(
     guess = memory.estimate(plan.recipe, plan.terms, plan.card)
     report.note(f"{plan.card.recipe}: {guess}")
     report.fact("estimate", parameters=guess.parameters, bytes=guess.total_bytes)
-    folder = out or Path("runs") / Path(plan.card.recipe).stem
+    folder = Path(out) if out else Path("runs") / Path(plan.card.recipe).stem
     if dry_run:
         report.result(cards.dump(plan.values), card=plan.values)
     else:
         with memory.guarded(guess):
-            run_plan(plan, folder, options.parse_device(device), force, tensorboard)
+            run_plan(plan, folder, world.find_device(device), force, tensorboard)
     return folder
 
 
@@ -89,20 +89,17 @@ def run_plan(plan: Plan, folder: Path, device_name: str, force: bool, tensorboar
     from ..engine import fit, make_learner
     from ..errors import Interrupted
     from ..recipe import Clock
-    from ..run import RunFolder, stop_signals
+    from ..run import RunFolder, claim, stop_signals
 
     device = world.start(device_name)
-    state = cards.claim(folder, plan.values, force=force) if world.rank() == 0 else "unfinished"
-    world.barrier()
-    if state == "finished":
+    finished = world.rank() == 0 and claim(folder, plan.values, force) == "finished"
+    if world.any_of(finished, device):
         report.note(f"train: nothing to do, {folder} is complete (--force trains it again)")
         return
     batches = _batches(plan, device)
     clock = Clock(0, plan.steps(batches.epoch_steps), batches.epoch_steps)
     run = RunFolder(folder, plan.values, plan.layout.held, tensorboard)
-    if state == "new" and world.rank() == 0:
-        run.clear()
-    world.barrier()
+    inputs = _inputs(plan)
     began = time.monotonic()
     with stop_signals() as received:
         learner = make_learner(plan.recipe, plan.terms, plan.card, device)
@@ -126,7 +123,7 @@ def run_plan(plan: Plan, folder: Path, device_name: str, force: bool, tensorboar
     if clock.steps == first:  # killed between the last save and the card, or a run of no steps
         run.save(learner)
     if world.rank() == 0:
-        cards.finish(folder, plan.values, _made(learner, plan, clock, first, time.monotonic() - began))
+        cards.finish(folder, plan.values, {**_made(learner, plan, clock, first, time.monotonic() - began), **inputs})
     report.note(f"train: done, {folder}/model.safetensors; previews in {folder}/index.html")
 
 
@@ -178,7 +175,6 @@ def _made(learner: Learner, plan: Plan, clock: Clock, first: int, seconds: float
     from .. import world
 
     count = {name: sum(p.numel() for p in net.parameters()) for name, net in learner.nets.items()}
-    files = {side: [[p.name, p.stat().st_size] for p in paths] for side, paths in plan.layout.train.items()}
     per_step = plan.card.data.batch * plan.card.run.accumulate * world.size()
     cuda = learner.device.type == "cuda"
     return {
@@ -189,5 +185,13 @@ def _made(learner: Learner, plan: Plan, clock: Clock, first: int, seconds: float
         "images_per_domain": clock.steps * per_step,
         "last_start": {"from_step": first, "seconds": round(seconds, 1)},
         "parameters": {name: number for name, number in count.items() if number},
-        "inputs": {s: {"images": len(rows), "digest": cards.digest({"files": rows})} for s, rows in files.items()},
     }
+
+
+def _inputs(plan: Plan) -> dict[str, Any]:
+    """Return what the card notes of the training images."""
+    from .. import card as cards
+
+    files = {side: [[p.name, p.stat().st_size] for p in paths] for side, paths in plan.layout.train.items()}
+    found = {s: {"images": len(rows), "digest": cards.digest({"files": rows})} for s, rows in files.items()}
+    return {"inputs": found}

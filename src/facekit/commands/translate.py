@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-    from ..folder import Made, Source
+    from ..folder import Folder, Made, Source
     from ..translator import Translator
 
 
@@ -47,63 +46,75 @@ def translate(
     Photos are aligned first; folders that `facekit align` made are taken as they are, as is everything with --no-align.
     Names and sub-folders stay. Images that fail are lines of failed.jsonl.
     """
-    from .. import report, zoo
-    from ..errors import CardError
-    from ..folder import Folder, folder_map, open_source, output_names
+    from .. import files, report, world, zoo
+    from ..errors import CardError, SomeFailed
+    from ..folder import folder_map, keep_originals, open_source, output_names
     from ..translator import Translator
 
+    source, out = Path(source), Path(out)
+    alone = _is_file(source, out)
+    page = _sheet_path(out, alone)
+    found = [image for image in open_source(source, out) if image.path.resolve() != page]
     if out.is_file() and not source.is_file():
         raise CardError(f"{out} is a file, {source} a folder", "give a folder for the output")
-    found = open_source(source)
-    aligned = source.is_dir() and Folder(source).aligned
-    if paste and not aligned and not align:
-        raise CardError("--paste needs to know where the face was", "leave out --no-align, or give a folder of `align`")
-    place = options.parse_device(device)
+    names = {found[0].name: out.name} if alone else output_names(found, f".{suffix}")
+    place = world.find_device(device)
     model = zoo.load_model(weights, place)
     translator = Translator(model, to, size)
-    side = zoo.direction(model, to)
-    name = getattr(model.card.domains, side)
-    given = {"source": str(source), "out": str(out), "to": name, "weights": weights, "align": align, "paste": paste}
-    given |= {"suffix": suffix, "detector": detector}
-    given |= {k: v for k, v in {"size": size, "margin": margin, "model_root": model_root}.items() if v is not None}
-    given = {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}
-    digest = hashlib.sha256(model.path.read_bytes()).hexdigest()[:16]
-    values = {"facekit": 1, "command": "translate", "options": given, "inputs": {"weights": digest}}
+    read = open_reader(source, translator, align, paste, detector, model_root, margin)
+    name = getattr(model.card.domains, translator.side)
+    given = {"source": source, "out": out, "to": name, "weights": weights, "size": size, "align": align, "paste": paste}
+    given |= {"suffix": suffix, "margin": margin, "model_root": model_root}
+    given["detector"] = read.detector.name if isinstance(read, PhotoReader) else None
+    given = {k: str(v) if isinstance(v, Path) else v for k, v in given.items() if v is not None}
+    inputs = {"weights": files.digest(model.path), **({"source": files.digest(source)} if alone else {})}
+    values = {"facekit": 1, "command": "translate", "options": given, "inputs": inputs}
     if dry_run:
         report.result(f"translate: {len(found)} images to {name} with {model.path}", sources=len(found), options=given)
         return out
-    if aligned:
-        read: Callable[[Source], Job] = AlignedReader(source, paste)
-    elif align:
-        read = PhotoReader(detector, model_root, margin, translator.size, paste)
-    else:
-        read = read_plain
-    alone = source.is_file() and bool(out.suffix)
-    names = {found[0].name: out.name} if alone else output_names(found, f".{suffix}")
 
     def together(group: list[tuple[Source, Job]]) -> list[list[Made] | Exception]:
         return finish_batch(group, translator, names)
 
+    failed = None
     if alone:
         _one(found[0], out, values, read, together, force)
+        pairs = [(source, out)]
     else:
-        folder_map(
-            "translate",
-            found,
-            out,
-            values,
-            read,
-            together,
-            batch=batch or (32 if place.startswith("cuda") else 4),
-            workers=workers or 2,
-            limit=limit,
-            shard=shard,
-            force=force,
-            made=_provenance,
-        )
-    if sheet and not alone:
-        report.note(f"translate: contact sheet in {write_sheet(source, out, name)}")
+        keep_originals(found, out, names, force)
+        try:
+            folder_map(
+                "translate",
+                found,
+                out,
+                values,
+                read,
+                together,
+                batch=batch or (32 if place.startswith("cuda") else 4),
+                workers=workers or 2,
+                limit=limit,
+                shard=shard,
+                force=force,
+                made=_provenance,
+            )
+        except SomeFailed as error:
+            failed = error
+        pairs = _pairs(source, out) if sheet else []
+    if sheet and write_sheet(pairs, page, name):
+        report.note(f"translate: contact sheet in {page}")
+    if failed:
+        raise failed
     return out
+
+
+def _is_file(source: Path, out: Path) -> bool:
+    """Whether the output is one image file rather than a folder."""
+    return source.is_file() and (out.is_file() or (bool(out.suffix) and not out.is_dir()))
+
+
+def _sheet_path(out: Path, alone: bool) -> Path:
+    whole = out.resolve()
+    return whole.with_name(f"{whole.stem if alone else whole.name}-sheet.png")
 
 
 @dataclass
@@ -116,22 +127,48 @@ class Job:
     edge: int = 0  # of the face image that the matrix leads to, px
 
 
-def read_plain(source: Source) -> Job:
+def open_reader(
+    source: Path,
+    translator: Translator,
+    align: bool,
+    paste: bool,
+    detector: str,
+    root: Path | None,
+    margin: float | None,
+) -> Callable[[Source], Job]:
+    """Return what reads an image of `source` and makes it the face that the translator takes."""
+    from functools import partial
+
+    from ..errors import CardError
+    from ..folder import Folder
+
+    home = Folder(source if source.is_dir() else source.parent)
+    if home.aligned and (source.is_dir() or source.name in home.entries):
+        return AlignedReader(home, translator, paste)
+    if align:
+        return PhotoReader(translator, detector, root, margin, paste)
+    if paste:
+        raise CardError("--paste needs to know where the face was", "leave out --no-align, or give a folder of `align`")
+    return partial(read_plain, translator=translator)
+
+
+def read_plain(source: Source, translator: Translator) -> Job:
     """Read an image that is a face already."""
     from .. import images
 
-    return Job(images.read(source.path))
+    return Job(translator.fit(images.read(source.path)))
 
 
 class PhotoReader:
     """Reads a photo and cuts its largest face out."""
 
-    def __init__(self, detector: str, root: Path | None, margin: float | None, size: int, paste: bool):
-        from ..faces import MARGIN, find_detector
+    def __init__(self, translator: Translator, detector: str, root: Path | None, margin: float | None, paste: bool):
+        from ..faces import MARGIN, find_detector, template
 
         self.detector = find_detector(detector, root)
         self.margin = MARGIN if margin is None else margin
-        self.size, self.paste = size, paste
+        self.translator, self.paste = translator, paste
+        template(translator.size, self.margin)  # refuses what makes no face image
 
     def __call__(self, source: Source) -> Job:
         import numpy as np
@@ -148,22 +185,27 @@ class PhotoReader:
             )
             error.stage = "detect"  # type: ignore[attr-defined]
             raise error
-        cut = align_face(np.asarray(photo), found[0], self.size, self.margin)
-        return Job(cut.image, photo if self.paste else None, cut.matrix, self.size)
+        size = self.translator.size
+        cut = align_face(np.asarray(photo), found[0], size, self.margin)
+        return Job(self.translator.fit(cut.image), photo if self.paste else None, cut.matrix, size)
 
 
 class AlignedReader:
     """Reads a face of an align folder, with its photo where it is to be pasted back."""
 
-    def __init__(self, folder: Path, paste: bool):
+    def __init__(self, folder: Folder, translator: Translator, paste: bool):
         from .. import card
-        from ..folder import Folder
+        from ..errors import InputError
 
-        self.folder = Folder(folder)
-        self.paste = paste
+        self.folder, self.translator, self.paste = folder, translator, paste
         if paste:
-            self.photos = Path(card.load(folder / card.NAME)["options"]["source"])
-            self.entries = self.folder.entries
+            self.photos = Path(card.load(folder.path / card.NAME)["options"]["source"])
+            self.entries = folder.entries
+            if not self.photos.exists():
+                raise InputError(
+                    f"{folder.path} was cut from {self.photos}, which is not here",
+                    "run from the folder that `align` ran in, or translate the photos themselves",
+                )
 
     def __call__(self, source: Source) -> Job:
         import numpy as np
@@ -172,13 +214,14 @@ class AlignedReader:
         from ..errors import InputError
 
         face = images.read(source.path)
+        fitted = self.translator.fit(face)
         if not self.paste:
-            return Job(face)
+            return Job(fitted)
         entry = self.entries.get(source.name)
         if entry is None:
             raise InputError(f"{source.name} is not in the manifest of {self.folder.path}", "align it again")
         photo = self.photos if self.photos.is_file() else self.photos / entry["source"]
-        return Job(face, images.read(photo), np.array(entry["warp"]), face.width)
+        return Job(fitted, images.read(photo), np.array(entry["warp"]), face.width)
 
 
 def finish_batch(group: list[tuple[Source, Job]], translator: Translator, names: dict[str, str]) -> list[Any]:
@@ -189,7 +232,7 @@ def finish_batch(group: list[tuple[Source, Job]], translator: Translator, names:
     from ..folder import Made
 
     out: list[list[Made] | Exception] = []
-    for (source, job), picture in zip(group, translator.batch([job.face for _, job in group]), strict=True):
+    for (source, job), picture in zip(group, translator.fitted([job.face for _, job in group]), strict=True):
         if job.photo is not None and job.matrix is not None:
             from ..faces import paste
 
@@ -220,30 +263,47 @@ def _one(
 
     if out.suffix.lower() not in SUFFIXES:
         raise CardError(f"{out} has no image type that can be written", "end it in .png, .jpg or .webp")
-    name = f"{out.stem}.{card.NAME}"
-    state = card.claim(out.parent, values, name, force)
-    if state == "finished" and out.exists():
-        report.note(f"translate: nothing to do, {out} is complete")
-        return
-    made = together([(source, read(source))])[0][0]
+    name = f"{out.name}.{card.NAME}"
+    if not force and (out.parent / name).exists():
+        card.claim(out.parent, values, name)  # refuses another card
+        if out.exists():
+            report.note(f"translate: nothing to do, {out} is complete")
+            return
+    elif not force and out.exists():
+        raise CardError(f"{out} is there already, and facekit has not made it", "choose another name, or --force")
+    (made,) = together([(source, read(source))])[0]
+    card.claim(out.parent, values, name, force)
     files.write_bytes(out, made.data())
-    card.finish(out.parent, values, {**_provenance(), "end": card.now()}, name)
+    card.finish(out.parent, values, _provenance(), name)
     report.note(f"translate: {out}")
 
 
-def write_sheet(source: Path, out: Path, title: str, most: int = 48) -> Path:
-    """Write the contact sheet of a finished folder beside it; returns its path."""
-    from .. import images
-    from .. import sheet as sheets
+def _pairs(source: Path, out: Path) -> list[tuple[Path, Path]]:
+    """Return the inputs and outputs of a folder that are both there."""
     from ..folder import Folder
 
-    rows, labels = [], []
-    for name, entry in sorted(Folder(out).entries.items())[:most]:
-        before = source if source.is_file() else source / entry["source"]
-        rows.append([images.read(before), images.read(out / name)])
-        labels.append(name)
-    path = out.with_name(f"{out.name}-sheet.png")
-    edge = 256 if len(rows) <= 6 else 128
+    rows = sorted(Folder(out).entries.items())
+    pairs = [(source if source.is_file() else source / entry["source"], out / name) for name, entry in rows]
+    return [pair for pair in pairs if all(path.exists() for path in pair)]
+
+
+def write_sheet(pairs: list[tuple[Path, Path]], path: Path, title: str, most: int = 48) -> bool:
+    """Write a contact sheet of the first pairs of input and output; returns whether there was anything new to show."""
+    from .. import images
+    from .. import sheet as sheets
+
+    shown = pairs[:most]
+    newest = max((after.stat().st_mtime_ns for _, after in shown), default=0)
+    if not shown or (path.exists() and path.stat().st_mtime_ns >= newest):
+        return False
+    edge = 256 if len(shown) <= 6 else 128
+    rows = []
+    for pair in shown:
+        row = [images.read(image) for image in pair]
+        for image in row:
+            image.thumbnail((edge, edge))  # whole photos would fill the memory
+        rows.append(row)
     groups = 1 if len(rows) <= 3 else 3
+    labels = [after.name for _, after in shown]
     sheets.save_sheet(path, rows, titles=["input", title], labels=labels, size=edge, groups=groups)
-    return path
+    return True

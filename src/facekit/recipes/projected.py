@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from pydantic import Field
+from skimage import data
 from torch import Tensor, nn
 
-from .. import augment, helpers, losses, recipe
+from .. import augment, helpers, images, losses, recipe
 from ..errors import CardError
 from ..nets.heads import FeatureHead, Projection
 from ..nets.unet import ResidualUNet
@@ -17,7 +19,23 @@ from ..nets.vgg import VGG
 from ..recipe import Clock, Phase, Recipe, Scene, term, view
 
 LAYERS = {"relu2_2": 128, "relu3_1": 256}  # and their widths
-LEVELS = {"relu2_2": 360.0, "relu3_1": 400.0}  # their root mean square on faces, drawn or not
+LEVELS = {"relu2_2": 0.82, "relu3_1": 0.84}  # their root mean square on faces, against that on one known photo
+
+
+class Trunk(nn.Module):
+    """Frozen features of images [N, 3, H, W] in [-1, 1], of about unit size on faces whatever the weights are."""
+
+    def __init__(self, vgg: VGG):
+        super().__init__()
+        self.vgg = vgg
+        photo = images.to_tensor(images.resize(Image.fromarray(data.astronaut()), 128))[None]
+        with torch.no_grad():
+            found = vgg(photo.to(next(vgg.parameters()).device))
+        for name, x in found.items():
+            self.register_buffer(name, LEVELS[name] * x.square().mean().sqrt(), persistent=False)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {name: y / self.get_buffer(name) for name, y in self.vgg(x).items()}
 
 
 class ProjectedScene(Scene):
@@ -62,8 +80,8 @@ class ProjectedScene(Scene):
         return augment.cutout(x, together=together)
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
-        """Look at images through the frozen trunk; features of about unit size."""
-        return {name: y / LEVELS[name] for name, y in self.helpers.vgg(x).items()}
+        """Look at images through the frozen trunk."""
+        return self.helpers.trunk(x)
 
     def judged(self, heads: str, features: dict[str, Tensor]) -> list[Tensor]:
         """Return every head's opinion."""
@@ -110,6 +128,7 @@ class ProjectedParams(recipe.Params):
     head_width: int = Field(128, ge=4, description="channels of the discriminator heads")
     lighting: float = Field(1.0, ge=0, le=1, description="how much the photos' light is varied")
     vgg: str = Field("download", description="file with VGG19's first layers; download: torchvision's ImageNet weights")
+    preprocessing: Literal["torchvision", "caffe"] = Field("torchvision", description="what these weights expect")
 
 
 class ProjectedCUT(Recipe):
@@ -155,10 +174,10 @@ class ProjectedCUT(Recipe):
         }
 
     def helpers(self) -> dict[str, nn.Module]:
-        trunk = VGG("vgg19", tuple(LAYERS), preprocessing="caffe")
-        if next(trunk.parameters()).device.type != "meta":
-            trunk.load_state_dict(helpers.vgg_weights(self.params.vgg, "vgg19"), strict=False)
-        return {"vgg": trunk}
+        vgg = VGG("vgg19", tuple(LAYERS), self.params.preprocessing)
+        if next(vgg.parameters()).device.type != "meta":
+            helpers.load_vgg(vgg, self.params.vgg)
+        return {"trunk": Trunk(vgg)}
 
     def lr_factor(self, clock: Clock) -> float:
         """Rise over 50 steps, stay, fall to zero over the last 40 % of the run."""

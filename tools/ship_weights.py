@@ -1,0 +1,28 @@
+"""Put the weights of a finished run among those that facekit ships: half precision, the card without local paths.
+
+    python tools/ship_weights.py runs/anime anime --set data.root=selfie2anime-128
+
+A model card, src/facekit/weights/NAME.md, must be written by hand; a test looks for it.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from torch import nn
+
+from facekit import card, zoo
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("run", type=Path)
+parser.add_argument("name")
+parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of the card")
+arguments = parser.parse_args()
+source = zoo.find_weights(arguments.run)
+values = json.loads(zoo.read_tensors(source)[1][zoo.KEY])
+values = card.merge(values, *(card.assignment(text) for text in arguments.set))
+model = zoo.load_model(source)
+target = zoo.SHIPPED / f"{arguments.name}.safetensors"
+zoo.save_model(target, nn.ModuleDict(dict(model.nets.items())), values, half=True)
+zoo.load_model(target)
+print(f"{target}: {target.stat().st_size / 1e6:.1f} MB\n{card.dump(values)}")
