@@ -49,6 +49,17 @@ def test_a_shift_moves_and_fills_with_zeros():
     assert all(len(image.any(0).nonzero()) >= 14 for image in made[:, 0])
 
 
+def test_a_cutout_blanks_one_square_of_some_images():
+    torch.manual_seed(0)
+    made = augment.cutout(torch.ones(200, 3, 20, 20))
+    blank = (made == 0).all(1)
+    cut = blank.flatten(1).any(1)
+    assert 70 < cut.sum() < 130
+    for image in blank[cut]:
+        rows, columns = image.any(1), image.any(0)
+        assert image.sum() == rows.sum() * columns.sum() and 4 <= rows.sum() <= 8 and 4 <= columns.sum() <= 8
+
+
 def test_a_crop_is_a_part_of_its_image(x):
     torch.manual_seed(0)
     parts = x.unfold(2, 8, 1).unfold(3, 8, 1)  # [4, 3, 9, 9, 8, 8]
@@ -58,6 +69,8 @@ def test_a_crop_is_a_part_of_its_image(x):
 
 def test_no_strength_changes_nothing(x):
     torch.testing.assert_close(augment.colour(x, 0.0), x)
+    assert torch.equal(augment.shift(x, 0.0), x)
+    assert torch.equal(augment.cutout(x, 0.0, 1.0), x) and torch.equal(augment.cutout(x, chance=0.0), x)
     torch.testing.assert_close(augment.lighting(x, 0.0), x.clamp(-0.998, 1), atol=1e-5, rtol=0)
 
 

@@ -78,6 +78,33 @@ def test_a_view_is_made_once_and_handed_on_detached(calls):
     assert calls["fake"] == 3
 
 
+class Watching(toy.ToyScene):
+    """Notes what its turns see, and looks through a helper."""
+
+    @term("G")
+    def seen(self) -> Tensor:
+        """The helper's view of the translation."""
+        return self.helpers["eye"](self.fake).mean()
+
+    @term("D")
+    def judge(self) -> Tensor:
+        """Tell real from translated."""
+        self.recipe.handed_on = self.fake
+        return super().judge()
+
+
+def test_what_is_handed_on_has_no_graph_and_helpers_learn_nothing():
+    kind = Method(Watching)
+    kind.helpers = lambda self: {"eye": torch.nn.Conv2d(3, 1, 3)}
+    learner = learner_of(kind)
+    before = copy.deepcopy(learner.helpers["eye"].weight)
+    steps(learner, 2)
+    assert learner.recipe.handed_on.grad_fn is None
+    eye = learner.helpers["eye"]
+    assert eye.weight.grad is None and torch.equal(eye.weight, before) and not eye.training
+    assert not torch.equal(weights(learner, "ab"), weights(learner_of(), "ab"))
+
+
 def test_terms_keep_their_times(calls):
     losses = {"identity": card.Loss(every=2, start=2, stop=6)}
     there = ["identity" in found for found in steps(learner_of(losses=losses), 8)]

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 import toy
+from facekit import card
+from facekit.run import stop_signals
 
 METHOD = '''
 """A toy method that sends its process a signal: TROUBLE is `place:step:signal`."""
@@ -123,8 +125,10 @@ def test_killed_again_and_again_it_ends_the_same(spawn, train, uninterrupted, pl
         killed = spawn("train", place / "trouble.py", "--data", place / "data", "--out", run, env={"TROUBLE": at})
         assert killed.code == -signal.SIGKILL
         assert torch.load(run / "state.pt", weights_only=True)["step"] == 2
+    assert any(run.glob(".*.part"))  # the half state
     assert train(run).code == 0
     assert_same(run, uninterrupted)
+    assert not any(run.glob(".*.part"))
 
 
 def test_a_finished_run_is_left_alone(train, uninterrupted):
@@ -156,6 +160,30 @@ def test_force_starts_again(train, uninterrupted):
     again = train(uninterrupted, "", "--force")
     assert again.code == 0 and "starting" in again.err
     assert not (uninterrupted / "previews" / "00000099.png").exists()
+
+
+@pytest.mark.parametrize("claimed", [False, True])
+def test_killed_while_it_starts_again_it_goes_on_from_nothing_old(train, uninterrupted, monkeypatch, claimed):
+    claim = card.claim
+
+    def killed(*arguments, **more):
+        if claimed:
+            claim(*arguments, **more)
+        raise SystemExit(9)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(card, "claim", killed)
+        assert train(uninterrupted, "", "--lr", 1, "--force").code == 9
+    again = train(uninterrupted, "", "--lr", 1)
+    assert again.code == 0 and "starting" in again.err
+
+
+def test_a_second_interrupt_does_not_wait():
+    with stop_signals() as received:
+        signal.raise_signal(signal.SIGINT)
+        assert received == [signal.SIGINT]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 class Evil:

@@ -16,6 +16,36 @@ class Broken:
     presets = {"broken": {}}
 """
 
+OWN = """
+'A recipe file with what people write in one.'
+from __future__ import annotations
+import sys
+from dataclasses import dataclass
+from typing import Literal
+sys.path.insert(0, {tests!r})
+import toy
+from facekit.recipe import term
+
+@dataclass
+class Where:
+    step: int = 3
+
+class OwnParams(toy.ToyParams):
+    kind: Literal["sound", "nan"] = "sound"
+
+class OwnScene(toy.ToyScene):
+    @term("D")
+    def judge(self):
+        'No number from step 3 on, if asked.'
+        bad = self.params.kind == "nan" and self.step >= Where().step
+        return toy.ToyScene.judge(self) * (float("nan") if bad else 1)
+
+class Own(toy.Toy):
+    'A toy.'
+    Scene, Params = OwnScene, OwnParams
+    presets = {{"own": {preset}}}
+"""
+
 
 @pytest.fixture
 def data(tmp_path):
@@ -124,6 +154,8 @@ def test_first_weights_come_from_a_run_a_model_or_a_mistake(train, tmp_path):
         (["--size", "64", "--set", "data.load_size=32"], 2, "smaller than"),
         (["--precision", "fp8"], 2, "precision"),
         (["--device", "cuda:9"], 2, "cuda:9"),
+        (["--device", "abacus"], 2, "abacus"),
+        (["--set", "run.steps=null", "--dry-run"], 2, "--steps N"),
         (["--card", "absent.yaml"], 2, "absent.yaml"),
         (["--data", "absent"], 3, "absent"),
         (["--a", "absent"], 2, "only one of the two"),
@@ -133,6 +165,14 @@ def test_what_cannot_be_is_refused_in_one_line(train, flags, code, words):
     refused = train(*flags)
     assert refused.code == code and words in refused.err
     assert "Traceback" not in refused.err
+
+
+def test_an_output_that_is_a_file_is_refused(train, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for out, words in (("file", "a file stands"), ("file/run", "is a file")):
+        refused = train("--force", out=out)
+        assert refused.code == 3 and words in refused.err
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_recipes_that_are_not_there_or_broken_are_refused(train, tmp_path):
@@ -149,6 +189,11 @@ def test_recipes_that_are_not_there_or_broken_are_refused(train, tmp_path):
 def test_no_recipe_says_where_they_are_listed(facekit, data):
     refused = facekit("train", "--data", data)
     assert refused.code == 2 and "facekit recipes" in refused.err
+
+
+def test_no_data_says_how_to_give_them(facekit):
+    refused = facekit("train", toy.FILE)
+    assert refused.code == 2 and "no training data" in refused.err and "--data ROOT" in refused.err
 
 
 @pytest.mark.parametrize(
@@ -176,7 +221,13 @@ def test_domains_are_called_as_their_folders_or_as_asked(train, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA"), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("CUDA error: out of memory"),
+    ],
 )
 def test_out_of_memory_names_the_knobs(train, monkeypatch, error):
     def fail(*arguments):
@@ -205,9 +256,55 @@ def test_a_full_disk_ends_the_run_and_keeps_the_last_save(train, tmp_path, monke
     assert train().code == 0
 
 
+def test_a_term_that_becomes_nan_leaves_the_last_save(train, tmp_path):
+    (tmp_path / "nan.py").write_text(OWN.format(tests=str(toy.FILE.parent), preset={}))
+    diverged = train("--set", "params.kind=nan", recipe=tmp_path / "nan.py")
+    assert diverged.code == 6 and "'judge' became nan at step 3" in diverged.err and "save is untouched" in diverged.err
+    run = tmp_path / "run"
+    state = torch.load(run / "state.pt", weights_only=True)
+    assert state["step"] == 2
+    saved = load_file(run / "model.safetensors")
+    assert all(torch.equal(saved[key], state["ema"][key]) for key in saved)  # the average is what is saved
+    assert not any(torch.equal(saved[key], state["nets"][key]) for key in saved)
+
+
 def test_divergence_exits_6_with_term_and_step(train):
     diverged = train("--lr", "1e30", "--set", "run.precision=fp32")
     assert diverged.code == 6 and "step" in diverged.err and "optim.lr" in diverged.err
+
+
+@pytest.mark.parametrize("preset", [{}, {"run": {"epochs": 1}}])
+def test_a_pass_over_the_data_is_a_length_too(train, tmp_path, preset):
+    (tmp_path / "own.py").write_text(OWN.format(tests=str(toy.FILE.parent), preset=preset))
+    assert train(*([] if preset else ["--set", "run.epochs=1"]), recipe=tmp_path / "own.py").code == 0
+    assert yaml.safe_load((tmp_path / "run" / "card.yaml").read_text())["made"]["steps"] == 7  # 13 images by 2
+
+
+def test_a_preview_leaves_out_what_cannot_be_decoded(train, data):
+    for name in ("000.png", "001.png"):
+        path = data / "trainA" / name
+        path.write_bytes(path.read_bytes()[:-60])
+    done = train()
+    assert done.code == 0 and done.err.count("left out of the previews") == 2
+
+
+def test_images_that_go_away_on_the_way_do_not_spoil_the_end(train, data, tmp_path, monkeypatch):
+    step = engine.train_step
+
+    def lose(*arguments):
+        (data / "trainA" / "005.png").unlink(missing_ok=True)
+        return step(*arguments)
+
+    monkeypatch.setattr(engine, "train_step", lose)
+    assert train().code == 0
+    assert (tmp_path / "run" / "card.yaml").exists()
+
+
+def test_json_tells_of_data_estimate_and_losses(train):
+    events = [json.loads(line) for line in train("--json").out.splitlines()]
+    found = {event["event"]: event for event in events}
+    assert found["data"]["a"]["images"] == 12 and found["estimate"]["parameters"] == {"ab": 223, "d": 261}
+    assert [event["step"] for event in events if event["event"] == "losses"] == [1, 2, 3, 4, 5, 6]
 
 
 def test_unreadable_images_are_left_out_and_told(train, data):
@@ -215,3 +312,10 @@ def test_unreadable_images_are_left_out_and_told(train, data):
     (data / "trainA" / "notes.txt").write_text("x")
     done = train("--steps", 1)
     assert done.code == 0 and "1 unreadable, 1 other files" in done.err
+
+
+def test_an_image_that_breaks_later_is_told_of_and_replaced(train, data):
+    whole = (data / "trainA" / "003.png").read_bytes()
+    (data / "trainA" / "003.png").write_bytes(whole[: len(whole) * 2 // 3])
+    done = train()
+    assert done.code == 0 and "003.png" in done.err and "takes its place" in done.err

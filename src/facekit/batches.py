@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -112,11 +113,11 @@ class Batches:
     def stream(self, start: int, stop: int, ahead: int = 3) -> Iterator[list[dict[str, Tensor]]]:
         """Yield the batches of steps `start` to `stop`, made by a thread while the step before runs."""
         with ThreadPoolExecutor(1) as pool:
-            waiting = [pool.submit(self, step) for step in range(start, min(start + ahead, stop))]
+            waiting = [pool.submit(copy_context().run, self, step) for step in range(start, min(start + ahead, stop))]
             for step in range(start, stop):
                 batch = waiting.pop(0).result()
                 if step + ahead < stop:
-                    waiting.append(pool.submit(self, step + ahead))
+                    waiting.append(pool.submit(copy_context().run, self, step + ahead))
                 yield batch
 
 

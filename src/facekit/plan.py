@@ -76,4 +76,5 @@ def make_plan(layers: Sequence[Mapping[str, Any]], where: str) -> Plan:
     plan = Plan(checked.model_copy(update=changes), recipe, terms, layout)
     if plan.load_size < checked.data.size:
         raise CardError(f"data.load_size {plan.load_size} is smaller than data.size {checked.data.size}", "raise it")
+    plan.steps(1)  # raises for a run without a length
     return plan

@@ -10,9 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .errors import FacekitError
-
-from .errors import CardError
+from .errors import CardError, FacekitError
 
 
 def find_device(name: str) -> str:

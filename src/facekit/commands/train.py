@@ -123,7 +123,8 @@ def run_plan(plan: Plan, folder: Path, device_name: str, force: bool, tensorboar
     if clock.steps == first:  # killed between the last save and the card, or a run of no steps
         run.save(learner)
     if world.rank() == 0:
-        cards.finish(folder, plan.values, {**_made(learner, plan, clock, first, time.monotonic() - began), **inputs})
+        made = _made(learner, plan, clock, first, time.monotonic() - began)
+        cards.finish(folder, plan.values, {**made, "inputs": inputs})
     report.note(f"train: done, {folder}/model.safetensors; previews in {folder}/index.html")
 
 
@@ -189,9 +190,8 @@ def _made(learner: Learner, plan: Plan, clock: Clock, first: int, seconds: float
 
 
 def _inputs(plan: Plan) -> dict[str, Any]:
-    """Return what the card notes of the training images."""
+    """Return what the card notes of the training images, as they are now."""
     from .. import card as cards
 
     files = {side: [[p.name, p.stat().st_size] for p in paths] for side, paths in plan.layout.train.items()}
-    found = {s: {"images": len(rows), "digest": cards.digest({"files": rows})} for s, rows in files.items()}
-    return {"inputs": found}
+    return {s: {"images": len(rows), "digest": cards.digest({"files": rows})} for s, rows in files.items()}
