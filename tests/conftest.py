@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch comes in: sums are bit-identical for one number of threads only
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("FACEKIT_SHARED", ROOT.parent / "shared"))
 
@@ -56,7 +57,7 @@ def spawn():
         command = [sys.executable, "-m", "facekit", *(str(a) for a in arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
-        around = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **(env or {})}
+        around = {**os.environ, "PYTHONPATH": path, **(env or {})}
         return subprocess.Popen(command, env=around, **{**pipes, **more})
 
     run.start = start

@@ -89,7 +89,7 @@ def line(place, out, batch, *more):
 def torchrun(*arguments, **environment):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
     path = os.pathsep.join([str(TESTS.parent / "src"), os.environ.get("PYTHONPATH", "")])
-    around = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **environment}
+    around = {**os.environ, "PYTHONPATH": path, **environment}
     return subprocess.run(command, env=around, capture_output=True, text=True, timeout=240)
 
 

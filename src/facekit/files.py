@@ -68,6 +68,12 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that a killed process left in a folder and below; no other may be writing there."""
+    for part in folder.rglob(".*.part"):
+        part.unlink()
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a whole file."""
     with replacing(path) as part:

@@ -222,6 +222,8 @@ def folder_map(
     if force:
         for old in [*out.glob("manifest*.jsonl"), *out.glob("failed*.jsonl")]:
             old.unlink()
+    if state == "unfinished" and part.count == 1:
+        files.sweep(out)
     manifest, failed = out / part.manifest, out / part.failed
     _end_cut_line(manifest)
     done = _rows(out)

@@ -72,7 +72,7 @@ def _activations(recipe: Recipe, terms: Mapping[str, Term], card: TrainCard, net
                     parts = [t.fn(scene) for t in active]
                 most = max(most, sum(size for _, size in kept.values()))
                 del parts
-    except (NotImplementedError, RuntimeError, TypeError, ValueError):
+    except (RuntimeError, TypeError, ValueError):
         return None
     return most // 2 if card.run.precision == "bf16" else most * (2 if card.run.precision == "fp64" else 1)
 

@@ -37,8 +37,7 @@ def claim(folder: Path, values: dict[str, Any], force: bool) -> card.State:
                 old.unlink()
     state = card.claim(folder, values)
     if state == "unfinished":
-        for part in (*folder.glob(".*.part"), *folder.glob("previews/.*.part")):  # a kill left them
-            part.unlink()
+        files.sweep(folder)
     return state
 
 
