@@ -8,7 +8,7 @@ import torch
 
 import toy
 from facekit import images, report, world
-from facekit.batches import Batches, Domain, available_memory
+from facekit.batches import Batches, Domain, Reader, available_memory
 from facekit.errors import InputError
 
 
@@ -202,10 +202,10 @@ def test_an_error_in_the_stream_reaches_who_reads_it(tmp_path):
 @pytest.mark.parametrize("room", [0, 1, 3, 100])
 def test_images_over_the_budget_are_decoded_anew_and_equal(paths, room):
     bytes_each = 10 * 10 * 3
-    tight = Domain("a", paths["a"], 10, room * bytes_each)
-    loose = Domain("a", paths["a"], 10, 1e9)
+    tight = Domain(Reader("a"), paths["a"], 10, room * bytes_each)
+    loose = Domain(Reader("a"), paths["a"], 10, 1e9)
     for index in [*range(7), *range(7)]:
-        assert np.array_equal(tight.pixels(index), loose.pixels(index))
+        assert np.array_equal(tight.sample(index)["a"], loose.sample(index)["a"])
     assert len(tight.cache) == min(room, 7)
 
 

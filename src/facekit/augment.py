@@ -69,3 +69,15 @@ def lighting(x: Tensor, strength: float = 1.0) -> Tensor:
     kept = torch.rand(count, 1, 1, 1, device=x.device) >= 0.1 * strength
     light = (light - grey) * (1 + 0.3 * draw()) * kept + grey
     return light.clamp(0, 1) * 2 - 1
+
+
+def affine_grid(count: int, size: int, turn: float = 20.0, scale: float = 0.2, move: float = 0.1) -> Tensor:
+    """Return random similarity warps as sampling grids [count, size, size, 2] for `torch.nn.functional.grid_sample`.
+
+    Turned by up to `turn` degrees, scaled by up to 1 + `scale` either way, moved by up to `move` of the edge.
+    """
+    draw = (torch.rand(4, count, device="cpu") * 2 - 1).double()
+    angle, zoom, shift = draw[0] * turn * torch.pi / 180, (1 + scale) ** draw[1], draw[2:] * 2 * move
+    cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
+    rows = torch.stack([torch.stack([cos, -sin, shift[0]], 1), torch.stack([sin, cos, shift[1]], 1)], 1)
+    return F.affine_grid(rows.float(), [count, 1, size, size], align_corners=False)

@@ -8,6 +8,7 @@ from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,19 +21,38 @@ CPU = torch.device("cpu")
 CACHE_SHARE = 0.4  # of the memory that is free at the start, for decoded images
 
 
-@dataclass
-class Domain:
-    """The images of one domain, decoded once to uint8 [S, S, 3] while they fit into `budget` bytes."""
+Sample = dict[str, np.ndarray]
+"""What a file gives a batch, by entry: images uint8 [S, S, 3], label maps uint8 [S, S], anything else without edges."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How the files of a domain become samples; a subclass may add entries that belong to the image."""
 
     name: str
+
+    def read(self, path: Path, size: int) -> Sample:
+        """Decode a file to a square of `size` px; raises InputError where that cannot be done."""
+        return {self.name: np.asarray(images.resize(images.square(images.read(path)), size))}
+
+    def mirror(self, sample: Sample) -> Sample:
+        """Return the sample as a mirror shows it."""
+        return {name: entry[:, ::-1] if entry.ndim > 1 else entry for name, entry in sample.items()}
+
+
+@dataclass
+class Domain:
+    """The files of one domain, decoded once to samples of `size` px while they fit into `budget` bytes."""
+
+    reader: Reader
     paths: Sequence[Path]
     size: int
     budget: float = 0.0
-    cache: dict[int, np.ndarray] = field(default_factory=dict)
+    cache: dict[int, Sample] = field(default_factory=dict)
     broken: set[int] = field(default_factory=set)
 
-    def pixels(self, index: int) -> np.ndarray:
-        """Return an image as uint8 [S, S, 3]; in place of one that cannot be decoded comes the next that can."""
+    def sample(self, index: int) -> Sample:
+        """Return the sample of a file; in place of one that cannot be decoded comes the next that can."""
         for offset in range(len(self.paths)):
             at = (index + offset) % len(self.paths)
             if at in self.broken:
@@ -40,15 +60,15 @@ class Domain:
             if at in self.cache:
                 return self.cache[at]
             try:
-                pixels = np.asarray(images.resize(images.square(images.read(self.paths[at])), self.size))
+                sample = self.reader.read(self.paths[at], self.size)
             except InputError as error:
                 self.broken.add(at)
                 report.warn(f"{error.message}; the next image takes its place")
                 continue
-            if (len(self.cache) + 1) * pixels.nbytes <= self.budget:
-                self.cache[at] = pixels
-            return pixels
-        raise InputError(f"no image of domain {self.name} can be decoded", "check the files")
+            if (len(self.cache) + 1) * sum(entry.nbytes for entry in sample.values()) <= self.budget:
+                self.cache[at] = sample
+            return sample
+        raise InputError(f"no image of domain {self.reader.name} can be decoded", "check the files")
 
 
 @lru_cache(maxsize=16)
@@ -75,10 +95,17 @@ class Batches:
     dtype: torch.dtype = torch.float32
 
     @classmethod
-    def of(cls, paths: Mapping[str, Sequence[Path]], load_size: int, **options: object) -> Batches:
-        """Make batches of the images at `paths`, by domain."""
+    def of(
+        cls,
+        paths: Mapping[str, Sequence[Path]],
+        load_size: int,
+        readers: Mapping[str, Reader] | None = None,
+        **options: Any,
+    ) -> Batches:
+        """Make batches of the files at `paths`, by domain, read as plain images where `readers` has no other way."""
         budget = CACHE_SHARE * available_memory() / len(paths)
-        return cls([Domain(name, found, load_size, budget) for name, found in paths.items()], **options)  # type: ignore[arg-type]
+        known = {name: (readers or {}).get(name) or Reader(name) for name in paths}
+        return cls([Domain(known[name], found, load_size, budget) for name, found in paths.items()], **options)
 
     @property
     def epoch_steps(self) -> int:
@@ -87,28 +114,34 @@ class Batches:
         return -(-max(len(domain.paths) for domain in self.domains) // whole)
 
     def __call__(self, step: int) -> list[dict[str, Tensor]]:
-        """Return the batches of `step`: tensors [N, 3, size, size] in [-1, 1] by domain name."""
+        """Return the batches of `step` by entry: images [N, 3, size, size] in [-1, 1], label maps [N, size, size]."""
         out = []
         for micro in range(self.accumulate):
             first = ((step * self.accumulate + micro) * world.size() + world.rank()) * self.batch
             positions = range(first, first + self.batch)
-            pixels = {d.name: np.stack([self.sample(i, p) for p in positions]) for i, d in enumerate(self.domains)}
-            out.append({name: self._tensor(array) for name, array in pixels.items()})
+            batch: dict[str, Tensor] = {}
+            for number in range(len(self.domains)):
+                samples = [self.sample(number, position) for position in positions]
+                batch |= {name: self._tensor(np.stack([sample[name] for sample in samples])) for name in samples[0]}
+            out.append(batch)
         return out
 
-    def sample(self, number: int, position: int) -> np.ndarray:
-        """Return the image at a position of a domain's endless order, cropped and mirrored: uint8 [size, size, 3]."""
+    def sample(self, number: int, position: int) -> Sample:
+        """Return the sample at a position of a domain's endless order, cropped to `size` px and mirrored."""
         domain = self.domains[number]
         epoch, place = divmod(position, len(domain.paths))
-        pixels = domain.pixels(int(_order(self.seed, number, epoch, len(domain.paths))[place]))
+        sample = domain.sample(int(_order(self.seed, number, epoch, len(domain.paths))[place]))
         rng = np.random.default_rng([self.seed, number, position])
         top, left = rng.integers(0, domain.size - self.size + 1, 2)
-        pixels = pixels[top : top + self.size, left : left + self.size]
-        return pixels[:, ::-1] if self.flip and rng.random() < 0.5 else pixels
+        crop = (slice(top, top + self.size), slice(left, left + self.size))
+        sample = {name: entry[crop] if entry.ndim > 1 else entry for name, entry in sample.items()}
+        return domain.reader.mirror(sample) if self.flip and rng.random() < 0.5 else sample
 
-    def _tensor(self, pixels: np.ndarray) -> Tensor:
-        x = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device, non_blocking=True)
-        return x.permute(0, 3, 1, 2).to(self.dtype).div_(127.5).sub_(1)  # stays channels-last
+    def _tensor(self, entries: np.ndarray) -> Tensor:
+        x = torch.from_numpy(np.ascontiguousarray(entries)).to(self.device, non_blocking=True)
+        if x.ndim == 4:
+            return x.permute(0, 3, 1, 2).to(self.dtype).div_(127.5).sub_(1)  # stays channels-last
+        return x.to(self.dtype) if x.is_floating_point() else x.long()
 
     def stream(self, start: int, stop: int, ahead: int = 3) -> Iterator[list[dict[str, Tensor]]]:
         """Yield the batches of steps `start` to `stop`, made by a thread while the step before runs."""

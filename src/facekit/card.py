@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveInt, Tag, ValidationError, model_validator
 
 from . import files
 from .errors import CardError
@@ -61,6 +61,9 @@ class Data(Section):
         None,
         ge=0,
         description="images per domain kept out of training for previews; a sixteenth, at most 16, if absent",
+    )
+    split: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(
+        None, description="shares of training, validation and test images where no folder holds them: [8, 1, 1]"
     )
     limit: int | None = Field(None, ge=1, description="use only the first so many images of each domain")
 
@@ -193,6 +196,14 @@ def _read(path: Path) -> dict[str, Any]:
         )
     values.pop("made", None)
     return _sections(values, str(path))
+
+
+def read_made(path: Path) -> dict[str, Any]:
+    """Return what a card says happened; raises CardError where it says nothing."""
+    try:
+        return dict(yaml.load(path.read_text(encoding="utf-8"), Loader)["made"])
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise CardError(f"{path} does not tell what happened: {error}", "run its command again") from error
 
 
 def _reason(error: yaml.YAMLError) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import world
+from . import world, zoo
 from .card import Optim, TrainCard, suggest
 from .errors import CardError, Diverged
 from .recipe import Clock, Phase, Recipe, Term
@@ -78,7 +78,7 @@ def make_learner(recipe: Recipe, terms: dict[str, Term], card: TrainCard, device
     torch.manual_seed(card.seed)
     dtype = torch.float64 if card.run.precision == "fp64" else torch.float32
     nets = nn.ModuleDict(recipe.nets()).to(device, dtype).to(memory_format=torch.channels_last)
-    helpers = nn.ModuleDict(recipe.helpers()).to(device, dtype).to(memory_format=torch.channels_last)
+    helpers = nn.ModuleDict(recipe.helpers(zoo.load_model)).to(device, dtype).to(memory_format=torch.channels_last)
     helpers.requires_grad_(False).eval()
     optims = {phase.name: make_optimiser(nets, phase, card.optim) for phase in recipe.phases}
     ema = None
@@ -156,7 +156,8 @@ def _turn(
     scenes: list[Any] = []
     sums: dict[str, Tensor] = {}
     for micro, views in zip(batch, carried, strict=True):
-        scene = recipe.Scene(recipe, nets, micro, clock.step, views, learner.helpers, [t.name for t in active])
+        names = [t.name for t in active]
+        scene = recipe.Scene(recipe, nets, micro, clock.step, views, learner.helpers, names, clock.progress)
         with torch.autocast(learner.device.type, torch.bfloat16, enabled=learner.card.run.precision == "bf16"):
             parts = {t.name: t.fn(scene) for t in active}
         total = sum(t.weight * t.every * parts[t.name] for t in active) / len(batch)

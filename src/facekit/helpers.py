@@ -7,12 +7,13 @@ from http.client import HTTPException
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from . import report
 from .errors import MissingError
 from .nets.vgg import VGG
 
-VGG_FILES = {"vgg16": "VGG16_Weights", "vgg19": "VGG19_Weights"}
+VGG_FILES = {k: f"{k.upper()}_Weights" for k in ("vgg16", "vgg19", "vgg16_bn", "vgg19_bn")}
 
 
 def vgg_weights(source: str, kind: str = "vgg19") -> Mapping[str, Tensor]:
@@ -65,3 +66,19 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     if not isinstance(found, Mapping):
         raise MissingError(f"{path} holds no weights by name", "give a file that `state_dict()` was saved to")
     return found
+
+
+def load_trunk(features: nn.Sequential, source: str, kind: str) -> None:
+    """Give a trunk with torchvision's layer numbers its first weights, as far down as `source` reaches.
+
+    Raises MissingError where `source` does not have even the first layer, or has one of another shape.
+    """
+    found = vgg_weights(source, kind)
+    own = features.state_dict()
+    fitting = {key: found[f"features.{key}"] for key in own if f"features.{key}" in found}
+    wrong = [key for key, value in fitting.items() if value.shape != own[key].shape]
+    if "0.weight" not in fitting or wrong:
+        raise MissingError(f"{source} is not of a {kind}: {(wrong or ['0.weight'])[0]}", "give another file")
+    features.load_state_dict(fitting, strict=False)
+    depth = max(int(key.split(".")[0]) for key in fitting)
+    report.note(f"{kind}: weights from {source} up to features.{depth} of {len(features) - 1}")

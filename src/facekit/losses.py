@@ -44,6 +44,22 @@ def patch_nce(query: Tensor, key: Tensor, tau: float = 0.07) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1), places)
 
 
+def cosine_distance(x: Tensor, y: Tensor) -> Tensor:
+    """mean(1 - cos(x, y)) of vectors [N, d]."""
+    return 1 - F.cosine_similarity(wide(x), wide(y), dim=1).mean()
+
+
+def dice(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Soft Dice loss, 1 - mean over classes of 2 |p t| / (|p| + |t|), smoothed by 1 (Milletari et al. 2016, eq. 2).
+
+    `probabilities` [N, C, H, W], `labels` [N, H, W]; each class is summed over the batch.
+    """
+    p = wide(probabilities)
+    truth = F.one_hot(labels, p.shape[1]).movedim(-1, 1).to(p.dtype)
+    both, sums = (p * truth).sum((0, 2, 3)), (p + truth).sum((0, 2, 3))
+    return 1 - ((2 * both + 1) / (sums + 1)).mean()
+
+
 def wide(x: Tensor) -> Tensor:
     """Return x in at least 32 bits: sums of 16-bit numbers lose digits."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from . import zoo
 from .card import TrainCard
 from .errors import OutOfMemory
 from .recipe import Recipe, Term
@@ -54,11 +55,12 @@ def _activations(recipe: Recipe, terms: Mapping[str, Term], card: TrainCard, net
     most = 0
     try:
         with torch.device("meta"):
-            helpers = nn.ModuleDict(recipe.helpers()).requires_grad_(False)
+            helpers = nn.ModuleDict(recipe.helpers(lambda name: zoo.load_model(name, "meta")))
+            helpers.to("meta").requires_grad_(False)
             for phase in recipe.phases:
                 for name, net in nets.items():
                     net.requires_grad_(name in phase.nets)
-                images = {name: torch.empty(batch, 3, size, size) for name in ("a", "b")}
+                images = recipe.blank(batch, size)
                 kept: dict[int, tuple[Tensor, int]] = {}
 
                 def keep(x: Tensor, kept: dict = kept) -> Tensor:

@@ -66,7 +66,10 @@ def make_plan(layers: Sequence[Mapping[str, Any]], where: str) -> Plan:
     for name in checked.optim.phases:
         if name not in phases:
             raise CardError(f"no phase {name!r}{card.suggest(name, phases)}", "mend optim.phases")
-    layout = open_layout(checked.data)
+    layout = recipe.open(checked.data) or open_layout(checked.data)
+    if layout.params:  # what only the data can tell, as the number of classes
+        params = card.validate(kind.Params, {**params.model_dump(), **layout.params}, f"{where}, params")
+        recipe = kind(params.model_dump(), checked.data.size)
     changes: dict[str, Any] = {
         "params": params.model_dump(mode="json"),
         "losses": {t.name: checked.losses.get(t.name, t.weight) for t in terms.values()},

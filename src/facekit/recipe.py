@@ -26,6 +26,9 @@ from .errors import CardError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from .card import Data
+    from .layout import Layout
+
 view = functools.cached_property
 """Marks a tensor of a Scene that is made once, on first use. Whatever draws random numbers must be a view."""
 
@@ -102,6 +105,11 @@ class Clock:
         return self.step // self.epoch_steps
 
     @property
+    def progress(self) -> float:
+        """The share of the run that is done, from 0 to 1."""
+        return self.step / max(self.steps, 1)
+
+    @property
     def epochs(self) -> int:
         """How many passes the run makes, the last possibly cut short."""
         return -(-self.steps // self.epoch_steps)
@@ -111,7 +119,7 @@ class Scene:
     """One batch seen through the nets, for one phase.
 
     The batch's entries are attributes (`a`, `b`: [N, 3, H, W] in [-1, 1]), as are `nets`, `helpers` (frozen nets by
-    name), `params`, `step` and `training`. Subclasses add views and terms.
+    name), `params`, `step`, and `progress`, the share of the run that is done. Subclasses add views and terms.
     """
 
     def __init__(
@@ -123,9 +131,10 @@ class Scene:
         carried: Mapping[str, Any] | None = None,
         helpers: Any = None,
         active: Collection[str] = (),
+        progress: float = 0.0,
     ):
         self.recipe, self.params, self.nets, self.step, self.helpers = recipe, recipe.params, nets, step, helpers
-        self.active_terms = active
+        self.active_terms, self.progress = active, progress
         self.__dict__.update(batch)
         self.__dict__.update(carried or {})
 
@@ -190,8 +199,28 @@ class Recipe(abc.ABC):
     def nets(self) -> dict[str, nn.Module]:
         """Build the nets by name, initialised."""
 
-    def helpers(self) -> dict[str, nn.Module]:
-        """Build the frozen nets that the terms look through; they are neither trained nor saved."""
+    def helpers(self, load: Callable[[str], Any]) -> dict[str, nn.Module]:
+        """Build the frozen nets that the terms look through; they are neither trained nor saved.
+
+        `load` is `zoo.load_model`: it gives the model of a run folder, a weights file or a name that facekit ships.
+        """
+        return {}
+
+    def open(self, data: Data) -> Layout | None:
+        """Find the training images; None for two folders of images, as `layout.open_layout` finds them."""
+        return None
+
+    def blank(self, batch: int, size: int) -> dict[str, Tensor]:
+        """Return a batch without content, as the method's own data gives it: what the memory estimate runs on."""
+        import torch
+
+        return {name: torch.empty(batch, 3, size, size) for name in ("a", "b")}
+
+    def finish(self, nets: Any, layout: Layout, folder: Path) -> dict[str, Any]:
+        """Measure the finished `nets` (those that are saved) on `layout.test`; may write pictures into `folder`.
+
+        What is returned goes into the run's card as `made.scores` and is shown.
+        """
         return {}
 
     def lr_factor(self, clock: Clock) -> float:

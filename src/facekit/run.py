@@ -19,6 +19,7 @@ from . import card, files, images, report, sheet, world, zoo
 from .engine import Learner
 from .errors import CardError, Diverged, InputError, MissingError
 from .folder import read_lines
+from .layout import Layout
 
 STATE = "state.pt"
 LOG = "log.jsonl"
@@ -138,6 +139,15 @@ class RunFolder:
                 self.board.add_image("preview", images.to_tensor(_stack(tables)).add(1).div(2), learner.step)
         plot_losses(self.path)
         sheet.preview_page(self.path, f"{self.values['recipe']}: {self.path.name}", card.dump(self.values))
+
+    @torch.no_grad()
+    def score(self, learner: Learner, layout: Layout) -> dict[str, Any]:
+        """Return what the recipe measures of the finished nets."""
+        nets = learner.exports
+        was = nets.training
+        found = learner.recipe.finish(nets.eval(), layout, self.path)
+        nets.train(was)
+        return found
 
     def close(self) -> None:
         """Let go of what is open."""

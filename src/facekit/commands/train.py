@@ -124,6 +124,10 @@ def run_plan(plan: Plan, folder: Path, device_name: str, force: bool, tensorboar
         run.save(learner)
     if world.rank() == 0:
         made = _made(learner, plan, clock, first, time.monotonic() - began)
+        scores = run.score(learner, plan.layout)
+        if scores:
+            made["scores"] = scores
+            report.note(f"train: {', '.join(f'{name} {value}' for name, value in scores.items())}")
         cards.finish(folder, plan.values, {**made, "inputs": inputs})
     report.note(f"train: done, {folder}/model.safetensors; previews in {folder}/index.html")
 
@@ -136,6 +140,7 @@ def _batches(plan: Plan, device: torch.device) -> Batches:
     return Batches.of(
         plan.layout.train,
         plan.load_size,
+        plan.layout.readers,
         seed=plan.card.seed,
         batch=plan.card.data.batch,
         size=plan.card.data.size,

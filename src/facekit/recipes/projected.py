@@ -173,7 +173,7 @@ class ProjectedCUT(Recipe):
             "part_heads": nn.ModuleDict({n: FeatureHead(c, width, 1) for n, c in LAYERS.items()}),
         }
 
-    def helpers(self) -> dict[str, nn.Module]:
+    def helpers(self, load: Any) -> dict[str, nn.Module]:
         vgg = VGG("vgg19", tuple(LAYERS), self.params.preprocessing)
         if next(vgg.parameters()).device.type != "meta":
             helpers.load_vgg(vgg, self.params.vgg)
