@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -47,17 +48,31 @@ class UGATITScene(Scene):
         """The translation of b."""
         return self.towards_a[0].out
 
+    @view
+    def back_a(self) -> Tensor:
+        """a after there and back."""
+        return self.nets.ba(self.fake_b).out
+
+    @view
+    def back_b(self) -> Tensor:
+        """b after there and back."""
+        return self.nets.ab(self.fake_a).out
+
     @term("D")
     def judge_a(self) -> Tensor:
         """Tell real a from translations, by patches and by the attention's classifier: LSGAN (eq. 2, 5)."""
-        return self.judged((self.nets.ga, self.nets.la), self.a, self.fake_a)
+        return self.judged(self.judges("a"), self.a, self.fake_a)
 
     @term("D")
     def judge_b(self) -> Tensor:
         """Tell real b from translations, likewise."""
-        return self.judged((self.nets.gb, self.nets.lb), self.b, self.fake_b)
+        return self.judged(self.judges("b"), self.b, self.fake_b)
 
-    def judged(self, nets: tuple[nn.Module, ...], real: Tensor, fake: Tensor) -> Tensor:
+    def judges(self, domain: str) -> list[nn.Module]:
+        """Return the discriminators of a domain: the global one, if there is one, and the local one."""
+        return [self.nets[name] for name in (f"g{domain}", f"l{domain}") if name in self.nets]
+
+    def judged(self, nets: Sequence[nn.Module], real: Tensor, fake: Tensor) -> Tensor:
         """Sum LSGAN's losses over nets, patches and classifiers, real and fake in one pass."""
         total = torch.zeros((), device=real.device)
         for net in nets:
@@ -70,14 +85,13 @@ class UGATITScene(Scene):
     @term("G")
     def adversarial(self) -> Tensor:
         """Both translations pass for real, by patches and classifiers: LSGAN (eq. 2, 5)."""
-        judges = [net(self.fake_a) for net in (self.nets.ga, self.nets.la)]
-        judges += [net(self.fake_b) for net in (self.nets.gb, self.nets.lb)]
-        return sum(lsgan(j.out, True) + lsgan(j.cam, True) for j in judges)  # type: ignore[return-value]
+        said = [net(self.fake_a) for net in self.judges("a")] + [net(self.fake_b) for net in self.judges("b")]
+        return sum(lsgan(j.out, True) + lsgan(j.cam, True) for j in said)  # type: ignore[return-value]
 
     @term("G", 10)
     def cycle(self) -> Tensor:
         """There and back again gives the image: L1 (eq. 3)."""
-        return l1(self.nets.ba(self.fake_b).out, self.a) + l1(self.nets.ab(self.fake_a).out, self.b)
+        return l1(self.back_a, self.a) + l1(self.back_b, self.b)
 
     @term("G", 10)
     def identity(self) -> Tensor:
