@@ -52,6 +52,16 @@ class Reporter:
         return Bar(title, total, done)
 
 
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Say nothing of what is done inside."""
+    token = current.set(Reporter())
+    try:
+        yield
+    finally:
+        current.reset(token)
+
+
 def figures_text(figures: dict[str, Any]) -> str:
     """Return figures as `name value` pairs, short."""
     parts = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in figures.items() if v not in (None, 0))
