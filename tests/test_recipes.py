@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from facekit import card, helpers, recipe, zoo
+from facekit import card, embedding, helpers, recipe, zoo
 from facekit.engine import fit, make_learner, train_step, weighted_terms
 from facekit.errors import CardError
 from facekit.recipe import Clock
@@ -17,9 +17,18 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture(autouse=True)
-def random_vgg(monkeypatch):
-    """A trunk of random weights, for tests only."""
+def random_helpers(monkeypatch):
+    """A trunk and a teacher of random weights, for tests only."""
+
+    class Teacher(torch.nn.Linear):
+        features = 128
+
+        def forward(self, x):
+            return super().forward(x.mean(2).flatten(1)[:, :48])
+
     monkeypatch.setattr(helpers, "load_vgg", lambda net, source, kind="vgg19": None)
+    monkeypatch.setattr(helpers, "load_trunk", lambda net, source, kind: None)
+    monkeypatch.setattr(embedding, "onnx_embedding", lambda *given: Teacher(48, 128))
 
 
 def small(name: str) -> card.TrainCard:
@@ -47,14 +56,16 @@ def fits(kind, params, size) -> bool:
 
 def learner_of(values: card.TrainCard, losses=None):
     kind, _ = recipe.find(values.recipe)
-    terms = weighted_terms(kind, losses or {})
+    unweighted = {name: 1.0 for name, found in kind.terms().items() if not found.weight}
+    terms = weighted_terms(kind, {**unweighted, **(losses or {})})
     return make_learner(kind(values.params, values.data.size), terms, values, torch.device("cpu"))
 
 
 def batch_of(values: card.TrainCard):
     torch.manual_seed(1)
-    shape = (values.data.batch, 3, values.data.size, values.data.size)
-    return [{"a": torch.rand(shape) * 2 - 1, "b": torch.rand(shape) * 2 - 1}]
+    kind, _ = recipe.find(values.recipe)
+    blank = kind(values.params, values.data.size).blank(values.data.batch, values.data.size)
+    return [{k: torch.rand_like(v) * 2 - 1 if v.is_floating_point() else v.random_(0, 2) for k, v in blank.items()}]
 
 
 def test_catalogue_reads_presets_without_importing(monkeypatch):
