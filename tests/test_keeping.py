@@ -1,0 +1,189 @@
+"""What a translation keeps of its source: which images pair, agreement of parts, likeness of faces."""
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import toy
+from facekit import keeping
+from facekit.errors import CardError, InputError
+
+CLASSES = ("background", "skin", "hair", "eyes", "nose", "mouth")
+
+
+def model(size: int = 16, classes: tuple[str, ...] = CLASSES, **methods) -> SimpleNamespace:
+    """A model whose recipe has the given methods."""
+    recipe = SimpleNamespace(params=SimpleNamespace(classes=classes), **methods)
+    return SimpleNamespace(recipe=recipe, nets=nn.ModuleDict(), card=SimpleNamespace(data=SimpleNamespace(size=size)))
+
+
+def segnet(**options) -> SimpleNamespace:
+    """Labels each pixel by its red level: class times 40."""
+    return model(label=lambda nets, x: ((x[:, 0] + 1) * 127.5 / 40).round().long(), **options)
+
+
+def face(**options) -> SimpleNamespace:
+    """Embeds a face as its mean colour, around grey."""
+    return model(embed=lambda nets, x: x.mean((2, 3)), **options)
+
+
+def draw(path: Path, boxes: dict[str, tuple[int, int, int, int]], size: int = 16) -> None:
+    """Write an image of labelled boxes (left, top, right, bottom)."""
+    pixels = np.zeros((size, size, 3), np.uint8)
+    for name, (left, top, right, bottom) in boxes.items():
+        pixels[top:bottom, left:right] = CLASSES.index(name) * 40
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def flat(path: Path, colour: tuple[int, int, int], size: int = 16) -> None:
+    """Write an image of one colour."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (size, size), colour).save(path)
+
+
+FACE = {"skin": (2, 2, 14, 14), "eyes": (3, 4, 7, 6), "nose": (7, 7, 9, 10), "mouth": (5, 11, 11, 13)}
+
+
+def test_a_translation_that_keeps_everything_scores_one(tmp_path):
+    draw(tmp_path / "in" / "a.png", FACE)
+    draw(tmp_path / "out" / "a.png", FACE)
+    found = keeping.measure(tmp_path / "in", tmp_path / "out", segnet(), face())
+    assert found == pytest.approx(
+        {
+            "IoU-parts": 1,
+            "IoU-eyes": 1,
+            "IoU-nose": 1,
+            "IoU-mouth": 1,
+            "IoU-skin": 1,
+            "identity-cosine": 1,
+            "pairs": 1,
+        }
+    )
+
+
+def test_parts_agree_by_intersection_over_union_averaged_over_pairs(tmp_path):
+    draw(tmp_path / "in" / "a.png", FACE)
+    draw(tmp_path / "out" / "a.png", {**FACE, "eyes": (5, 4, 9, 6)})  # half of it shifted off: 4 of 12 pixels
+    draw(tmp_path / "in" / "b.png", FACE)
+    draw(tmp_path / "out" / "b.png", {k: v for k, v in FACE.items() if k != "mouth"})  # lost: 0
+    found = keeping.measure(tmp_path / "in", tmp_path / "out", segnet(), None)
+    assert found["IoU-eyes"] == pytest.approx((1 / 3 + 1) / 2)
+    assert found["IoU-mouth"] == pytest.approx(0.5)
+    assert found["IoU-parts"] == pytest.approx((2 / 3 + 1 + 0.5) / 3)
+    assert "identity-cosine" not in found
+
+
+def test_a_part_that_neither_image_shows_does_not_count(tmp_path):
+    for name in ("in", "out"):
+        draw(tmp_path / name / "a.png", FACE)
+        draw(tmp_path / name / "b.png", {"skin": (0, 0, 9, 9)})
+    found = keeping.measure(tmp_path / "in", tmp_path / "out", segnet(), None)
+    assert found["IoU-parts"] == 1 and "IoU-hair" not in found and found["pairs"] == 2
+
+
+def test_a_part_that_is_seen_nowhere_is_warned_about(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(keeping.report, "warn", told.append)
+    for name in ("in", "out"):
+        draw(tmp_path / name / "a.png", {"eyes": FACE["eyes"]})
+    assert keeping.measure(tmp_path / "in", tmp_path / "out", segnet(), None)["IoU-parts"] == 1
+    assert told == ["the segnet sees no nose and no mouth in any image: IoU-parts is without"]
+
+
+def test_likeness_is_the_mean_cosine(tmp_path):
+    flat(tmp_path / "in" / "a.png", (255, 128, 128))
+    flat(tmp_path / "out" / "a.png", (128, 255, 128))
+    flat(tmp_path / "in" / "b.png", (255, 0, 0))
+    flat(tmp_path / "out" / "b.png", (0, 255, 255))
+    found = keeping.measure(tmp_path / "in", tmp_path / "out", None, face())
+    assert found["identity-cosine"] == pytest.approx((0 + -1) / 2, abs=0.01)
+    assert set(found) == {"identity-cosine", "pairs"}
+
+
+def test_images_are_brought_to_the_size_of_each_model(tmp_path):
+    sizes = []
+
+    def label(nets, x):
+        sizes.append(tuple(x.shape))
+        return torch.full(x.shape[:1] + x.shape[2:], 3)
+
+    for name, size in (("in", 40), ("out", 20)):
+        flat(tmp_path / name / "a.png", (9, 9, 9), size)
+    keeping.measure(tmp_path / "in", tmp_path / "out", model(32, label=label), None)
+    assert sizes == [(1, 3, 32, 32)] * 2
+
+
+def test_more_pairs_than_a_batch_all_count(tmp_path):
+    for name in ("in", "out"):
+        toy.fill(tmp_path / name, keeping.BATCH + 3)
+    assert keeping.measure(tmp_path / "in", tmp_path / "out", None, face())["pairs"] == keeping.BATCH + 3
+    assert keeping.measure(tmp_path / "in", tmp_path / "out", None, face(), limit=2)["pairs"] == 2
+
+
+def test_images_pair_by_name_and_sub_folder_whatever_the_type(tmp_path):
+    for name in ("in/a.jpg", "in/x/b.jpg", "in/lost.jpg", "out/a.png", "out/x/b.png", "out/alone.png"):
+        flat(tmp_path / name, (1, 2, 3))
+    found = keeping.pairs(tmp_path / "in", tmp_path / "out")
+    assert [(x.name, y.name) for x, y in found] == [("a.jpg", "a.png"), ("b.jpg", "b.png")]
+
+
+def test_equal_stems_pair_as_translate_names_them(tmp_path):
+    for name in ("in/a.jpg", "in/a.png", "out/a_jpg.png", "out/a_png.png"):
+        flat(tmp_path / name, (1, 2, 3))
+    found = keeping.pairs(tmp_path / "in", tmp_path / "out")
+    assert [(x.name, y.name) for x, y in found] == [("a.jpg", "a_jpg.png"), ("a.png", "a_png.png")]
+
+
+def test_a_pair_that_cannot_be_read_is_left_out(tmp_path):
+    for name in ("in", "out"):
+        toy.fill(tmp_path / name, 3)
+    (tmp_path / "out" / "001.png").write_bytes(b"")
+    assert keeping.measure(tmp_path / "in", tmp_path / "out", None, face())["pairs"] == 2
+    for path in (tmp_path / "out").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match="can be read"):
+        keeping.measure(tmp_path / "in", tmp_path / "out", None, face())
+
+
+def test_folders_without_a_pair_are_refused(tmp_path):
+    flat(tmp_path / "in" / "a.png", (1, 2, 3))
+    flat(tmp_path / "out" / "b.png", (1, 2, 3))
+    with pytest.raises(InputError, match="has the name") as told:
+        keeping.pairs(tmp_path / "in", tmp_path / "out")
+    assert "--source" in told.value.hint
+
+
+def test_images_without_a_face_are_refused(tmp_path):
+    for name in ("in", "out"):
+        flat(tmp_path / name / "a.png", (0, 0, 0))
+    with pytest.raises(InputError, match="no eyes, nose or mouth"):
+        keeping.measure(tmp_path / "in", tmp_path / "out", segnet(), None)
+
+
+@pytest.mark.parametrize("wrong", [model(embed=None), face(), segnet(classes=("background", "skin"))])
+def test_a_model_of_another_kind_is_refused(tmp_path, wrong):
+    with pytest.raises(CardError, match="segnet"):
+        keeping.measure(tmp_path, tmp_path, wrong, None)
+    with pytest.raises(CardError, match="embeddings"):
+        keeping.measure(tmp_path, tmp_path, None, segnet())
+
+
+@pytest.mark.parametrize("name", ["segnet", "facefeat"])
+def test_the_shipped_weights_measure_real_faces(shared, tmp_path, name):
+    from facekit import zoo
+
+    if name not in zoo.shipped():
+        pytest.skip(f"the weights {name} do not come with facekit yet")
+    loaded = zoo.load_model(name)
+    faces = shared / "face-masks" / "test" / "images"
+    models = (loaded, None) if name == "segnet" else (None, loaded)
+    found = keeping.measure(faces, faces, *models, limit=4)
+    assert found.pop("pairs") == 4
+    assert found and all(math.isclose(value, 1, rel_tol=1e-4) for value in found.values())
