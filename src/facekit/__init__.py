@@ -1,7 +1,7 @@
 """facekit: turn face photos into anime, cartoon and game-character faces, with models that people train themselves.
 
-The public functions are those of the commands: `align`, `train`, `translate`; and `load`, which gives a trained model
-as an object that maps a PIL image to a PIL image.
+The public functions are those of the commands: `align`, `train`, `translate`, `score_fid` and so on; and `load`, which
+gives a trained model as an object that maps a PIL image to a PIL image.
 """
 
 from __future__ import annotations
@@ -11,12 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_HOMES = {"align": "commands.align", "train": "commands.train", "translate": "commands.translate", "load": "translator"}
+_HOMES = {
+    "align": "commands.align",
+    "train": "commands.train",
+    "train_segnet": "commands.train_segnet",
+    "ablate": "commands.ablate",
+    "translate": "commands.translate",
+    "score_fid": "commands.score_fid",
+    "load": "translator",
+}
 __all__ = ["__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
+    from .commands.ablate import ablate as ablate
     from .commands.align import align as align
+    from .commands.score_fid import score_fid as score_fid
     from .commands.train import train as train
+    from .commands.train_segnet import train_segnet as train_segnet
     from .commands.translate import translate as translate
     from .translator import load as load
 

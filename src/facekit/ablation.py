@@ -17,7 +17,7 @@ LOWER_IS_BETTER = ("FID", "KID", "s/step")
 
 @dataclass(frozen=True)
 class Variant:
-    """A card of the ablation: `changes` says in words how it differs from the first; `at` is a sweep's key and value."""
+    """A card of the ablation: `changes` says how it differs from the first; `at` is a sweep's key and value."""
 
     name: str
     values: dict[str, Any]
@@ -38,7 +38,7 @@ def plan_variants(
     found = [Variant(str(base["recipe"]).rpartition("/")[2].removesuffix(".py"), base, "the card as it is")]
     for drop in drops:
         terms = [term.strip() for term in drop.split("+")]
-        without = card.merge(base, {"losses": {term: 0 for term in terms}})
+        without = card.merge(base, {"losses": dict.fromkeys(terms, 0)})
         found.append(Variant(f"no-{'-'.join(terms)}", without, f"without {' and '.join(terms)}"))
     for sweep in sweeps:
         key, equals, values = sweep.partition("=")
@@ -51,7 +51,9 @@ def plan_variants(
             found.append(Variant(name, card.merge(base, change), f"{key} = {text.strip()}", at))
     for other in against:
         own: dict[str, Any] = {key: other[key] for key in ("recipe", "params", "losses", "optim") if key in other}
-        common: dict[str, Any] = {key: base[key] for key in ("facekit", "command", "seed", "data", "domains", "run") if key in base}
+        common: dict[str, Any] = {
+            key: base[key] for key in ("facekit", "command", "seed", "data", "domains", "run") if key in base
+        }
         name = str(own["recipe"]).rpartition("/")[2].removesuffix(".py")
         found.append(Variant(name, {**common, **own}, "another method, same data and steps"))
     names = [variant.name for variant in found]
@@ -76,7 +78,7 @@ class Figure:
 
 
 def figure(values: Sequence[float], first: Sequence[float] | None = None) -> Figure:
-    """Summarise one metric over seeds: mean, standard deviation (n - 1), and how it differs from the first variant's."""
+    """Summarise one metric over seeds: mean, standard deviation (n - 1), difference from the first variant's."""
     mean, spread = statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
     if first is None:
         return Figure(tuple(values), mean, spread)
@@ -124,7 +126,7 @@ def table(rows: Sequence[Row], metrics: Sequence[str]) -> list[list[str]]:
 
 
 def cell(found: Figure, metric: str) -> str:
-    """Return a figure in words: mean, spread over seeds, and the difference, named as such where the spread covers it."""
+    """Return a figure in words: mean, spread over seeds, the difference, and whether the spread covers it."""
     digits = 5 if metric.startswith("KID") else 3
     text = f"{found.mean:.{digits}f}" + ("" if found.spread is None else f" ± {found.spread:.{digits}f}")
     if found.difference is None:

@@ -71,7 +71,7 @@ def draw_losses(folder: Path, runs: Mapping[str, Sequence[Path]]) -> str | None:
 
 
 def draw_sweeps(folder: Path, rows: Sequence[Row], variants: Sequence[Variant], metrics: Sequence[str]) -> str | None:
-    """Plot the metrics over swept values, mean and spread; the card's own value is the first row's. Returns the name."""
+    """Plot the metrics over swept values, mean and spread, and the first row as a line; returns the name."""
     keys = list(dict.fromkeys(variant.at[0] for variant in variants if variant.at))
     shown = [name for name in metrics if name != "s/step"]
     by_name = {row.variant: row for row in rows}

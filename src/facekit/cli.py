@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 COMMANDS = {
     "align": "Find the faces in photos, level the eyes, cut out squares.",
     "train": "Train a face translator on two folders of images.",
+    "train-segnet": "Train a segmenter of face parts on photos with masks.",
+    "ablate": "Train a method without its parts, sweep its weights, set other methods beside it, compare.",
     "translate": "Turn photos into anime faces, or whatever the weights know.",
+    "score-fid": "Score a folder of images against real ones: FID, KID, and what a translation keeps.",
     "recipes": "List the methods that `train` knows, or describe one.",
 }
 

@@ -24,7 +24,8 @@ GROUPS = {
     **dict.fromkeys(("skin", "l_brow", "r_brow", "l_ear", "r_ear", "neck"), "skin"),
     **dict.fromkeys(("l_eye", "r_eye", "eye_g"), "eyes"),
     **dict.fromkeys(("mouth", "u_lip", "l_lip"), "mouth"),
-    **{"nose": "nose", "hair": "hair"},
+    "nose": "nose",
+    "hair": "hair",
     **dict.fromkeys(("hat", "ear_r", "neck_l", "cloth"), "background"),
 }
 VAL_FROM, TEST_FROM = 162771, 182638  # CelebA's official split, by CelebA's own index
@@ -55,7 +56,7 @@ class MaskReader(Reader):
         top = int(np.asarray(mask).max())
         if top >= len(self.classes):
             raise InputError(
-                f"{self.masks[path]} has class {top}, but there are only {len(self.classes)}: {', '.join(self.classes)}",
+                f"{self.masks[path]} has class {top}, of only {len(self.classes)} ({', '.join(self.classes)})",
                 "mend the mask, or list all classes in classes.txt (the first line is class 0)",
             )
         return mask

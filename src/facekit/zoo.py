@@ -128,6 +128,8 @@ def direction(model: Model, to: str | None) -> str:
     Raises CardError with the names that there are.
     """
     known = model.directions
+    if not known:
+        raise CardError(f"{model.path} translates nothing", "give weights of a recipe that translates")
     if to is None:
         return list(known.values())[-1]
     if to not in known:

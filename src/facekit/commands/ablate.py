@@ -68,10 +68,11 @@ def ablate(
     if folders or limit:
         given.append({"data": {**folders, **({"limit": limit} if limit else {})}})
     values = cards.merge(_card_of(base, bool(folders)), *given, {} if seed is None else {"seed": seed})
-    variants = ablation.plan_variants(
-        values, drop or [], sweep or [], [_card_of(name, False) for name in against or []]
-    )
-    first = [check(variant) for variant in variants][0]
+    first = quiet_plan(values, base)  # its card has every default written out: other methods get the same
+    others = [_card_of(name, False) for name in against or []]
+    variants = ablation.plan_variants(first.values, drop or [], sweep or [], others)
+    for variant in variants[1:]:
+        quiet_plan(variant.values, variant.name)
     runs = {variant.name: seeded(variant, seeds) for variant in variants}
     if dry_run:
         lines = [f"{variant.name}: {variant.changes}" for variant in variants]
@@ -99,7 +100,7 @@ def ablate(
 
 
 def _card_of(name: str, elsewhere: bool) -> dict[str, Any]:
-    """Return the values of a card file, or those that a recipe's name stands for; `elsewhere`: its data are replaced."""
+    """Return the values of a card file, or of a recipe's name; `elsewhere`: its own data folders are left out."""
     from .. import card as cards
     from ..recipe import find_entry
 
@@ -112,17 +113,13 @@ def _card_of(name: str, elsewhere: bool) -> dict[str, Any]:
     return values
 
 
-def check(variant: Variant) -> Plan:
+def quiet_plan(values: dict[str, Any], where: str) -> Plan:
     """Return the plan of a variant; raises CardError for a term, key or value that it does not have."""
     from .. import report
-    from ..errors import CardError
     from ..plan import make_plan
 
     with report.silenced():
-        plan = make_plan([copy.deepcopy(variant.values)], variant.name)
-    if plan.card.losses and variant.changes.startswith("without") and not any(t.weight for t in plan.terms.values()):
-        raise CardError(f"variant {variant.name!r} has no loss left", "drop fewer terms")
-    return plan
+        return make_plan([copy.deepcopy(values)], where)
 
 
 def seeded(variant: Variant, seeds: int) -> dict[int, dict[str, Any]]:
@@ -135,7 +132,7 @@ def seeded(variant: Variant, seeds: int) -> dict[int, dict[str, Any]]:
 
 
 def write_cards(out: Path, runs: dict[str, dict[int, dict[str, Any]]], force: bool) -> None:
-    """Write one card per run, and a Makefile that trains them; raises CardError where another ablation has the folder."""
+    """Write a card per run, and a Makefile that trains them; raises CardError where another ablation is there."""
     from .. import ablation, files
     from .. import card as cards
     from ..errors import CardError

@@ -15,7 +15,8 @@ def train_segnet(
     recipe: Annotated[str, typer.Argument(help="segnet, segnet-vgg or segnet-paper")] = "segnet",
     *,
     data: Annotated[
-        Optional[Path], typer.Option(help="CelebAMask-HQ, or a folder with images/ masks/ classes.txt (or train/ test/)")
+        Optional[Path],
+        typer.Option(help="CelebAMask-HQ, or a folder with images/ masks/ classes.txt (or train/ test/)"),
     ] = None,
     out: Annotated[Optional[Path], typer.Option(help="run folder; runs/RECIPE if absent")] = None,
     card: Annotated[Optional[Path], typer.Option(help="a YAML card to start from; flags win over it")] = None,

@@ -143,7 +143,9 @@ class UGATITFaceParams(UGATITParams):
         "source", description="what equations 4 and 5 compare a translation with: its input, as printed, its target"
     )
     segnet: str = Field("segnet", description="segmenter of face parts: a name, run folder or file")
-    face: str = Field("facefeat", description="face features: a name, run folder or file; an .onnx file; lightcnn-29v2:FILE")
+    face: str = Field(
+        "facefeat", description="face features: a name, run folder or file; an .onnx file; lightcnn-29v2:FILE"
+    )
     ramp: float = Field(0.2, ge=0, le=1, description="share of the run over which the parts' loss rises to its weight")
     reconstruction: float = Field(0.0, ge=0, description="weight of the parts of there-and-back while the other rises")
     towards_a: float = Field(1.0, ge=0, description="weight of both losses for translations to a")
