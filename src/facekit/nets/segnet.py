@@ -64,8 +64,8 @@ class VGGSegmenter(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
         mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-        self.register_buffer("factor", (0.5 / deviation).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("offset", ((0.5 - mean) / deviation).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("factor", (0.5 / deviation).view(1, 3, 1, 1))
+        self.register_buffer("offset", ((0.5 - mean) / deviation).view(1, 3, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x * self.get_buffer("factor") + self.get_buffer("offset")
