@@ -138,8 +138,9 @@ def write_cards(out: Path, runs: dict[str, dict[int, dict[str, Any]]], force: bo
     from ..errors import CardError
 
     made = []
-    for name, of_seed in runs.items():
-        for number, values in of_seed.items():
+    for index in range(len(next(iter(runs.values())))):  # all variants once, then again with the next seed
+        for name, of_seed in runs.items():
+            number, values = sorted(of_seed.items())[index]
             path = out / "cards" / f"{name}-s{number}.yaml"
             if path.exists() and not force:
                 changed = cards.differences(cards.load(path), values)
