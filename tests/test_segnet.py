@@ -140,3 +140,22 @@ def test_translate_paints_the_parts(tmp_path, facekit):
     told = json.loads(facekit("recipes", "segnet", "--json").out)
     assert set(told["terms"]) == {"cross_entropy", "dice", "image"}
     assert len(list((tmp_path / "parts").glob("*.png"))) == 3
+
+
+def test_the_shipped_weights_are_small_and_told_of():
+    path = zoo.SHIPPED / "segnet.safetensors"
+    assert path.stat().st_size <= 4_000_000
+    told = path.with_suffix(".md").read_text(encoding="utf-8").lower()
+    assert all(word in told for word in ("face-masks", "licen", "facekit train-segnet", "steps", "0.843"))
+    assert zoo.load_model("segnet").recipe.params.classes[3:] == ("eyes", "nose", "mouth")
+
+
+def test_the_shipped_weights_find_the_parts_of_the_test_photos(shared, tmp_path):
+    """The model card's figure, on the photos that it was measured on."""
+    from facekit import masks
+
+    model = zoo.load_model("segnet")
+    layout = masks.open_masks(card.Data(root=str(shared / "data" / "face-masks"), size=128))
+    with torch.no_grad():
+        scores = model.recipe.finish(model.nets, layout, tmp_path)
+    assert scores["mean_iou"] == pytest.approx(0.843, abs=0.005)

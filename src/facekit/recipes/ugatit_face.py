@@ -30,6 +30,7 @@ class Parts(nn.Module):
         self.nets, self.probabilities, self.size = model.nets, model.recipe.probabilities, model.card.data.size
 
     def forward(self, x: Tensor) -> Tensor:
+        x = wide(x)  # a warp of 16-bit places would be coarse
         if x.shape[-2:] != (self.size, self.size):
             x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True)
         return self.probabilities(self.nets, x)
@@ -58,6 +59,7 @@ class Face(nn.Module):
             self.net, self.embed = model.nets, model.recipe.embed
 
     def forward(self, x: Tensor) -> Tensor:
+        x = wide(x)
         return self.net(embedding.framed(x, *self.frame)) if self.frame else self.embed(self.net, x)
 
 
