@@ -1,5 +1,6 @@
 """Folders of images, and mapping one onto another: resumable, atomic, and never stopped by one bad image."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -426,6 +427,9 @@ def test_shards_are_disjoint_and_together_complete(here):
     assert sorted(lines(log)) == Folder(here / "in").names
     assert (here / "out/card.yaml").exists() and "images: 5" in (here / "out/card.yaml").read_text()
     assert Folder(here / "out").entries == Folder(here / "whole").entries
+    assert not list((here / "out").glob("manifest.*-of-3.jsonl"))
+    merged = [json.loads(row)["source"] for row in lines(here / "out/manifest.jsonl")]
+    assert merged == Folder(here / "in").names
     assert run(here / "in", here / "out", shard="1/3") == Outcome(kept=2)
     assert run(here / "in", here / "out") == Outcome(kept=5)
 
@@ -443,7 +447,9 @@ def test_shards_keep_their_failures_apart_and_all_count(here):
     for index in (2, 3):
         with pytest.raises(SomeFailed, match="1 of 2"):
             run(here / "in", here / "out", shard=f"{index}/3")
-    assert (here / "out/card.yaml").exists() and len(list((here / "out").glob("failed.*-of-3.jsonl"))) == 2
+        assert (here / "out" / f"failed.{index}-of-3.jsonl").exists() == (index == 2)
+    assert (here / "out/card.yaml").exists() and len(lines(here / "out/failed.jsonl")) == 2
+    assert not list((here / "out").glob("*-of-3.jsonl"))  # all are merged
     assert run(here / "in", here / "out") == Outcome(kept=6)
 
 

@@ -20,7 +20,7 @@ from .errors import CardError, FacekitError, InputError, Interrupted, OutOfMemor
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 MANIFEST = "manifest.jsonl"
 FAILED = "failed.jsonl"
-NOTES = (".yaml", ".jsonl")  # what facekit itself leaves beside images
+NOTES = (".yaml", ".jsonl", ".html")  # what facekit itself leaves beside images
 
 
 @dataclass(frozen=True)
@@ -262,6 +262,9 @@ def folder_map(
             ) from error
     done = _rows(out)
     if all(_is_done(out, source, done) for source in (mine if part.count == 1 else sources)):
+        if part.count > 1:
+            _merge(out)
+            failed = out / FAILED
         card.finish(out, values, {**made(), "images": len(Folder(out).entries)})
     if outcome.failed:
         raise SomeFailed(
@@ -361,6 +364,25 @@ def _rows(out: Path) -> dict[str, list[dict[str, Any]]]:
         if "file" in row and "source" in row:
             rows.setdefault(row["source"], []).append(row)
     return rows
+
+
+def _merge(out: Path) -> None:
+    """Make the manifests of all shards one, and their failures: whole before theirs go, in the order of the sources."""
+    for name, key in ((MANIFEST, "source"), (FAILED, "path")):
+        stem = Path(name).stem
+        rows = [row for path in sorted(out.glob(f"{stem}*.jsonl")) for row in read_lines(path)]
+        unique = {json.dumps(row, sort_keys=True): row for row in rows}
+        rows = sorted(unique.values(), key=lambda row: (str(row.get(key)), str(row.get("file"))))
+        if rows:
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            files.write_text(out / name, text)
+        for path in out.glob(f"{stem}.*-of-*.jsonl"):
+            path.unlink(missing_ok=True)
+
+
+def failures(out: Path) -> dict[str, str]:
+    """Return why images failed on their way into the folder `out`, by their source."""
+    return {name: str(rows[0].get("reason", "")) for name, rows in _failures(out).items()}
 
 
 def _failures(out: Path) -> dict[str, list[dict[str, Any]]]:

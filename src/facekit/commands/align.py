@@ -38,7 +38,8 @@ def align(
     """Find the faces in photos, level the eyes and cut out squares.
 
     manifest.jsonl notes for every face its photo, box, five landmarks, roll angle and the warp, with which
-    `translate --paste` puts the face back. Photos without a face are lines of failed.jsonl.
+    `translate --paste` puts the face back. Photos without a face are lines of failed.jsonl. index.html shows the faces,
+    those that the detector is least sure of first.
     """
     import os
 
@@ -80,7 +81,7 @@ def align(
         limit=limit,
         shard=shard,
         force=force,
-        made=provenance,
+        made=partial(provenance, out),
     )
     return out
 
@@ -103,11 +104,11 @@ def face_name(name: str, index: int, taken: Collection[str]) -> str:
     return f"{stem}.face{index + 1}.png"
 
 
-def provenance() -> dict[str, Any]:
-    """Return what the card notes of an align run."""
-    from .. import card
+def provenance(out: Path) -> dict[str, Any]:
+    """Return what the card notes of an align run, and write the page of its faces."""
+    from .. import card, survey
 
-    return card.provenance("scikit-image", "insightface")
+    return {**card.provenance("scikit-image", "insightface"), "faces": survey.write_page(out)}
 
 
 @lru_cache(maxsize=4)
