@@ -84,7 +84,7 @@ def _words(value: Any) -> str:
 
 
 def _figure(name: str, entry: Mapping[str, Any]) -> str:
-    told = f"score {entry['score']:.3g}, roll {entry['roll']:+.0f}°"
+    told = f"score {entry['score']:.3g}, roll {round(entry['roll']):+d}°"
     return (
         f'<figure><img loading="lazy" src="{html.escape(quote(name))}" alt=""><figcaption>{html.escape(told)}<br>'
         f"{html.escape(str(entry.get('source', name)))}</figcaption></figure>"
