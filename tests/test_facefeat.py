@@ -177,3 +177,19 @@ def test_the_recipe_is_listed_and_its_example_card_is_whole():
     assert set(values["params"]) == set(facefeat.FaceParams.model_fields)
     assert facefeat.FaceParams.model_validate(checked.params).features == 128
     assert set(checked.losses) == set(facefeat.FaceFeatures.terms())
+
+
+def test_the_shipped_weights_are_small_told_of_and_know_a_face_again():
+    from skimage.data import astronaut
+
+    path = zoo.SHIPPED / "facefeat.safetensors"
+    assert path.stat().st_size <= 4_000_000
+    told = path.with_suffix(".md").read_text(encoding="utf-8").lower()
+    assert all(word in told for word in ("teacher", "licen", "facekit train facefeat", "known again", "research"))
+    model = zoo.load_model("facefeat")
+    face = torch.from_numpy(astronaut()[20:200, 130:310].copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+    others = torch.stack([face[0].flip(2), face[0] * 0.7 - 0.2, face[0].flip(1)])
+    with torch.no_grad():
+        here, there = model.recipe.embed(model.nets, face), model.recipe.embed(model.nets, others)
+    mirrored, darker, upside_down = torch.nn.functional.cosine_similarity(here, there).tolist()
+    assert min(mirrored, darker) > 0.6 > upside_down

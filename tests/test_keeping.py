@@ -179,10 +179,8 @@ def test_a_model_of_another_kind_is_refused(tmp_path, wrong):
 def test_the_shipped_weights_measure_real_faces(shared, tmp_path, name):
     from facekit import zoo
 
-    if name not in zoo.shipped():
-        pytest.skip(f"the weights {name} do not come with facekit yet")
     loaded = zoo.load_model(name)
-    faces = shared / "face-masks" / "test" / "images"
+    faces = shared / "data" / "face-masks" / "test" / "images"
     models = (loaded, None) if name == "segnet" else (None, loaded)
     found = keeping.measure(faces, faces, *models, limit=4)
     assert found.pop("pairs") == 4
