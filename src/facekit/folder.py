@@ -239,7 +239,7 @@ def folder_map(
         card.reopen(out)
     _forget(failed, todo)
     report.note(f"{title}: {len(todo)} images" + (f", {outcome.kept} done before" if outcome.kept else ""))
-    with report.progress(title, len(todo)) as bar, _pool(workers, processes) as pool:
+    with report.progress(title, len(todo)) as bar, pool_of(workers, processes) as pool:
         try:
             for group in _batches(_results(pool, work, todo, 2 * max(workers, 1) + batch), batch):
                 for (source, _), result in zip(group, _apply(together, group), strict=True):
@@ -276,7 +276,8 @@ def folder_map(
 
 
 @contextlib.contextmanager
-def _pool(workers: int, processes: bool) -> Iterator[futures.Executor | None]:
+def pool_of(workers: int, processes: bool) -> Iterator[futures.Executor | None]:
+    """Give a pool of threads or processes, nothing for a single process; what waits is dropped when the block ends."""
     if workers < 2 and processes:
         yield None
         return
