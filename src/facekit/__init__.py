@@ -1,7 +1,7 @@
 """facekit: turn face photos into anime, cartoon and game-character faces, with models that people train themselves.
 
-The public functions are those of the commands: `align`, `train`, `translate`, `score_fid` and so on; and `load`, which
-gives a trained model as an object that maps a PIL image to a PIL image.
+The public functions are those of the commands: `crawl`, `align`, `train`, `translate`, `score_fid` and so on; and
+`load`, which gives a trained model as an object that maps a PIL image to a PIL image.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "crawl": "commands.crawl",
     "align": "commands.align",
+    "clean": "commands.clean",
+    "smooth_edges": "commands.smooth_edges",
     "train": "commands.train",
     "train_segnet": "commands.train_segnet",
     "ablate": "commands.ablate",
@@ -25,7 +28,10 @@ __all__ = ["__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll
 if TYPE_CHECKING:
     from .commands.ablate import ablate as ablate
     from .commands.align import align as align
+    from .commands.clean import clean as clean
+    from .commands.crawl import crawl as crawl
     from .commands.score_fid import score_fid as score_fid
+    from .commands.smooth_edges import smooth_edges as smooth_edges
     from .commands.train import train as train
     from .commands.train_segnet import train_segnet as train_segnet
     from .commands.translate import translate as translate

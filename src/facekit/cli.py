@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from .errors import FacekitError
 
 COMMANDS = {
+    "crawl": "Fetch pictures from a board, a list of addresses or a folder: politely, checked, with their sources.",
     "align": "Find the faces in photos, level the eyes, cut out squares.",
+    "clean": "Find duplicates, near-duplicates and bad images; keep the best of each group.",
+    "smooth-edges": "Blur drawings along their edges and nowhere else, as CartoonGAN's training wants them.",
     "train": "Train a face translator on two folders of images.",
     "train-segnet": "Train a segmenter of face parts on photos with masks.",
     "ablate": "Train a method without its parts, sweep its weights, set other methods beside it, compare.",

@@ -1,0 +1,30 @@
+"""Where images come from: one small file per site, found by its name; and what fetches politely, checks and remembers.
+
+A file of this package that has a table `SITES` (name -> class) adds its names to `facekit crawl`.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+
+from ..errors import CardError
+from .site import Source
+
+__all__ = ["Source", "find", "sites"]
+
+
+def sites() -> dict[str, type[Source]]:
+    """Return every source by name, from all files of this package."""
+    modules = [import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
+    return {name: kind for module in modules for name, kind in getattr(module, "SITES", {}).items()}
+
+
+def find(name: str) -> type[Source]:
+    """Return the source of that name; raises CardError with the nearest name where there is none."""
+    from .. import card
+
+    known = sites()
+    if name not in known:
+        raise CardError(f"unknown site {name!r}{card.suggest(name, sorted(known))}", "see docs/crawl.md for the sites")
+    return known[name]

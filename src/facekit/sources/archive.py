@@ -1,0 +1,305 @@
+"""What a crawl remembers: every post it has seen and how far it has come, in SQLite; the manifest is written from it.
+
+The order of writing makes a kill harmless at any point. A page's posts and the id to go on below are stored in one
+transaction; an image gets its name first, then its row, then its line in the manifest. On opening, an image that has
+its name but no row is taken over once its md5 is right, and lines that are missing are added.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from .. import files
+from ..errors import CardError, FacekitError, InputError, OutputError
+from ..folder import FAILED, MANIFEST, read_lines
+from .fault import Fault
+from .filters import Filters
+from .post import Post
+from .proof import Proof, digest, prove
+from .record import describe, failure
+from .site import Page
+
+NAME = ".crawl.sqlite"
+VERSION = 1
+OURS = re.compile(r"([0-9a-f]{1,18})_([0-9a-f]{32})\.[a-z]{3,4}")
+TABLES = """
+CREATE TABLE IF NOT EXISTS walks (label TEXT PRIMARY KEY, anchor INTEGER, ended INTEGER NOT NULL DEFAULT 0,
+    seen INTEGER NOT NULL DEFAULT 0, skipped TEXT NOT NULL DEFAULT '{}');
+CREATE TABLE IF NOT EXISTS posts (turn INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, label TEXT NOT NULL,
+    state TEXT NOT NULL, post TEXT NOT NULL, file TEXT, md5 TEXT, entry TEXT, stage TEXT, reason TEXT);
+CREATE INDEX IF NOT EXISTS by_state ON posts (label, state);
+CREATE UNIQUE INDEX IF NOT EXISTS by_md5 ON posts (md5) WHERE state = 'done';
+"""
+ADD = "INSERT OR IGNORE INTO posts (id, label, state, post) VALUES (?, ?, ?, ?)"
+SAME = "SELECT 1 FROM posts WHERE md5 = ? AND state = 'done' AND id != ?"
+# states: waiting; done; double (another post has the same bytes); unwanted (its true size or type is not asked for);
+# failed (for good); again (failed, and a later run may have it)
+Result = Literal["done", "double"]
+
+
+class Archive:
+    """The memory of the crawl into one folder; `folder` None keeps it in memory, beginning with a copy of `old`.
+
+    Safe to use from several threads. Raises CardError where another crawl is at work in the folder.
+    """
+
+    def __init__(self, folder: Path | None, old: Path | None = None):
+        self.folder = folder
+        self.lock = threading.RLock()
+        with _disk(folder):
+            path = folder / NAME if folder else ":memory:"
+            self.db = sqlite3.connect(path, timeout=1, isolation_level=None, check_same_thread=False)
+            if old and (old / NAME).exists():
+                _copy(old, self.db)
+            if folder:
+                self.db.execute("PRAGMA locking_mode = EXCLUSIVE")
+                self.db.execute("PRAGMA journal_mode = WAL")
+            self.db.execute("PRAGMA synchronous = NORMAL")
+            version = self.db.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, VERSION):
+                raise CardError(f"{path} is of another facekit (format {version})", "upgrade facekit")
+            self.db.executescript(TABLES)
+            self.db.execute(f"PRAGMA user_version = {VERSION}")
+
+    def close(self) -> None:
+        """Close the database; others may open it."""
+        self.db.close()
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[sqlite3.Connection]:
+        """Do several changes as one."""
+        with self.lock, _disk(self.folder):
+            self.db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.db
+                self.db.execute("COMMIT")
+            except BaseException:
+                if self.db.in_transaction:  # a full disk has ended it already
+                    self.db.execute("ROLLBACK")
+                raise
+
+    def _rows(self, query: str, *values: Any) -> list[tuple]:
+        with self.lock, _disk(self.folder):
+            return self.db.execute(query, values).fetchall()
+
+    # walking
+
+    def walk(self, label: str) -> tuple[int | None, bool]:
+        """Return the id below which a label's walk goes on, and whether it has come to its end."""
+        rows = self._rows("SELECT anchor, ended FROM walks WHERE label = ?", label)
+        return (rows[0][0], bool(rows[0][1])) if rows else (None, False)
+
+    def begin_again(self, label: str) -> None:
+        """Let a label's walk begin at the newest post; what is known stays known."""
+        with self._change() as db:
+            db.execute("DELETE FROM walks WHERE label = ?", (label,))
+
+    def add(self, label: str, page: Page, filters: Filters, folder: str | None = None) -> list[Post]:
+        """Store a page: its wanted posts, and how far the walk has come. Return the posts that are new.
+
+        `folder` is where the posts go, their own `label` if None.
+        """
+        new: list[Post] = []
+        with self._change() as db:
+            db.execute("INSERT OR IGNORE INTO walks (label) VALUES (?)", (label,))
+            skipped = json.loads(db.execute("SELECT skipped FROM walks WHERE label = ?", (label,)).fetchone()[0])
+            for post in page.posts:
+                why = filters.refuse(post)
+                if why:
+                    skipped[why] = skipped.get(why, 0) + 1
+                    continue
+                if folder is not None:
+                    post = replace(post, label=folder)
+                values = (post.id, label, "waiting", json.dumps(post.plain()))
+                if db.execute(ADD, values).rowcount:
+                    new.append(post)
+            db.execute(
+                "UPDATE walks SET anchor = ?, ended = ?, seen = seen + ?, skipped = ? WHERE label = ?",
+                (page.anchor, page.end, len(page.posts), json.dumps(skipped), label),
+            )
+        return new
+
+    def waiting(self, label: str) -> list[Post]:
+        """Return the posts that are to be fetched, and those that failed but may be had now, in the order seen."""
+        rows = self._rows(
+            "SELECT post FROM posts WHERE label = ? AND state IN ('waiting', 'again') ORDER BY state DESC, turn", label
+        )
+        return [Post.load(json.loads(row[0])) for row in rows]
+
+    def count(self, state: str, label: str | None = None) -> int:
+        """Return how many posts, of a label or of all, are in a state."""
+        query = "SELECT COUNT(*) FROM posts WHERE state = ?" + (" AND label = ?" if label is not None else "")
+        return int(self._rows(query, state, *([label] if label is not None else []))[0][0])
+
+    def seen(self) -> tuple[int, dict[str, int]]:
+        """Return how many posts were looked at, and how many were passed over, by reason."""
+        total = 0
+        reasons: dict[str, int] = {}
+        for seen, skipped in self._rows("SELECT seen, skipped FROM walks"):
+            total += seen
+            for why, count in json.loads(skipped).items():
+                reasons[why] = reasons.get(why, 0) + count
+        for state, why in (("double", "the same image twice"), ("unwanted", "another size or type than told")):
+            if count := self.count(state):
+                reasons[why] = count
+        return total, reasons
+
+    # what becomes of a post
+
+    def has(self, post: Post) -> bool:
+        """Whether another post has brought the same image already; if so, this is noted."""
+        with self.lock:
+            if not post.md5 or not self._rows(SAME, post.md5, post.id):
+                return False
+            self._set(post, "double", post.md5)
+            return True
+
+    def keep(self, post: Post, part: Path, proof: Proof) -> Result:
+        """Give a checked file its name, and remember it: row, then manifest line. Equal bytes are kept once."""
+        assert self.folder
+        with self.lock:
+            if self._rows(SAME, proof.md5, post.id):
+                part.unlink(missing_ok=True)
+                self._set(post, "double", proof.md5)
+                return "double"
+            name = f"{post.id}_{proof.md5}.{proof.kind}"
+            name = f"{post.label}/{name}" if post.label else name
+            target = self.folder / name
+            if part != target:
+                files.make_folder(target.parent)
+                try:
+                    part.chmod(0o666 & ~files.UMASK)
+                    os.replace(part, target)
+                except OSError as error:
+                    files.cannot_write(target, error)
+            entry = describe(post, proof, name)
+            self._set(post, "done", proof.md5, name, entry)
+            self.append(entry)
+        return "done"
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Add a line to the manifest."""
+        assert self.folder
+        files.append_line(self.folder / MANIFEST, json.dumps(entry, ensure_ascii=False))
+
+    def _set(
+        self, post: Post, state: str, md5: str, file: str | None = None, entry: dict[str, Any] | None = None
+    ) -> None:
+        values = (state, md5, file, json.dumps(entry) if entry else None, post.id)
+        with self._change() as db:
+            db.execute(
+                "UPDATE posts SET state = ?, md5 = ?, file = ?, entry = ?, stage = NULL, reason = NULL WHERE id = ?",
+                values,
+            )
+
+    def fail(self, post: Post, fault: FacekitError) -> None:
+        """Note that a post cannot be had: for good, or until a later run."""
+        stage = getattr(fault, "stage", "read")
+        state = "unwanted" if stage == "filter" else "again" if getattr(fault, "again", False) else "failed"
+        with self.lock:
+            with self._change() as db:
+                values = (state, stage, fault.message, post.id)
+                db.execute("UPDATE posts SET state = ?, stage = ?, reason = ? WHERE id = ?", values)
+            if self.folder and state != "unwanted":
+                files.append_line(self.folder / FAILED, failure(post, stage, fault.message, state))
+
+    def list_failures(self) -> int:
+        """Write `failed.jsonl` as the archive has it; return how many posts it names."""
+        rows = self._rows(
+            "SELECT post, stage, reason, state FROM posts WHERE state IN ('failed', 'again') ORDER BY turn"
+        )
+        if self.folder and (rows or (self.folder / FAILED).exists()):
+            lines = [failure(Post.load(json.loads(values)), *rest) + "\n" for values, *rest in rows]
+            files.write_text(self.folder / FAILED, "".join(lines))
+        return len(rows)
+
+    # mending what a kill has left
+
+    def mend(self, filters: dict[str, Filters]) -> None:
+        """Bring folder, archive and manifest together after a kill; `filters` are those of the labels."""
+        assert self.folder
+        files.sweep(self.folder)
+        self._end_cut_line()
+        known = {
+            row[0]: Post.load(json.loads(row[1]))
+            for row in self._rows("SELECT id, post FROM posts WHERE state != 'done'")
+        }
+        labels = dict(self._rows("SELECT id, label FROM posts"))
+        taken = {row[0] for row in self._rows("SELECT file FROM posts WHERE state = 'done'")}
+        for path in sorted(self.folder.rglob("*_*.*")):
+            found = OURS.fullmatch(path.name)
+            post = known.get(found[1]) if found else None
+            if found and post and path.relative_to(self.folder).as_posix() not in taken:
+                self._take_over(post, path, found[2], filters[labels[post.id]])
+        listed = {row.get("file") for row in read_lines(self.folder / MANIFEST)}
+        for (entry,) in self._rows("SELECT entry FROM posts WHERE state = 'done' ORDER BY turn"):
+            values = json.loads(entry)
+            if values["file"] not in listed:
+                self.append(values)
+        self.list_failures()
+
+    def _take_over(self, post: Post, path: Path, md5: str, filters: Filters) -> None:
+        """Adopt a file that got its name just before a kill, if it is what its name says."""
+        if digest(path) == md5:
+            with contextlib.suppress(Fault):
+                self.keep(post, path, prove(path, post, filters))
+
+    def _end_cut_line(self) -> None:
+        assert self.folder
+        manifest = self.folder / MANIFEST
+        if manifest.exists() and manifest.read_bytes()[-1:] not in (b"", b"\n"):
+            files.append_line(manifest, "")
+
+    def files(self) -> Iterable[str]:
+        """Return the names of all images that were kept."""
+        return [row[0] for row in self._rows("SELECT file FROM posts WHERE state = 'done' ORDER BY turn")]
+
+
+def forget(folder: Path) -> None:
+    """Remove a crawl from a folder: the images that it kept, its archive, manifest and list of failures."""
+    names = {str(row.get("file", "")) for row in read_lines(folder / MANIFEST)}
+    if (folder / NAME).exists():
+        with contextlib.suppress(InputError), contextlib.closing(Archive(folder)) as old:  # it may be damaged
+            names |= set(old.files())
+    for name in names:
+        if OURS.fullmatch(Path(name).name) and folder.resolve() in (folder / name).resolve().parents:
+            (folder / name).unlink(missing_ok=True)
+    for name in (MANIFEST, FAILED, NAME, NAME + "-wal", NAME + "-shm"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _copy(old: Path, db: sqlite3.Connection) -> None:
+    """Copy a folder's archive into an open database without touching it."""
+    with tempfile.TemporaryDirectory() as place:
+        for name in (NAME, NAME + "-wal"):
+            if (old / name).exists():
+                shutil.copy(old / name, place)
+        with contextlib.closing(sqlite3.connect(Path(place) / NAME)) as there:
+            there.backup(db)
+
+
+@contextlib.contextmanager
+def _disk(folder: Path | None) -> Iterator[None]:
+    """Turn an error of SQLite into one that says what to do."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise CardError(f"another crawl is at work in {folder}", "wait for it, or choose another folder") from error
+        hint = "free some space, or choose another output folder; finished work is kept"
+        raise OutputError(f"cannot write {folder}/{NAME}: {error}", hint) from error
+    except sqlite3.DatabaseError as error:
+        raise InputError(
+            f"{folder}/{NAME} is damaged: {error}", "--force begins anew; or put the file back from a copy"
+        ) from error

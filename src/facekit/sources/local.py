@@ -1,0 +1,75 @@
+"""A folder of this machine: its images are checked and copied, with where each came from."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import files
+from ..folder import Folder, open_source
+from .fault import Fault
+from .polite import Polite
+from .post import Post, ending, text, words
+from .site import Page, Source, batches
+
+OURS = ("file", "id", "md5", "source", "source_bytes", "source_mtime")
+
+
+class Local(Source):
+    """Images of a folder; sub-folders are kept, and what its manifest says goes along."""
+
+    name, needs, rated, remote = "local", "source", False, False
+
+    def open(self) -> None:
+        """List the folder, or take one image; raises InputError for none, CardError for the output."""
+        self.found = {source.name: source.path for source in open_source(self.given, self.out or None)}
+        self.entries = Folder(self.given).entries if Path(self.given).is_dir() else {}
+        self.total = len(self.found)
+
+    def pages(self, polite: Polite, tags: Sequence[str], anchor: int | None) -> Iterator[Page]:
+        """Yield the images by name."""
+        return batches(self.post(name) for name in self.found)
+
+    def post(self, name: str) -> Post:
+        """Return what the folder knows of an image."""
+        entry: dict[str, Any] = self.entries.get(name, {})
+        try:
+            size = self.found[name].stat().st_size
+        except OSError:
+            size = None
+        tags = entry.get("tags")
+        return Post(
+            id=hashlib.sha256(files.encoded(name)).hexdigest()[:16],
+            url=name,
+            page="",
+            kind=ending("/" + name.rpartition("/")[2]),
+            bytes=size,
+            tags=words(" ".join(map(str, tags)) if isinstance(tags, list) else tags),
+            source=text(entry.get("source")) or name,
+            label=name.rpartition("/")[0],
+            extra={**{k: v for k, v in entry.items() if k not in OURS}, "copied_from": name},
+        )
+
+    def fetch(self, polite: Polite, post: Post, path: Path, limit: int) -> None:
+        """Copy the file of a post."""
+        origin = self.found[str(post.url)]
+        try:
+            if not origin.is_file():
+                raise Fault("it is no file", stage="read")
+            size = origin.stat().st_size
+            with open(origin, "rb") as file:
+                if size > limit:
+                    raise Fault(f"it is larger than {limit / 1e6:g} MB", "raise --max-mb", stage="size")
+                try:
+                    with open(path, "wb") as copy:
+                        shutil.copyfileobj(file, copy)
+                except OSError as error:
+                    files.cannot_write(path, error)
+        except OSError as error:
+            raise Fault(f"it cannot be read: {error.strerror}", stage="read") from error
+
+
+SITES = {Local.name: Local}

@@ -1,0 +1,60 @@
+"""A list of addresses of images: a text file, or `-` for stdin; one in a line, empty lines and those with # pass."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ..errors import InputError
+from .address import shown
+from .polite import Polite
+from .post import Post, ending
+from .site import Page, Source, batches
+
+LONGEST = 8000  # characters of an address
+
+
+class Urls(Source):
+    """Addresses that the user gives. Their hosts are trusted as far as being asked; redirects must stay on them."""
+
+    name, needs, rated = "urls", "source", False
+
+    def open(self) -> None:
+        """Read the list."""
+        try:
+            data = sys.stdin.buffer.read() if self.given == "-" else Path(self.given).read_bytes()
+        except OSError as error:
+            raise InputError(f"cannot read {self.given}: {error.strerror}", "--from takes a text file, or -") from error
+        lines = (line.strip() for line in data.decode("utf-8", "replace").lstrip("\ufeff").splitlines())
+        self.lines = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+        if not self.lines:
+            raise InputError(f"no address in {self.given}", "one in a line")
+        hosts, ports = set(), set()
+        for line in self.lines:
+            try:
+                parts = urlsplit(line)
+                hosts.add((parts.hostname or "").removeprefix("www."))
+                ports.add(parts.port or 443)
+            except ValueError:
+                continue  # fails later, by itself
+        self.total = len(self.lines)
+        self.hosts, self.ports = sorted(filter(None, hosts)), sorted(ports)
+
+    def pages(self, polite: Polite, tags: Sequence[str], anchor: int | None) -> Iterator[Page]:
+        """Yield the addresses; what is known of an image is its address alone."""
+        return batches(
+            Post(
+                id=hashlib.sha256(url.encode()).hexdigest()[:16],
+                url=url,
+                page=shown(url),
+                source=shown(url),
+                kind=ending(url),
+            )
+            for url in (line[:LONGEST] for line in self.lines)
+        )
+
+
+SITES = {Urls.name: Urls}
