@@ -1,15 +1,21 @@
 """What stands in examples/: the recipe of one's own and the Makefile of the whole chain."""
 
+import io
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageEnhance, ImageOps
+from skimage.data import astronaut
 
 import facekit as package
 import toy
+from booru import Booru, Entry
 from facekit import cli
+from facekit.folder import Folder
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SMALL = [f"--set=params.{key}={value}" for key, value in {"width": 4, "blocks": 1, "d_width": 4, "pool": 2}.items()]
@@ -40,7 +46,11 @@ def plan(tmp_path):
         (tmp_path / "drawings").mkdir(exist_ok=True)
         command = ["make", "-n", "-f", EXAMPLES / "Makefile", *settings]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-        return [line.partition("||")[0].split()[1:] for line in done.stdout.splitlines() if line.startswith("facekit ")]
+        return [
+            line.partition("||")[0].split()[1:]
+            for line in done.stdout.replace("\\\n", " ").splitlines()
+            if line.startswith("facekit ")
+        ]
 
     return make
 
@@ -51,6 +61,46 @@ def test_the_makefile_runs_the_chain_with_commands_that_parse(plan):
     for name, *rest in steps:
         cli.load_command(name).make_context(name, rest)  # raises for what does not parse
     assert "cyclegan" in steps[2] and steps[2][-2:] == ["--seed", "1"]
+
+
+def test_the_makefile_goes_from_a_board_to_a_folder_to_train_on(tmp_path, facekit):
+    """Five portraits, one of them twice but for its compression, and a picture without a face."""
+    photo = Image.fromarray(astronaut()[:256, 96:352])
+    posts = [Entry(number, data=portrait(photo, number)) for number in range(1, 6)]
+    posts += [Entry(6, data=portrait(photo, 5, quality=60)), Entry(7, size=(256, 256))]
+    settings = ["TAGS=solo", "LIMIT=20", "SIZE=64", f"FACEKIT={sys.executable} -m facekit", "DRAWN_DETECTOR=cascade"]
+    with Booru(posts) as board:
+        crawl = f"CRAWL=--address {board.address} --allow-local --rate 1000"
+        command = ["make", "-f", EXAMPLES / "Makefile", "drawn", *settings, crawl]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert (
+            "make: Nothing to be done" in subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+        )
+    work = tmp_path / "work"
+    counts = {name: len(Folder(work / name).names) for name in ("raw", "cut", "drawn", "smooth")}
+    assert counts == {"raw": 7, "cut": 6, "drawn": 5, "smooth": 5}
+    assert Folder(work / "drawn").names == Folder(work / "smooth").names
+    told = facekit("train", "cyclegan", "--a", work / "drawn", "--b", work / "smooth", "--size", 64, "--dry-run")
+    assert told.code == 0 and "drawn: " in told.err
+
+
+def portrait(photo: Image.Image, number: int, quality: int = 95) -> bytes:
+    """Return a photo in one of several tints and framings, as JPEG."""
+    left = 6 * number
+    cut = photo.crop((left, 0, left + 220, 220)).resize((256, 256))
+    if number % 2:
+        cut = ImageOps.mirror(cut)
+    out = io.BytesIO()
+    ImageEnhance.Color(cut).enhance(0.4 * number).save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+def test_the_makefile_compares_methods_on_equal_terms(plan):
+    name, *rest = plan("compare", "SEEDS=3", "COMPARE=--features own.onnx")[-1]
+    context = cli.load_command(name).make_context(name, rest)
+    assert name == "ablate" and context.params["base"] == "ugatit-face" and context.params["seeds"] == 3
+    assert list(context.params["against"]) == ["ugatit", "cyclegan"] and context.params["features"] == "own.onnx"
 
 
 def test_the_makefile_does_what_is_finished_no_more(plan, tmp_path):
