@@ -210,3 +210,19 @@ def test_a_dry_run_lists_the_variants_and_writes_nothing(study):
     assert done.code == 0 and not out.exists()
     lines = [json.loads(line) for line in done.out.splitlines()]
     assert any(set(line.get("variants", ())) == {"toy", "no-noise"} for line in lines)
+
+
+def test_where_no_part_of_a_face_is_found_the_rest_is_scored(study, monkeypatch):
+    from facekit import keeping
+    from facekit.errors import InputError
+
+    def blind(*given, **more):
+        raise InputError("the segnet sees no eyes, nose or mouth", "are these faces?")
+
+    monkeypatch.setattr(keeping, "measure", blind)
+    run, out = study
+    done = run()
+    assert done.code == 0 and "sees no eyes" in done.err
+    rows = yaml.safe_load((out / "table.yaml").read_text())["rows"]
+    assert all(any(name.startswith("FID") for name in row["scores"]) for row in rows)
+    assert not any("IoU-parts" in row["scores"] for row in rows)

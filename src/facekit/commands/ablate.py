@@ -192,6 +192,7 @@ class Scoring:
     def score(self, name: str, weights: Path | None) -> None:
         """Translate the held-out faces with a run's weights, none for the faces as they are, and score them."""
         from .. import report
+        from ..errors import InputError
         from .score_fid import score_fid
         from .translate import translate
 
@@ -206,7 +207,13 @@ class Scoring:
             translate(self.faces, made, to=self.to, weights=str(weights), **again)  # type: ignore[arg-type]
         what = {"features": self.features, "segnet": self.segnet, "face": self.face, "device": self.device}
         with report.silenced():  # that few images make FID too high is the same for all
-            score_fid(made, self.reference, source=self.faces, save=path, force=True, **what)  # type: ignore[arg-type]
+            try:
+                score_fid(made, self.reference, source=self.faces, save=path, force=True, **what)  # type: ignore[arg-type]
+                return
+            except InputError as error:  # no part of a face is found: on drawings that may be
+                reason = error.message
+            score_fid(made, self.reference, save=path, force=True, **what)  # type: ignore[arg-type]
+        report.warn(f"{name}: without what it keeps of its input: {reason}")
 
     def path(self, name: str) -> Path:
         """Return the score card of a run."""
