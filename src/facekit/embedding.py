@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .errors import CardError, MissingError
 from .helpers import read_weights
+from .losses import wide
 from .nets.lightcnn import LIGHTCNN, FaceNet, resized
 
 SIZE = 112  # px, of a model that does not say: what insightface's recognition models take
@@ -172,6 +173,33 @@ def load_lightcnn(net: FaceNet, source: str | Path) -> None:
         what = f"{wrong[0]} is missing or of another shape" if wrong else f"it has no {left[0]}"
         raise MissingError(f"{source} is not of a {type(net).__name__}: {what}", "give the file of the same net")
     net.load_state_dict({name: found[name] for name in needed})
+
+
+class Face(nn.Module):
+    """A face-feature net as a frozen helper: faces [N, 3, H, W] in [-1, 1] as `facekit align` cuts them to [N, d].
+
+    `source` is a name, run folder or file of recipe facefeat, an .onnx recognition model, or a LightCNN checkpoint as
+    `lightcnn-29v2:FILE`. Raises CardError for weights that make no embeddings.
+    """
+
+    def __init__(self, source: str, load: Any):
+        super().__init__()
+        kind, _, file = source.partition(":")
+        self.frame: tuple[float, float] | None = None
+        self.net: nn.Module
+        if kind in LIGHTCNN and file:
+            self.net, self.frame = lightcnn(kind, file), LIGHTCNN_FRAME
+        elif source.endswith(".onnx"):
+            self.net, self.frame = onnx_embedding(source), ARCFACE
+        else:
+            model = load(source)
+            if not hasattr(model.recipe, "embed"):
+                raise CardError(f"{source} makes no face features", "give weights of the recipe facefeat")
+            self.net, self.embed = model.nets, model.recipe.embed
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = wide(x)
+        return self.net(framed(x, *self.frame)) if self.frame else self.embed(self.net, x)
 
 
 def similarities(embeddings: Tensor) -> Tensor:

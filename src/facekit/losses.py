@@ -60,6 +60,83 @@ def dice(probabilities: Tensor, labels: Tensor) -> Tensor:
     return 1 - ((2 * both + 1) / (sums + 1)).mean()
 
 
+def l2(x: Tensor, y: Tensor) -> Tensor:
+    """mean((x - y)^2)."""
+    return (wide(x) - wide(y)).square().mean()
+
+
+def kl(mean: Tensor) -> Tensor:
+    """mean(mean^2): twice the divergence of N(mean, 1) from N(0, 1), as UNIT's code counts it (Liu et al. 2017)."""
+    return wide(mean).square().mean()
+
+
+def normalised_l2(x: Tensor, y: Tensor) -> Tensor:
+    """mean((IN(x) - IN(y))^2) of feature maps [N, C, H, W]: UNIT's distance of VGG features (as in its code)."""
+    return l2(F.instance_norm(wide(x)), F.instance_norm(wide(y)))
+
+
+def direction_distance(x: Tensor, y: Tensor) -> Tensor:
+    """mean(|u - v|^2), u and v the features x and y [N, C, ...] at length 1 in every place.
+
+    Zhang et al. 2018, eq. 1, without its weights: from 0 to 4, however large the features are.
+    """
+    u, v = F.normalize(wide(x), dim=1), F.normalize(wide(y), dim=1)
+    return (u - v).square().sum(1).mean()
+
+
+def wasserstein_g(fake: Tensor) -> Tensor:
+    """-mean(D(fake)) (Arjovsky et al. 2017)."""
+    return -wide(fake).mean()
+
+
+def wasserstein_d(real: Tensor, fake: Tensor) -> Tensor:
+    """mean(D(fake)) - mean(D(real)): minus the critic's estimate of the distance (Arjovsky et al. 2017, eq. 2)."""
+    return wide(fake).mean() - wide(real).mean()
+
+
+def gradient_penalty(judged: Tensor, x: Tensor) -> Tensor:
+    """mean((|gradient of D by x| - 1)^2) over the images x [N, ...] (Gulrajani et al. 2017, eq. 3).
+
+    `judged` [N, ...] is what the critic made of x, outside of autocast; x requires a gradient. Several judgements of an
+    image count as their mean. The result has a graph of its own, to the critic's weights.
+    """
+    total = judged.flatten(1).mean(1).sum()
+    (gradient,) = torch.autograd.grad(total, x, create_graph=True)
+    return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+def gram(x: Tensor) -> Tensor:
+    """Gram matrices [N, C, C] of features [N, C, H, W], over H W C: which features go together (Gatys et al. 2016)."""
+    flat = wide(x).flatten(2)
+    return flat @ flat.transpose(1, 2) / (flat.shape[1] * flat.shape[2])
+
+
+def grey(x: Tensor) -> Tensor:
+    """Return images [N, 3, H, W] in grey, in three equal channels; weights 0.299, 0.587, 0.114 (ITU-R BT.601)."""
+    x = wide(x)
+    luma = torch.einsum("nchw,c->nhw", x, torch.tensor([0.299, 0.587, 0.114], device=x.device, dtype=x.dtype))
+    return luma[:, None].expand(-1, 3, -1, -1)
+
+
+def yuv(x: Tensor) -> Tensor:
+    """Return images [N, 3, H, W] in [-1, 1] as Y in [0, 1], U and V around 0 (BT.601, as TensorFlow's rgb_to_yuv)."""
+    rows = [[0.299, 0.587, 0.114], [-0.14714119, -0.28886916, 0.43601035], [0.61497538, -0.51496512, -0.10001026]]
+    light = (wide(x) + 1) / 2
+    return torch.einsum("nchw,dc->ndhw", light, torch.tensor(rows, device=x.device, dtype=light.dtype))
+
+
+def colour(x: Tensor, y: Tensor) -> Tensor:
+    """mean|Y| + Huber(U) + Huber(V) of two images' differences in YUV, delta 1 (AnimeGAN, Chen et al. 2020)."""
+    (y1, u1, v1), (y2, u2, v2) = yuv(x).unbind(1), yuv(y).unbind(1)
+    return (y1 - y2).abs().mean() + F.huber_loss(u1, u2) + F.huber_loss(v1, v2)
+
+
+def variation(x: Tensor) -> Tensor:
+    """Half the mean squared difference of neighbouring px, down plus across (AnimeGANv2's total variation)."""
+    x = wide(x)
+    return ((x[:, :, 1:] - x[:, :, :-1]).square().mean() + (x[..., 1:] - x[..., :-1]).square().mean()) / 2
+
+
 def wide(x: Tensor) -> Tensor:
     """Return x in at least 32 bits: sums of 16-bit numbers lose digits."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

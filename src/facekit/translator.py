@@ -43,13 +43,16 @@ class Translator:
         return self.fitted([self.fit(images.to_rgb(picture)) for picture in pictures], to)
 
     @torch.inference_mode()
-    def fitted(self, pictures: Sequence[Image.Image], to: str | None = None) -> list[Image.Image]:
-        """Translate images that `fit` has made, those of one shape together."""
+    def fitted(
+        self, pictures: Sequence[Image.Image], to: str | None = None, rolls: Sequence[float] | None = None
+    ) -> list[Image.Image]:
+        """Translate images that `fit` has made, those of one shape together; a recipe may be told their `rolls`."""
         side = self.side if to is None else zoo.direction(self.model, to)
         out: list[Image.Image | None] = [None] * len(pictures)
         for shape in dict.fromkeys(picture.size for picture in pictures):
             places = [i for i, picture in enumerate(pictures) if picture.size == shape]
-            for place, y in zip(places, self._run([pictures[i] for i in places], side), strict=True):
+            told = None if rolls is None else [rolls[i] for i in places]
+            for place, y in zip(places, self._run([pictures[i] for i in places], side, told), strict=True):
                 out[place] = images.to_image(y)
         return [picture for picture in out if picture is not None]
 
@@ -67,10 +70,12 @@ class Translator:
         width, height = (max(1, round(edge * scale / recipe.multiple)) * recipe.multiple for edge in picture.size)
         return picture if picture.size == (width, height) else picture.resize((width, height), Image.Resampling.BICUBIC)
 
-    def _run(self, pictures: list[Image.Image], side: str) -> Tensor:
+    def _run(self, pictures: list[Image.Image], side: str, rolls: list[float] | None) -> Tensor:
         x = torch.stack([images.to_tensor(picture) for picture in pictures]).to(self.device)
+        x = x.contiguous(memory_format=torch.channels_last)
+        more = {} if rolls is None else {"roll": torch.tensor(rolls).to(x)}
         try:
-            return self.model.recipe.translate(self.model.nets, x.contiguous(memory_format=torch.channels_last), side)
+            return self.model.recipe.translate(self.model.nets, x, side, **more)
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
                 count, _, height, width = x.shape

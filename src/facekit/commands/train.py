@@ -25,6 +25,9 @@ def train(
     data: Annotated[Optional[Path], typer.Option(help="folder with trainA/ trainB/, or a/ b/")] = None,
     a: Annotated[Optional[Path], typer.Option("--a", help="images of the first domain")] = None,
     b: Annotated[Optional[Path], typer.Option("--b", help="images of the second domain")] = None,
+    smooth: Annotated[
+        Optional[Path], typer.Option(help="what smooth-edges made of the second domain; else it is smoothed as read")
+    ] = None,
     out: Annotated[Optional[Path], typer.Option(help="run folder; runs/RECIPE if absent")] = None,
     card: Annotated[Optional[Path], typer.Option(help="a YAML card to start from; flags win over it")] = None,
     set_: Annotated[
@@ -59,6 +62,7 @@ def train(
         "seed": seed,
         "data": {**sources, "size": size, "batch": batch, "limit": limit},
         "domains": _two_names(domains),
+        "params": {"smooth": smooth},
         "optim": {"lr": lr},
         "run": {"steps": steps, "precision": precision, "init": init},
     }

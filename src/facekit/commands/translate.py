@@ -28,6 +28,13 @@ def translate(
     size: Annotated[Optional[int], typer.Option(min=16, help="edge to translate at, px; else the model's own")] = None,
     align: Annotated[bool, typer.Option("--align/--no-align", help="cut the face out of photos first")] = True,
     paste: Annotated[bool, typer.Option("--paste", help="put the face back into its photo")] = False,
+    tilted: Annotated[
+        Optional[Literal["level", "tell"]],
+        typer.Option(
+            help="translate tilted faces whole, by the manifest's roll or a detected one: level them and turn them "
+            "back, or tell cyclegan-angle"
+        ),
+    ] = None,
     sheet: Annotated[bool, typer.Option("--sheet", help="also write a contact sheet, OUT-sheet.png")] = False,
     suffix: Annotated[Literal["png", "jpg", "webp"], typer.Option(help="file type of the output")] = "png",
     batch: Annotated[Optional[int], typer.Option(min=1, help="images at a time", rich_help_panel="Computing")] = None,
@@ -61,11 +68,11 @@ def translate(
     place = world.find_device(device)
     model = zoo.load_model(weights, place)
     translator = Translator(model, to, size)
-    read = open_reader(source, translator, align, paste, detector, model_root, margin)
+    read = open_reader(source, translator, align, paste, detector, model_root, margin, tilted)
     name = getattr(model.card.domains, translator.side)
     given = {"source": source, "out": out, "to": name, "weights": weights, "size": size, "align": align, "paste": paste}
-    given |= {"suffix": suffix, "margin": margin, "model_root": model_root}
-    given["detector"] = read.detector.name if isinstance(read, PhotoReader) else None
+    given |= {"suffix": suffix, "margin": margin, "model_root": model_root, "tilted": tilted}
+    given["detector"] = read.detector.name if isinstance(read, PhotoReader | TiltedReader) else None
     given = {k: str(v) if isinstance(v, Path) else v for k, v in given.items() if v is not None}
     inputs = {"weights": files.digest(model.path), **({"source": files.digest(source)} if alone else {})}
     values = {"facekit": 1, "command": "translate", "options": given, "inputs": inputs}
@@ -119,12 +126,14 @@ def _sheet_path(out: Path, alone: bool) -> Path:
 
 @dataclass
 class Job:
-    """A face to translate; with `matrix` and `photo`, where it goes back to."""
+    """A face to translate; with `matrix` and `photo`, where it goes back to; with `roll`, how far it is tilted."""
 
     face: Image.Image
     photo: Image.Image | None = None
     matrix: np.ndarray | None = None
     edge: int = 0  # of the face image that the matrix leads to, px
+    roll: float = 0.0  # degrees clockwise that the translation is told
+    back: float = 0.0  # degrees clockwise that it is turned by afterwards
 
 
 def open_reader(
@@ -135,6 +144,7 @@ def open_reader(
     detector: str,
     root: Path | None,
     margin: float | None,
+    tilted: Literal["level", "tell"] | None = None,
 ) -> Callable[[Source], Job]:
     """Return what reads an image of `source` and makes it the face that the translator takes."""
     from functools import partial
@@ -143,7 +153,14 @@ def open_reader(
     from ..folder import Folder
 
     home = Folder(source if source.is_dir() else source.parent)
-    if home.aligned and (source.is_dir() or source.name in home.entries):
+    ours = home.aligned and (source.is_dir() or source.name in home.entries)
+    if tilted:
+        if ours or paste:
+            raise CardError("--tilted is for faces that stay as they are", "leave it out: aligned faces are upright")
+        if tilted == "tell" and not getattr(translator.model.recipe, "takes_roll", False):
+            raise CardError("these weights cannot be told an angle", "--tilted level")
+        return TiltedReader(home, translator, detector, root, tilted == "tell")
+    if ours:
         return AlignedReader(home, translator, paste)
     if align:
         return PhotoReader(translator, detector, root, margin, paste)
@@ -190,6 +207,43 @@ class PhotoReader:
         return Job(self.translator.fit(cut.image), photo if self.paste else None, cut.matrix, size)
 
 
+class TiltedReader:
+    """Reads a face that is to stay tilted; its roll is the manifest's, or that of the largest face that is found."""
+
+    def __init__(self, folder: Folder, translator: Translator, detector: str, root: Path | None, tell: bool):
+        from ..faces import find_detector
+        from ..rolled import read_rolls
+
+        self.rolls = read_rolls(folder.path, restore=False)[0]
+        self.detector, self.translator, self.tell = find_detector(detector, root), translator, tell
+
+    def __call__(self, source: Source) -> Job:
+        from .. import images
+        from ..rolled import tilt
+
+        face = images.read(source.path)
+        roll = self.rolls[source.path] if source.path in self.rolls else self.find(face)
+        if self.tell:
+            return Job(self.translator.fit(face), roll=roll)
+        return Job(self.translator.fit(tilt(face, -roll)), back=roll)
+
+    def find(self, face: Image.Image) -> float:
+        """Return the roll of the largest face, in degrees clockwise; raises InputError where there is none."""
+        import numpy as np
+
+        from ..errors import InputError
+        from ..faces import roll
+
+        found = self.detector.detect(np.asarray(face))
+        if not found:
+            error = InputError(
+                f"no face found by {self.detector.name}", "give `roll` in a manifest.jsonl, or another --detector"
+            )
+            error.stage = "detect"  # type: ignore[attr-defined]
+            raise error
+        return roll(found[0].landmarks)
+
+
 class AlignedReader:
     """Reads a face of an align folder, with its photo where it is to be pasted back."""
 
@@ -232,7 +286,13 @@ def finish_batch(group: list[tuple[Source, Job]], translator: Translator, names:
     from ..folder import Made
 
     out: list[list[Made] | Exception] = []
-    for (source, job), picture in zip(group, translator.fitted([job.face for _, job in group]), strict=True):
+    rolls = [job.roll for _, job in group]
+    faces = translator.fitted([job.face for _, job in group], rolls=rolls if any(rolls) else None)
+    for (source, job), picture in zip(group, faces, strict=True):
+        if job.back:
+            from ..rolled import tilt
+
+            picture = tilt(picture, job.back)
         if job.photo is not None and job.matrix is not None:
             from ..faces import paste
 

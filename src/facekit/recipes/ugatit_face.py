@@ -9,10 +9,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from .. import embedding
+from ..embedding import Face
 from ..errors import CardError
 from ..losses import cosine_distance, wide
-from ..nets.lightcnn import LIGHTCNN
 from ..recipe import Clock, Phase, term, view
 from .ugatit import UGATIT, UGATITParams, UGATITScene
 
@@ -34,33 +33,6 @@ class Parts(nn.Module):
         if x.shape[-2:] != (self.size, self.size):
             x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True)
         return self.probabilities(self.nets, x)
-
-
-class Face(nn.Module):
-    """A face-feature net as a frozen helper: faces [N, 3, H, W] in [-1, 1] as `facekit align` cuts them to [N, d].
-
-    `source` is a name, run folder or file of recipe facefeat, an .onnx recognition model, or a LightCNN checkpoint as
-    `lightcnn-29v2:FILE`. Raises CardError for weights that make no embeddings.
-    """
-
-    def __init__(self, source: str, load: Any):
-        super().__init__()
-        kind, _, file = source.partition(":")
-        self.frame: tuple[float, float] | None = None
-        self.net: nn.Module
-        if kind in LIGHTCNN and file:
-            self.net, self.frame = embedding.lightcnn(kind, file), embedding.LIGHTCNN_FRAME
-        elif source.endswith(".onnx"):
-            self.net, self.frame = embedding.onnx_embedding(source), embedding.ARCFACE
-        else:
-            model = load(source)
-            if not hasattr(model.recipe, "embed"):
-                raise CardError(f"{source} makes no face features", "give weights of the recipe facefeat")
-            self.net, self.embed = model.nets, model.recipe.embed
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = wide(x)
-        return self.net(embedding.framed(x, *self.frame)) if self.frame else self.embed(self.net, x)
 
 
 class UGATITFaceScene(UGATITScene):

@@ -1,0 +1,240 @@
+"""AnimeGAN and AnimeGANv2: grey drawings teach texture, the photo its colours, VGG its content."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from .. import helpers, losses, recipe
+from ..card import Data
+from ..errors import CardError, MissingError
+from ..layout import Layout
+from ..losses import gram, grey, l1, lsgan
+from ..nets.animegan import AnimeDiscriminator, AnimeGenerator, AnimeGenerator2, AnimeLite, load_port
+from ..nets.vgg import VGG
+from ..recipe import Clock, Phase, Recipe, Scene, term, view
+from ..smoothed import open_smoothed
+
+
+class AnimeScene(Scene):
+    """Photos `a`, drawings `b` and `b_smooth` with blurred contours; `ab` draws, `d` judges.
+
+    In the warm-up only the content term is computed; the others are 0 then.
+    """
+
+    @property
+    def warm(self) -> bool:
+        """Whether the warm-up is over; the memory estimate is of the time after it."""
+        return self.progress >= self.params.warmup or self.a.is_meta
+
+    @view
+    def fake(self) -> Tensor:
+        """The translation of a."""
+        return self.nets.ab(self.a)
+
+    @view
+    def fake_features(self) -> Tensor:
+        """VGG's view of the translation."""
+        return self.features(self.fake)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Look at images through VGG19: conv4_4 before its ReLU."""
+        return self.helpers.vgg(x)["conv4_4"]
+
+    def judged(self, x: Tensor, real: bool) -> Tensor:
+        """Return LSGAN's loss on images of one kind; 0 in the warm-up."""
+        return lsgan(self.nets.d(x), real) if self.warm else self.a.new_zeros(())
+
+    @term("D", 360)
+    def judge_drawing(self) -> Tensor:
+        """A drawing is real: LSGAN."""
+        return self.judged(self.b, True)
+
+    @term("D", 360)
+    def judge_fake(self) -> Tensor:
+        """A translation is fake: LSGAN."""
+        return self.judged(self.fake, False) if self.warm else self.a.new_zeros(())
+
+    @term("D", 360)
+    def judge_grey(self) -> Tensor:
+        """A drawing in grey is fake: LSGAN; so the translation must have colours."""
+        return self.judged(grey(self.b), False)
+
+    @term("D", 240)
+    def judge_smooth(self) -> Tensor:
+        """A drawing with smoothed edges, in grey, is fake: LSGAN."""
+        return self.judged(grey(self.b_smooth), False)
+
+    @term("G", 300)
+    def adversarial(self) -> Tensor:
+        """The translation passes for a drawing: LSGAN."""
+        return self.judged(self.fake, True) if self.warm else self.a.new_zeros(())
+
+    @term("G", 1.5)
+    def content(self) -> Tensor:
+        """The translation shows its photo: L1 of VGG19's conv4_4."""
+        with torch.no_grad():
+            photo = self.features(self.a)
+        return l1(self.fake_features, photo)
+
+    @term("G", 2.5)
+    def style(self) -> Tensor:
+        """The translation has the texture of grey drawings: L1 of Gram matrices."""
+        if not self.warm:
+            return self.a.new_zeros(())
+        with torch.no_grad():
+            drawn = gram(self.features(grey(self.b)))
+        return l1(gram(self.fake_features), drawn)
+
+    @term("G", 15)
+    def colour(self) -> Tensor:
+        """The translation has its photo's colours: L1 on Y, Huber on U and V."""
+        return losses.colour(self.fake, self.a) if self.warm else self.a.new_zeros(())
+
+    @term("G", 1)
+    def variation(self) -> Tensor:
+        """The translation is smooth: total variation (AnimeGANv2)."""
+        return losses.variation(self.fake) if self.warm else self.a.new_zeros(())
+
+
+class AnimeParams(recipe.Params):
+    """Parameters of animegan."""
+
+    net: Literal["v1", "v2", "v2-lite"] = Field("v2", description="generator and norm of the discriminator")
+    smooth: str | None = Field(None, description="folder that smooth-edges made of domain b; else smoothed as read")
+    width: int = Field(32, ge=4, multiple_of=2, description="channels of the generator at full size; v1 has 64")
+    d_width: int = Field(32, ge=1, description="channels of the discriminator's first layer")
+    align_corners: bool = Field(True, description="v2: how it doubles the size; the public port's weights expect true")
+    weights: str | None = Field(None, description="v2: start from this file of the PyTorch port's weights")
+    warmup: float = Field(10 / 101, ge=0, lt=1, description="share of the run that learns the content term only")
+    warmup_rate: float = Field(10.0, gt=0, description="the warm-up's learning rate, over the generator's")
+    vgg: str = Field("download", description="file with VGG19 up to conv4_4; download: torchvision's ImageNet weights")
+    preprocessing: Literal["torchvision", "caffe"] = Field("torchvision", description="what these weights expect")
+
+
+class AnimeGAN(Recipe):
+    """AnimeGAN: Chen, Liu, Chen (2020) and AnimeGANv2, as in the authors' code; one preset per style.
+
+    The authors' weights of content and style go with VGG's Caffe weights on pixels of 0..255; others have another
+    scale.
+    """
+
+    Scene = AnimeScene
+    Params = AnimeParams
+    phases = (Phase("D", ("d",)), Phase("G", ("ab",)))
+    presets = {
+        "animegan": {
+            "params": {"net": "v1", "width": 64, "warmup": 0.0495, "warmup_rate": 1.25},
+            "losses": {
+                "judge_drawing": 300,
+                "judge_fake": 300,
+                "judge_grey": 300,
+                "judge_smooth": 30,
+                "style": 3,
+                "colour": 10,
+                "variation": 0,
+            },
+            "data": {"batch": 6},
+            "optim": {"lr": 8e-5, "phases": {"D": {"lr": 1.6e-4}}},
+        },
+        "animegan-shinkai": {
+            "params": {"net": "v1", "width": 64, "warmup": 0.0495, "warmup_rate": 1.25},
+            "losses": {
+                "judge_drawing": 300,
+                "judge_fake": 300,
+                "judge_grey": 300,
+                "judge_smooth": 30,
+                "content": 1.1,
+                "style": 3,
+                "colour": 10,
+                "variation": 0,
+            },
+            "data": {"batch": 6},
+            "optim": {"lr": 8e-5, "phases": {"D": {"lr": 1.6e-4}}},
+        },
+        "animegan2": {},
+        "animegan2-paprika": {
+            "losses": {
+                "judge_drawing": 300,
+                "judge_fake": 300,
+                "judge_grey": 300,
+                "judge_smooth": 1.5,
+                "content": 2,
+                "style": 0.6,
+                "colour": 50,
+                "variation": 0.1,
+            },
+        },
+        "animegan2-shinkai": {
+            "losses": {
+                "judge_drawing": 510,
+                "judge_fake": 510,
+                "judge_grey": 510,
+                "judge_smooth": 300,
+                "content": 1.2,
+                "style": 2,
+                "colour": 10,
+            },
+        },
+        "animegan2-lite": {"params": {"net": "v2-lite"}, "data": {"batch": 20}},
+    }
+    defaults = {
+        "data": {"size": 256, "batch": 12, "flip": False},
+        "optim": {"lr": 2e-5, "betas": [0.5, 0.999], "phases": {"D": {"lr": 4e-5}}},
+        "run": {"epochs": 101, "save_every": 5000},
+    }
+    exports = ("ab",)
+    directions = ("b",)
+
+    def __init__(self, params: Any = None, size: int = 256):
+        super().__init__(params, size)
+        self.multiple = 8 if self.params.net == "v2-lite" else 4
+
+    def check(self, size: int) -> None:
+        """Two halvings (three of the lite net) must come out even; weights to start from are of v2 at full width."""
+        p = self.params
+        if size % self.multiple or size < 32:
+            need = f"data.size of 32 or more, a multiple of {self.multiple}"
+            raise CardError(f"animegan with net {p.net} needs {need}; not {size}", "--size 128")
+        if p.weights and (p.net != "v2" or p.width != 32):
+            raise CardError(f"params.weights are of net v2 at width 32, not {p.net} at {p.width}", "leave one out")
+
+    def open(self, data: Data) -> Layout:
+        return open_smoothed(data, self.params.smooth)
+
+    def blank(self, batch: int, size: int) -> dict[str, Tensor]:
+        return {name: torch.empty(batch, 3, size, size) for name in ("a", "b", "b_smooth")}
+
+    def nets(self) -> dict[str, nn.Module]:
+        p = self.params
+        d = AnimeDiscriminator(p.d_width, instance=p.net == "v1")
+        if p.net == "v1":
+            return {"ab": AnimeGenerator(p.width), "d": d}
+        if p.net == "v2-lite":
+            return {"ab": AnimeLite(p.width), "d": d}
+        ab = AnimeGenerator2(p.width, p.align_corners)
+        if p.weights and not next(ab.parameters()).is_meta:
+            wrong = load_port(ab, helpers.read_weights(Path(p.weights)))
+            if wrong:
+                raise MissingError(
+                    f"{p.weights} is not of the public port's generator: {wrong} is missing or of another shape",
+                    "give a file that its state_dict() was saved to",
+                )
+        return {"ab": ab, "d": d}
+
+    def helpers(self, load: Any) -> dict[str, nn.Module]:
+        vgg = VGG("vgg19", ("conv4_4",), self.params.preprocessing)
+        if next(vgg.parameters()).device.type != "meta":
+            helpers.load_vgg(vgg, self.params.vgg)
+        return {"vgg": vgg}
+
+    def lr_factor(self, clock: Clock) -> float:
+        """Two levels: the warm-up's, then constant."""
+        return self.params.warmup_rate if clock.progress < self.params.warmup else 1.0
+
+    def translate(self, nets: Any, x: Tensor, to: str) -> Tensor:
+        return nets.ab(x)

@@ -1,0 +1,142 @@
+"""CartoonGAN: one direction, held by VGG's features, and a discriminator that must call smoothed drawings fake."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from .. import helpers, recipe
+from ..card import Data
+from ..errors import CardError
+from ..layout import Layout
+from ..losses import binary, l1, lsgan
+from ..nets.cartoon import CartoonDiscriminator, CartoonGenerator
+from ..nets.pool import ImagePool
+from ..nets.vgg import VGG
+from ..recipe import Clock, Phase, Recipe, Scene, term, view
+from ..smoothed import open_smoothed
+
+
+class CartoonScene(Scene):
+    """Photos `a`, drawings `b` and `b_smooth` with blurred contours; `ab` draws, `d` judges.
+
+    In the warm-up only the content term is computed; the others are 0 then.
+    """
+
+    @property
+    def warm(self) -> bool:
+        """Whether the warm-up is over; the memory estimate is of the time after it."""
+        return self.progress >= self.params.warmup or self.a.is_meta
+
+    @view
+    def fake(self) -> Tensor:
+        """The translation of a."""
+        return self.nets.ab(self.a)
+
+    def judged(self, x: Tensor, real: bool) -> Tensor:
+        """Return the discriminator's loss on images of one kind; batch norm must not mix kinds."""
+        loss = lsgan if self.params.gan == "lsgan" else binary
+        return loss(self.nets.d(x), real)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Look at images through VGG, at 7/8 of the size: 224 px for 256."""
+        small = [edge * 7 // 8 for edge in x.shape[2:]]
+        return self.helpers.vgg(F.interpolate(x, small, mode="bilinear"))["conv4_4"]
+
+    @term("D")
+    def judge_drawing(self) -> Tensor:
+        """A drawing is real: LSGAN, or the paper's log D."""
+        return self.judged(self.b, True) if self.warm else self.a.new_zeros(())
+
+    @term("D")
+    def judge_smooth(self) -> Tensor:
+        """A drawing with smoothed edges is fake: the edge-promoting part (eq. 3)."""
+        return self.judged(self.b_smooth, False) if self.warm else self.a.new_zeros(())
+
+    @term("D")
+    def judge_fake(self) -> Tensor:
+        """A translation is fake, also one of earlier steps."""
+        return self.judged(self.nets.pool(self.fake), False) if self.warm else self.a.new_zeros(())
+
+    @term("G")
+    def adversarial(self) -> Tensor:
+        """The translation passes for a drawing: LSGAN, or -log D."""
+        return self.judged(self.fake, True) if self.warm else self.a.new_zeros(())
+
+    @term("G", 10)
+    def content(self) -> Tensor:
+        """The translation shows its photo: L1 of VGG19's conv4_4 before its ReLU (eq. 4)."""
+        with torch.no_grad():
+            photo = self.features(self.a)
+        return l1(self.features(self.fake), photo)
+
+
+class CartoonParams(recipe.Params):
+    """Parameters of cartoongan."""
+
+    smooth: str | None = Field(None, description="folder that smooth-edges made of domain b; else smoothed as read")
+    width: int = Field(64, ge=1, description="channels of the generator at full size (ngf)")
+    blocks: int = Field(8, ge=0, description="residual blocks: 8 in the paper, 16 in the authors' script")
+    d_width: int = Field(32, ge=1, description="channels of the discriminator's first layer (ndf)")
+    affine: bool = Field(True, description="instance norms have a scale and a shift of their own")
+    pool: int = Field(50, ge=0, description="earlier translations that the discriminator also sees")
+    gan: Literal["lsgan", "log"] = Field("lsgan", description="squares as in the authors' code; log as in the paper")
+    warmup: float = Field(20 / 220, ge=0, lt=1, description="share of the run that learns the content term only")
+    warmup_rate: float = Field(20.0, gt=0, description="the warm-up's learning rate, over optim.lr")
+    vgg: str = Field("download", description="file with VGG19 up to conv4_4; download: torchvision's ImageNet weights")
+    preprocessing: Literal["torchvision", "caffe"] = Field("torchvision", description="what these weights expect")
+
+
+class CartoonGAN(Recipe):
+    """CartoonGAN: Chen, Lai, Liu, "GANs for photo cartoonization" (CVPR 2018), as in the authors' Torch code."""
+
+    Scene = CartoonScene
+    Params: ClassVar[type[recipe.Params]] = CartoonParams
+    phases = (Phase("D", ("d",)), Phase("G", ("ab",)))
+    presets = {"cartoongan": {}, "cartoongan-16": {"params": {"blocks": 16}}}
+    defaults = {
+        "data": {"size": 256, "batch": 8},
+        "optim": {"lr": 1e-5, "betas": [0.5, 0.999]},
+        "run": {"epochs": 220, "save_every": 5000},
+    }
+    exports = ("ab",)
+    directions = ("b",)
+
+    def check(self, size: int) -> None:
+        """Two halvings must come out even, and VGG's three leave something to compare."""
+        if size % 4 or size < 32:
+            raise CardError(f"this method needs data.size of 32 or more, a multiple of 4; not {size}", "--size 128")
+
+    def open(self, data: Data) -> Layout:
+        return open_smoothed(data, self.params.smooth)
+
+    def blank(self, batch: int, size: int) -> dict[str, Tensor]:
+        return {name: torch.empty(batch, 3, size, size) for name in ("a", "b", "b_smooth")}
+
+    def nets(self) -> dict[str, nn.Module]:
+        p = self.params
+        return {
+            "ab": CartoonGenerator(p.width, p.blocks, p.affine),
+            "d": CartoonDiscriminator(p.d_width, p.affine),
+            "pool": ImagePool(p.pool, self.size),
+        }
+
+    def helpers(self, load: Any) -> dict[str, nn.Module]:
+        vgg = VGG("vgg19", ("conv4_4",), self.params.preprocessing)
+        if next(vgg.parameters()).device.type != "meta":
+            helpers.load_vgg(vgg, self.params.vgg)
+        return {"vgg": vgg}
+
+    def lr_factor(self, clock: Clock) -> float:
+        """Flat for half of the warm-up, then linearly to 0; the same again, from optim.lr, for the rest of the run."""
+        p, t = self.params, clock.progress
+        if t < p.warmup:
+            return p.warmup_rate * min(1.0, 2 - 2 * t / p.warmup)
+        return min(1.0, 2 - 2 * (t - p.warmup) / (1 - p.warmup))
+
+    def translate(self, nets: Any, x: Tensor, to: str) -> Tensor:
+        return nets.ab(x)

@@ -1,0 +1,203 @@
+"""A thin encoder and decoder taught by squared error against a partner image: paper 002's second method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from .. import images, recipe, report
+from ..batches import Reader, Sample
+from ..errors import CardError, InputError
+from ..layout import Layout, find_folders, open_layout, spread
+from ..losses import wide
+from ..recipe import Phase, Recipe, Scene, term, view
+
+SMALL = 16  # px at which faces are compared for nearest-neighbour pairs
+BLOCK = 1024  # faces compared at a time
+MEASURED = 64  # images per domain that `finish` looks at
+
+
+class ThinNet(nn.Sequential):
+    """Three layers down by 2 each and three up again; [N, 3, H, W] to [N, 3, H, W], H and W multiples of 8.
+
+    The paper says "a thin layer network" and no more: this is the plainest such.
+    """
+
+    def __init__(self, width: int = 32):
+        w = width
+        super().__init__(
+            nn.Conv2d(3, w, 4, stride=2, padding=1),  # S/2
+            nn.ReLU(),
+            nn.Conv2d(w, 2 * w, 4, stride=2, padding=1),  # S/4
+            nn.ReLU(),
+            nn.Conv2d(2 * w, 4 * w, 4, stride=2, padding=1),  # S/8
+            nn.ReLU(),
+            nn.ConvTranspose2d(4 * w, 2 * w, 4, stride=2, padding=1),  # S/4
+            nn.ReLU(),
+            nn.ConvTranspose2d(2 * w, w, 4, stride=2, padding=1),  # S/2
+            nn.ReLU(),
+            nn.ConvTranspose2d(w, 3, 4, stride=2, padding=1),  # S
+            nn.Tanh(),
+        )
+
+
+@dataclass(frozen=True)
+class PairReader(Reader):
+    """Reads an image and its partner as `a` and `b`: both are cropped and mirrored alike."""
+
+    partners: Mapping[Path, Path] = field(default_factory=dict)
+
+    def read(self, path: Path, size: int) -> Sample:
+        """Decode both to squares of `size` px; raises InputError where either cannot be decoded."""
+        return {**super().read(path, size), **Reader("b").read(self.partners[path], size)}
+
+
+def by_name(a: Sequence[Path], b: Sequence[Path], a_folder: Path, b_folder: Path) -> dict[Path, Path]:
+    """Return the file of b that has the name of each of a, sub-folder included and ending apart, where there is one."""
+    named = {path.relative_to(b_folder).with_suffix(""): path for path in b}
+    found = {path: named.get(path.relative_to(a_folder).with_suffix("")) for path in a}
+    return {path: partner for path, partner in found.items() if partner}
+
+
+def nearest(a: Sequence[Path], b: Sequence[Path]) -> dict[Path, Path]:
+    """Return the face of b that correlates most with each of a, in grey at SMALL px: alike in pose and light."""
+    (a_paths, x), (b_paths, y) = _small(a), _small(b)
+    found: dict[Path, Path] = {}
+    for start in range(0, len(x), BLOCK):
+        best = (x[start : start + BLOCK] @ y.T).argmax(1)
+        found |= {a_paths[start + i]: b_paths[j] for i, j in enumerate(best)}
+    return found
+
+
+def _small(paths: Sequence[Path]) -> tuple[list[Path], np.ndarray]:
+    """Return the files that can be decoded, and their grey values less the mean at length 1, [n, SMALL^2]."""
+    kept, rows = [], []
+    for path in paths:
+        try:
+            grey = images.resize(images.square(images.read(path)), SMALL).convert("L")
+        except InputError as error:
+            report.warn(f"{error.message}; left out")
+            continue
+        row = np.asarray(grey, np.float32).ravel()
+        row = row - row.mean()
+        kept.append(path)
+        rows.append(row / max(float(np.linalg.norm(row)), 1e-6))
+    if not rows:
+        raise InputError("no image of a domain can be decoded", "check the files")
+    return kept, np.stack(rows)
+
+
+class PairedScene(Scene):
+    """`ab` makes b of a, `ba` a of b; `a` and `b` are what the pairing gives."""
+
+    @view
+    def fake_b(self) -> Tensor:
+        """What ab makes of a."""
+        return self.nets.ab(self.a)
+
+    @view
+    def fake_a(self) -> Tensor:
+        """What ba makes of b."""
+        return self.nets.ba(self.b)
+
+    @term("G")
+    def match_b(self) -> Tensor:
+        """The translation of a is its partner in b: mean squared error."""
+        return (wide(self.fake_b) - wide(self.b)).square().mean()
+
+    @term("G")
+    def match_a(self) -> Tensor:
+        """The translation of b is its partner in a: mean squared error."""
+        return (wide(self.fake_a) - wide(self.a)).square().mean()
+
+
+class PairedParams(recipe.Params):
+    """Parameters of paired-cnn."""
+
+    pairing: Literal["random", "nearest", "name"] = Field(
+        "random",
+        description="an image's partner: any, anew each epoch; the most alike one, in grey at 16 px; the one "
+        "of its name",
+    )
+    width: int = Field(32, ge=1, description="channels of the first layer; twice and four times as many follow")
+
+
+class PairedCNN(Recipe):
+    """Paired CNN: Eki, "Automatic transformation from animated face image to real human face image", method 2.
+
+    What it can do depends on the pairs alone. With true pairs (pairing `name`) it is plain supervised learning. With
+    random partners squared error is least at the mean image of the other domain, whatever goes in: a longer run and
+    a thicker net only come nearer to it. Nearest partners keep what they share, pose and light, and blur the rest.
+    `finish` measures it: how much the translations of different faces differ, 0 where all come out the same.
+    """
+
+    Scene = PairedScene
+    Params = PairedParams
+    phases = (Phase("G", ("ab", "ba")),)
+    presets = {"paired-cnn": {}}
+    defaults = {
+        "data": {"size": 128, "batch": 32},
+        "optim": {"lr": 1e-3, "betas": [0.9, 0.999]},
+        "run": {"epochs": 15, "save_every": 1000},
+    }
+    exports = ("ab", "ba")
+    multiple = 8
+
+    def check(self, size: int) -> None:
+        """Three halvings must come out even."""
+        if size % 8:
+            raise CardError(f"paired-cnn needs data.size to be a multiple of 8, not {size}", "--size 128")
+
+    def open(self, data: Any) -> Layout | None:
+        """Find pairs as the parameters say; raises InputError where no image has a partner of its name."""
+        if self.params.pairing == "random":
+            return None  # two folders, each in an order of its own
+        layout, folders = open_layout(data), find_folders(data)
+        a, b = layout.train["a"], layout.train["b"]
+        if self.params.pairing == "nearest":
+            partners = nearest(a, b)
+            told = f"; {len(set(partners.values()))} of {len(b)} images of {layout.names['b']} are a partner"
+        else:
+            partners = by_name(a, b, folders.train["a"], folders.train["b"])
+            told = ""
+            if not partners:
+                raise InputError("no image has a partner of its name", "name pairs alike, or choose another pairing")
+        report.note(
+            f"{len(partners)} of {len(a)} images of {layout.names['a']} have a partner ({self.params.pairing})" + told
+        )
+        train = {"a": [path for path in a if path in partners]}
+        return replace(layout, train=train, readers={"a": PairReader("a", partners)})
+
+    def nets(self) -> dict[str, nn.Module]:
+        return {"ab": ThinNet(self.params.width), "ba": ThinNet(self.params.width)}
+
+    def translate(self, nets: Any, x: Tensor, to: str) -> Tensor:
+        return nets["ab" if to == "b" else "ba"](x)
+
+    @torch.no_grad()
+    def finish(self, nets: Any, layout: Any, folder: Path) -> dict[str, Any]:
+        """Measure how much translations differ from face to face, as a share of how much real faces of there differ."""
+        device = next(nets.parameters())
+        real = {side: self._read(layout.test[side]).to(device) for side in ("a", "b")}
+        out: dict[str, Any] = {}
+        for to, source in (("b", "a"), ("a", "b")):
+            if min(len(real[to]), len(real[source])) > 1:
+                made = torch.cat([self.translate(nets, x, to) for x in real[source].split(8)])
+                out[f"variety_{to}"] = round((made.std(0).mean() / real[to].std(0).mean().clamp_min(1e-6)).item(), 4)
+        return out
+
+    def _read(self, paths: Sequence[Path]) -> Tensor:
+        faces = []
+        for path in spread(list(paths), MEASURED):
+            try:
+                faces.append(images.to_tensor(images.resize(images.square(images.read(path)), self.size)))
+            except InputError as error:
+                report.warn(f"{error.message}; left out of the measure")
+        return torch.stack(faces) if faces else torch.empty(0, 3, self.size, self.size)

@@ -1,0 +1,66 @@
+"""Drawings with their edge-smoothed partners: the third set of CartoonGAN and AnimeGAN (Chen et al. 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from . import card, edges, images, report
+from .batches import Reader, Sample
+from .errors import InputError
+from .folder import Folder, output_names
+from .layout import Layout, find_folders, open_layout
+
+
+@dataclass(frozen=True)
+class SmoothedReader(Reader):
+    """Reads a drawing and its edge-smoothed partner; the entries are `NAME` and `NAME_smooth`.
+
+    Without `partners` the drawing is smoothed as it is read, at the size that it is read at.
+    """
+
+    partners: Mapping[Path, Path] | None = None
+
+    def read(self, path: Path, size: int) -> Sample:
+        """Decode both to squares of `size` px; raises InputError where one is broken or has no partner."""
+        sample = super().read(path, size)
+        if self.partners is None:
+            smooth = edges.smooth(sample[self.name])[0]
+        elif path in self.partners:
+            smooth = np.asarray(images.resize(images.square(images.read(self.partners[path])), size))
+        else:
+            raise InputError(f"{path} has no smoothed partner", "facekit smooth-edges makes them")
+        return {**sample, f"{self.name}_smooth": smooth}
+
+
+def open_smoothed(data: card.Data, folder: str | None) -> Layout:
+    """Find two folders of images, and for each drawing of domain b its partner in `folder` (None: made as it is read).
+
+    A partner has its drawing's name in the same sub-folder, as `facekit smooth-edges` writes it; the type may differ.
+    Raises InputError where the folder or a training image's partner is missing.
+    """
+    layout = open_layout(data)
+    if folder is None:
+        report.note("smoothed drawings: made as they are read; --set params.smooth=DIR takes those of a folder")
+        return replace(layout, readers={"b": SmoothedReader("b")})
+    drawings = find_folders(data).train["b"]
+    hint = f"facekit smooth-edges {drawings} {folder}"
+    try:
+        smooth = Folder(folder)
+    except InputError as error:
+        raise InputError(f"no smoothed drawings: {error.message}", hint) from error
+    there = {str(Path(name).with_suffix("")): smooth.path / name for name in smooth.names}
+    sources = Folder(drawings).sources()
+    named = output_names(sources, "")
+    partners = {s.path: there[named[s.name]] for s in sources if named[s.name] in there}
+    missing = [path for path in layout.train["b"] if path not in partners]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(layout.train['b'])} drawings have no smoothed partner in {folder}: {missing[0]}",
+            hint,
+        )
+    report.note(f"smoothed drawings: {len(partners)} from {folder}")
+    return replace(layout, readers={"b": SmoothedReader("b", partners)})
