@@ -11,7 +11,9 @@ from torch import nn
 
 from facekit import augment
 from facekit.helpers import vgg_weights
+from facekit.nets.animegan import AnimeGenerator
 from facekit.nets.blocks import EPS, ILN, AdaLIN, clip_rho_, mixed_norm
+from facekit.nets.cartoon import CartoonDiscriminator, CartoonGenerator
 from facekit.nets.heads import FeatureHead, Projection
 from facekit.nets.patch import PatchDiscriminator
 from facekit.nets.pool import ImagePool
@@ -307,3 +309,34 @@ def test_lighting_keeps_the_range_and_strength_0_changes_nothing():
     x = torch.rand(8, 3, 8, 8) * 1.9 - 0.95
     assert augment.lighting(x).abs().max() <= 1
     assert torch.allclose(augment.lighting(x, 0.0), x, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ResnetGenerator(4, 2),
+        lambda: PatchDiscriminator(4),
+        lambda: UGATITGenerator(4, 2, 64, True),
+        lambda: UGATITGenerator(4, 1, 64, False),
+        lambda: UGATITDiscriminator(4, 5),
+        lambda: ResidualUNet(16, 1),
+        lambda: CartoonGenerator(4, 2, True),
+        lambda: CartoonDiscriminator(4, True),
+        lambda: AnimeGenerator(),
+    ],
+)
+def test_gradients_do_not_depend_on_the_layout_in_memory(make, batch):
+    """torch's instance norm alone gets this wrong for one image on the CPU."""
+    torch.manual_seed(0)
+    net = make().double()
+    other = copy.deepcopy(net).to(memory_format=torch.channels_last)
+    x = torch.rand(batch, 3, 64, 64).double() * 2 - 1
+    found = []
+    for one, given in ((net, x), (other, x.to(memory_format=torch.channels_last))):
+        torch.manual_seed(5)
+        y = one(given)
+        y = y if isinstance(y, torch.Tensor) else y.out
+        (y * torch.randn(y.shape).double()).sum().backward()
+        found.append(torch.cat([p.grad.flatten() for p in one.parameters() if p.grad is not None]))
+    assert (found[0] - found[1]).norm() < 1e-9 * found[0].norm()

@@ -72,7 +72,7 @@ def kl(mean: Tensor) -> Tensor:
 
 def normalised_l2(x: Tensor, y: Tensor) -> Tensor:
     """mean((IN(x) - IN(y))^2) of feature maps [N, C, H, W]: UNIT's distance of VGG features (as in its code)."""
-    return l2(F.instance_norm(wide(x)), F.instance_norm(wide(y)))
+    return l2(*(F.group_norm(wide(z), z.shape[1]) for z in (x, y)))  # F.instance_norm errs: see nets/blocks.py
 
 
 def direction_distance(x: Tensor, y: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from .blocks import initialise, normal_002
+from .blocks import InstanceNorm2d, initialise, normal_002
 
 EVEN = (0, 1, 0, 1)  # px of reflection left, right, top, bottom before a 3 x 3 convolution of stride 2
 
@@ -30,7 +30,7 @@ class ConvNorm(nn.Sequential):
         super().__init__(
             nn.ReflectionPad2d(EVEN if stride == 2 else kernel // 2),
             nn.Conv2d(inside, outside, kernel, stride, groups=groups, bias=bias),
-            nn.InstanceNorm2d(outside, affine=True) if instance else nn.GroupNorm(1, outside),
+            InstanceNorm2d(outside, affine=True) if instance else nn.GroupNorm(1, outside),
             nn.LeakyReLU(0.2),
         )
 
@@ -43,7 +43,7 @@ class Separable(nn.Sequential):
             nn.ReflectionPad2d(EVEN if stride == 2 else 1),
             nn.Conv2d(inside, inside, 3, stride, groups=inside, bias=False),
             nn.Conv2d(inside, outside, 1, bias=False),
-            nn.InstanceNorm2d(outside, affine=True),
+            InstanceNorm2d(outside, affine=True),
             nn.LeakyReLU(0.2),
         )
 
@@ -59,7 +59,7 @@ class Inverted(nn.Module):
             ConvNorm(inside, wide, 1, instance=instance),
             ConvNorm(wide, wide, 3, groups=wide, bias=not instance, instance=instance),
             nn.Conv2d(wide, outside, 1, bias=False),
-            nn.InstanceNorm2d(outside, affine=True) if instance else nn.GroupNorm(1, outside),
+            InstanceNorm2d(outside, affine=True) if instance else nn.GroupNorm(1, outside),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -198,7 +198,7 @@ class AnimeDiscriminator(nn.Module):
         w = width
 
         def norm(channels: int) -> nn.Module:
-            return nn.InstanceNorm2d(channels, affine=True) if instance else nn.GroupNorm(1, channels)
+            return InstanceNorm2d(channels, affine=True) if instance else nn.GroupNorm(1, channels)
 
         self.layers = nn.Sequential(
             normalised(3, w),

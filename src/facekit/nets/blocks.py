@@ -61,6 +61,19 @@ def clip_rho_(net: nn.Module) -> None:
             module.rho.clamp_(0, 1)
 
 
+class InstanceNorm2d(nn.InstanceNorm2d):
+    """Instance norm with the right gradient for a single image.
+
+    torch (2.15, on the CPU) gives a wrong one, and says nothing, where the batch is one image and the gradient comes in
+    channels-last; group norm with a group per channel is the same function and is right.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) == 1 and x.requires_grad and not self.track_running_stats:
+            return nn.functional.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
+        return super().forward(x)
+
+
 class Residual(nn.Module):
     """x + [RP1 c3 IN ReLU RP1 c3 IN]; no ReLU after the sum."""
 
@@ -68,10 +81,10 @@ class Residual(nn.Module):
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=bias),
-            nn.InstanceNorm2d(channels),
+            InstanceNorm2d(channels),
             nn.ReLU(),
             nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=bias),
-            nn.InstanceNorm2d(channels),
+            InstanceNorm2d(channels),
         )
 
     def forward(self, x: Tensor) -> Tensor:

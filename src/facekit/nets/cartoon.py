@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from .blocks import initialise, normal_002
+from .blocks import InstanceNorm2d, initialise, normal_002
 
 
 class Block(nn.Module):
@@ -30,7 +30,7 @@ class CartoonGenerator(nn.Module):
     def __init__(self, width: int = 64, blocks: int = 8, affine: bool = True):
         super().__init__()
         w, c = width, 4 * width
-        norm = partial(nn.InstanceNorm2d, affine=affine)
+        norm = partial(InstanceNorm2d, affine=affine)
         self.layers = nn.Sequential(
             nn.Conv2d(3, w, 7, padding=3, padding_mode="reflect"),
             norm(w),
@@ -77,7 +77,7 @@ class CartoonDiscriminator(nn.Module):
     def __init__(self, width: int = 32, affine: bool = True):
         super().__init__()
         w = width
-        norm = partial(nn.InstanceNorm2d, affine=affine)
+        norm = partial(InstanceNorm2d, affine=affine)
         self.layers = nn.Sequential(
             nn.Conv2d(3, w, 3, padding=1),
             nn.LeakyReLU(0.2),

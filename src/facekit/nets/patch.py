@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .blocks import initialise, normal_002
+from .blocks import InstanceNorm2d, initialise, normal_002
 
 
 class PatchDiscriminator(nn.Module):
@@ -17,13 +17,13 @@ class PatchDiscriminator(nn.Module):
             nn.Conv2d(in_channels, w, 4, stride=2, padding=1),  # S/2
             nn.LeakyReLU(0.2),
             nn.Conv2d(w, 2 * w, 4, stride=2, padding=1),  # S/4
-            nn.InstanceNorm2d(2 * w),
+            InstanceNorm2d(2 * w),
             nn.LeakyReLU(0.2),
             nn.Conv2d(2 * w, 4 * w, 4, stride=2, padding=1),  # S/8
-            nn.InstanceNorm2d(4 * w),
+            InstanceNorm2d(4 * w),
             nn.LeakyReLU(0.2),
             nn.Conv2d(4 * w, 8 * w, 4, padding=1),  # S/8 - 1
-            nn.InstanceNorm2d(8 * w),
+            InstanceNorm2d(8 * w),
             nn.LeakyReLU(0.2),
             nn.Conv2d(8 * w, 1, 4, padding=1),  # S/8 - 2
         )

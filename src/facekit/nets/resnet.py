@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .blocks import Residual, initialise, normal_002
+from .blocks import InstanceNorm2d, Residual, initialise, normal_002
 
 
 class ResnetGenerator(nn.Module):
@@ -18,20 +18,20 @@ class ResnetGenerator(nn.Module):
         w = width
         self.layers = nn.Sequential(
             nn.Conv2d(in_channels, w, 7, padding=3, padding_mode="reflect"),
-            nn.InstanceNorm2d(w),
+            InstanceNorm2d(w),
             nn.ReLU(),
             nn.Conv2d(w, 2 * w, 3, stride=2, padding=1),  # S/2
-            nn.InstanceNorm2d(2 * w),
+            InstanceNorm2d(2 * w),
             nn.ReLU(),
             nn.Conv2d(2 * w, 4 * w, 3, stride=2, padding=1),  # S/4
-            nn.InstanceNorm2d(4 * w),
+            InstanceNorm2d(4 * w),
             nn.ReLU(),
             *[Residual(4 * w, bias=True) for _ in range(blocks)],
             nn.ConvTranspose2d(4 * w, 2 * w, 3, stride=2, padding=1, output_padding=1),  # S/2
-            nn.InstanceNorm2d(2 * w),
+            InstanceNorm2d(2 * w),
             nn.ReLU(),
             nn.ConvTranspose2d(2 * w, w, 3, stride=2, padding=1, output_padding=1),  # S
-            nn.InstanceNorm2d(w),
+            InstanceNorm2d(w),
             nn.ReLU(),
             nn.Conv2d(w, out_channels, 7, padding=3, padding_mode="reflect"),
             nn.Tanh(),

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from .blocks import ILN, AdaLIN, Residual
+from .blocks import ILN, AdaLIN, InstanceNorm2d, Residual
 
 
 class Attended(NamedTuple):
@@ -77,13 +77,13 @@ class UGATITGenerator(nn.Module):
         self.size, self.light = size, light
         self.encoder = nn.Sequential(
             nn.Conv2d(3, w, 7, padding=3, padding_mode="reflect", bias=False),
-            nn.InstanceNorm2d(w),
+            InstanceNorm2d(w),
             nn.ReLU(),
             nn.Conv2d(w, 2 * w, 3, stride=2, padding=1, padding_mode="reflect", bias=False),  # S/2
-            nn.InstanceNorm2d(2 * w),
+            InstanceNorm2d(2 * w),
             nn.ReLU(),
             nn.Conv2d(2 * w, c, 3, stride=2, padding=1, padding_mode="reflect", bias=False),  # S/4
-            nn.InstanceNorm2d(c),
+            InstanceNorm2d(c),
             nn.ReLU(),
             *[Residual(c, bias=False) for _ in range(blocks)],
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .blocks import InstanceNorm2d
+
 
 class Residual(nn.Module):
     """x + [conv, IN, ReLU, conv, IN]; the branch starts at 0.3 of its weight, close to the identity."""
@@ -12,9 +14,9 @@ class Residual(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.norm1 = nn.InstanceNorm2d(width, affine=True)
+        self.norm1 = InstanceNorm2d(width, affine=True)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.norm2 = nn.InstanceNorm2d(width, affine=True)
+        self.norm2 = InstanceNorm2d(width, affine=True)
         nn.init.constant_(self.norm2.weight, 0.3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -33,16 +35,16 @@ class ResidualUNet(nn.Module):
         deep, half, full = width * 3 // 2, width * 3 // 8, max(width * 3 // 16, 4)
         self.stem = nn.Conv2d(12, half, 3, padding=1)  # S/2, after 2 x 2 space-to-depth
         self.down1 = nn.Conv2d(half, width, 3, stride=2, padding=1)  # S/4
-        self.norm1 = nn.InstanceNorm2d(width, affine=True)
+        self.norm1 = InstanceNorm2d(width, affine=True)
         self.before = Residual(width)
         self.down2 = nn.Conv2d(width, deep, 3, stride=2, padding=1)  # S/8
-        self.norm2 = nn.InstanceNorm2d(deep, affine=True)
+        self.norm2 = InstanceNorm2d(deep, affine=True)
         self.middle = nn.Sequential(*[Residual(deep) for _ in range(blocks)])
         self.up2, self.skip2 = nn.Conv2d(deep, width, 1), nn.Conv2d(width, width, 1)  # S/4
         self.after = Residual(width)
         self.up1, self.skip1 = nn.Conv2d(width, half, 1), nn.Conv2d(half, half, 1)  # S/2
         self.refine = nn.Conv2d(half, half, 3, padding=1)
-        self.norm_refine = nn.InstanceNorm2d(half, affine=True)
+        self.norm_refine = InstanceNorm2d(half, affine=True)
         self.up0, self.skip0 = nn.Conv2d(half, full, 3, padding=1), nn.Conv2d(3, full, 3, padding=1)  # S
         self.head = nn.Conv2d(full, 3, 3, padding=1)
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import EPS, Residual, initialise, normal_002
+from .blocks import EPS, InstanceNorm2d, Residual, initialise, normal_002
 
 
 class LayerNorm(nn.Module):
@@ -69,13 +69,13 @@ def down(width: int, blocks: int) -> nn.Sequential:
     w = width
     return nn.Sequential(
         nn.Conv2d(3, w, 7, padding=3, padding_mode="reflect"),
-        nn.InstanceNorm2d(w),
+        InstanceNorm2d(w),
         nn.ReLU(),
         nn.Conv2d(w, 2 * w, 4, stride=2, padding=1, padding_mode="reflect"),  # S/2
-        nn.InstanceNorm2d(2 * w),
+        InstanceNorm2d(2 * w),
         nn.ReLU(),
         nn.Conv2d(2 * w, 4 * w, 4, stride=2, padding=1, padding_mode="reflect"),  # S/4
-        nn.InstanceNorm2d(4 * w),
+        InstanceNorm2d(4 * w),
         nn.ReLU(),
         *[Residual(4 * w, bias=True) for _ in range(blocks)],
     )
