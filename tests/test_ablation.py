@@ -226,3 +226,18 @@ def test_where_no_part_of_a_face_is_found_the_rest_is_scored(study, monkeypatch)
     rows = yaml.safe_load((out / "table.yaml").read_text())["rows"]
     assert all(any(name.startswith("FID") for name in row["scores"]) for row in rows)
     assert not any("IoU-parts" in row["scores"] for row in rows)
+
+
+def test_methods_with_other_preview_columns_stand_side_by_side(tmp_path):
+    from facekit import ablation_page
+    from facekit.recipes.cyclegan import CycleGAN
+
+    runs = {}
+    for name, made in (("toy", toy.Toy({"width": 4}, 32)), ("cyclegan", CycleGAN({"width": 4, "blocks": 1}, 32))):
+        recipe = str(toy.FILE) if name == "toy" else name
+        values = {"recipe": recipe, "params": made.params.model_dump(mode="json"), "data": {"size": 32}}
+        nets = nn.ModuleDict({key: net for key, net in made.nets().items() if key in made.exports})
+        runs[name] = tmp_path / name
+        zoo.save_model(runs[name] / "model.safetensors", nets, card.plain(card.TrainCard.model_validate(values)))
+    written = ablation_page.draw_faces(tmp_path, runs, [toy.picture(32), toy.picture(32, 1)], "b")
+    assert set(written) == {"b", "and back"} and all((tmp_path / name).exists() for name in written.values())

@@ -24,8 +24,8 @@ NOTE = (
 
 @torch.no_grad()
 def pictures(runs: Mapping[str, Path], faces: Sequence[Image.Image], to: str) -> dict[str, list[list[Image.Image]]]:
-    """Return what each run makes of the faces, by column of the recipe's preview: a row per run, None is left out."""
-    found: dict[str, list[list[Image.Image]]] = {}
+    """Return what each run makes of the faces, by column of the recipes' previews: a row per run, empty without one."""
+    found: list[dict[str, list[Image.Image]]] = []
     for folder in runs.values():
         model = zoo.load_model(folder)
         side = zoo.direction(model, to)
@@ -34,11 +34,9 @@ def pictures(runs: Mapping[str, Path], faces: Sequence[Image.Image], to: str) ->
             x = images.to_tensor(images.resize(face, model.card.data.size))[None]
             for title, y in model.recipe.preview(model.nets, x, side).items():
                 columns.setdefault(title, []).append(images.to_image(y[0]))
-        for title in columns:
-            found.setdefault(title, [])
-        for title, rows in found.items():
-            rows.append(columns.get(title, []))
-    return found
+        found.append(columns)
+    titles = dict.fromkeys(title for columns in found for title in columns)
+    return {title: [columns.get(title, []) for columns in found] for title in titles}
 
 
 def draw_faces(folder: Path, runs: Mapping[str, Path], faces: Sequence[Image.Image], to: str) -> dict[str, str]:
