@@ -11,6 +11,7 @@ from facekit import card, helpers, losses, memory, recipe, zoo
 from facekit.engine import make_learner, weighted_terms
 from facekit.errors import CardError, MissingError
 from facekit.nets.animegan import AnimeDiscriminator, AnimeGenerator, AnimeGenerator2, AnimeLite, load_port
+from facekit.nets.blocks import InstanceNorm2d
 from facekit.recipe import Clock
 from test_cartoongan import Mean, Names, Same, moved
 from toy import domains
@@ -44,9 +45,7 @@ def test_images_keep_their_size_and_every_fourth_px_is_judged():
             assert AnimeDiscriminator(instance=instance)(torch.empty(1, 3, 256, 256)).shape == (1, 1, 64, 64)
 
 
-@pytest.mark.parametrize(
-    ("version", "norm"), [("v1", nn.InstanceNorm2d), ("v2", nn.GroupNorm), ("v2-lite", nn.GroupNorm)]
-)
+@pytest.mark.parametrize(("version", "norm"), [("v1", InstanceNorm2d), ("v2", nn.GroupNorm), ("v2-lite", nn.GroupNorm)])
 def test_the_first_version_normalises_instances_the_second_layers(version, norm):
     kind, _ = recipe.find("animegan")
     nets = kind({"net": version, "width": 8}, 64).nets()
