@@ -1,4 +1,4 @@
-"""Images/s of `facekit align` by detector, single process, and how many photos have a face."""
+"""Images/s of `facekit align` by detector, with one worker process and with two, and how many photos have a face."""
 
 import argparse
 import subprocess
@@ -15,14 +15,17 @@ parser.add_argument("--model-root", type=Path, help="insightface's model root; l
 parser.add_argument("--limit", type=int, default=100)
 arguments = parser.parse_args()
 print(machine())
-for detector in ["cascade"] + (["insightface"] if arguments.model_root else []):
+detectors = ["cascade"] + (["insightface"] if arguments.model_root else [])
+for detector, workers in [(detector, workers) for detector in detectors for workers in ("1", "2")]:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "facekit", "align", str(arguments.photos), folder, "--detector", detector]
-        command += ["--limit", str(arguments.limit), "--workers", "1", "--quiet"]
+        command += ["--limit", str(arguments.limit), "--workers", workers, "--quiet"]
         if detector == "insightface":
             command += ["--model-root", str(arguments.model_root)]
         start = time.perf_counter()
         subprocess.run(command, stderr=subprocess.DEVNULL)
         took = time.perf_counter() - start
         found = len(list(Path(folder).rglob("*.png")))
-    print(f"{detector}: {arguments.limit / took:.1f} photos/s with start-up, faces in {found} of {arguments.limit}")
+    print(
+        f"{detector}, {workers} workers: {arguments.limit / took:.1f} photos/s with start-up, faces in {found} of {arguments.limit}"
+    )
