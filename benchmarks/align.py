@@ -26,6 +26,5 @@ for detector, workers in [(detector, workers) for detector in detectors for work
         subprocess.run(command, stderr=subprocess.DEVNULL)
         took = time.perf_counter() - start
         found = len(list(Path(folder).rglob("*.png")))
-    print(
-        f"{detector}, {workers} workers: {arguments.limit / took:.1f} photos/s with start-up, faces in {found} of {arguments.limit}"
-    )
+    rate = arguments.limit / took
+    print(f"{detector}, {workers} workers: {rate:.1f} photos/s with start-up, faces in {found} of {arguments.limit}")
