@@ -74,9 +74,7 @@ def test_the_makefile_goes_from_a_board_to_a_folder_to_train_on(tmp_path, faceki
         command = ["make", "-f", EXAMPLES / "Makefile", "drawn", *settings, crawl]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        assert (
-            "make: Nothing to be done" in subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
-        )
+        assert "Nothing to be done" in subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
     work = tmp_path / "work"
     counts = {name: len(Folder(work / name).names) for name in ("raw", "cut", "drawn", "smooth")}
     assert counts == {"raw": 7, "cut": 6, "drawn": 5, "smooth": 5}
