@@ -303,8 +303,6 @@ def test_a_download_that_fails_says_how_to_do_without(monkeypatch, error):
 
 @pytest.fixture
 def anime():
-    if not SHIPPED.exists():
-        pytest.skip("the weights `anime` are not here")
     return package.load("anime", device="cpu")
 
 
