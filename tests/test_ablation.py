@@ -139,7 +139,7 @@ def test_it_trains_scores_and_reports_every_variant(study):
     assert all(name in page for name in ("losses.png", "sweep.png", "translation.png", "no-noise", "inside the spread"))
     assert all((out / name).stat().st_size > 1000 for name in ("losses.png", "sweep.png", "translation.png"))
     assert "| toy |" in (out / "table.md").read_text() and "2 seed(s); 5 held-out faces" in page
-    assert len(list((out / "faces/toy-s1").glob("*.png"))) == 5
+    assert len(list((out / "faces/b/toy-s1").glob("*.png"))) == 5
 
 
 def test_again_it_trains_only_what_is_missing(study):
@@ -241,3 +241,27 @@ def test_methods_with_other_preview_columns_stand_side_by_side(tmp_path):
         zoo.save_model(runs[name] / "model.safetensors", nets, card.plain(card.TrainCard.model_validate(values)))
     written = ablation_page.draw_faces(tmp_path, runs, [toy.picture(32), toy.picture(32, 1)], "b")
     assert set(written) == {"b", "and back"} and all((tmp_path / name).exists() for name in written.values())
+
+
+def test_other_features_score_anew_what_is_trained(study, tools, tmp_path):
+    class Corners(nn.Module):
+        def forward(self, x):
+            return x[:, :, :2, :1].flatten(1)
+
+    torch.jit.script(Corners()).save(str(tmp_path / "corners.pt"))
+    run, out = study
+    assert run().code == 0
+    done = run("--features", tmp_path / "corners.pt")
+    assert done.code == 0 and "nothing to do" in done.err
+    found = yaml.safe_load((out / "table.yaml").read_text())
+    assert found["features"] == str(tmp_path / "corners.pt")
+    assert all({"FID-6", "KID-6"} <= set(row["scores"]) and "FID-12" not in row["scores"] for row in found["rows"])
+
+
+def test_where_the_first_variant_fails_nothing_is_called_a_difference_from_it(study):
+    run, out = study
+    done = run("--set", "optim.lr=1e38", "--set", "run.log_every=1", "--sweep", "optim.lr=1e-3,1e-4")
+    assert done.code == 0, done.err
+    rows = {row["variant"]: row for row in yaml.safe_load((out / "table.yaml").read_text())["rows"]}
+    assert rows["toy"]["failed"] and not rows["toy"]["scores"]
+    assert not any("difference" in figure for figure in rows["lr-1e-4"]["scores"].values())

@@ -84,8 +84,9 @@ def ablate(
         return out
     side = side_of(first, to)
     extractor = extractors.load(features, device=device)  # what is missing is missed before hours of training
-    score = Scoring(out, getattr(first.card.domains, side), features, segnet, face, device)
-    score.lay_out(first, side)
+    names = [getattr(first.card.domains, one) for one in ("a" if side == "b" else "b", side)]
+    score = Scoring(out, *names, {"features": features, "segnet": segnet, "face": face}, device)
+    score.lay_out(first, side, force)
     report.note(f"ablate: {len(variants)} variants x {seeds} seeds; features {extractor.name}")
     failed: dict[str, dict[int, str]] = {name: {} for name in runs}
     for index in range(seeds):  # all variants once, then again with the next seed: a stop leaves a fair comparison
@@ -168,13 +169,16 @@ def side_of(plan: Plan, to: str | None) -> str:
 
 
 class Scoring:
-    """The same held-out faces for every run, what each makes of them, and the scores of that: folders below `out`."""
+    """The same held-out faces for every run, what each makes of them, and the scores of that: folders below `out`.
 
-    def __init__(self, out: Path, to: str, features: str, segnet: str, face: str, device: str):
-        self.out, self.to, self.features, self.segnet, self.face, self.device = out, to, features, segnet, face, device
-        self.faces, self.reference = out / "held" / "faces", out / "held" / to
+    `source` and `to` are the names of the domains; `tools` are score-fid's features, segnet and face.
+    """
 
-    def lay_out(self, plan: Plan, side: str) -> None:
+    def __init__(self, out: Path, source: str, to: str, tools: dict[str, str], device: str):
+        self.out, self.to, self.tools, self.device = out, to, tools, device
+        self.faces, self.reference = out / "held" / source, out / "held" / to
+
+    def lay_out(self, plan: Plan, side: str, force: bool) -> None:
         """Write the test images of both domains as squares of the training size; files that are there stay."""
         from .. import images, report
         from ..errors import InputError
@@ -183,7 +187,7 @@ class Scoring:
         for folder, paths in sources.items():
             for index, path in enumerate(paths):
                 target = folder / f"{index:05d}.png"
-                if not target.exists():
+                if force or not target.exists():
                     try:
                         images.save(images.resize(images.square(images.read(path)), plan.card.data.size), target)
                     except InputError as error:
@@ -198,14 +202,14 @@ class Scoring:
 
         made = self.faces
         path = self.path(name)
-        stale = weights is not None and path.exists() and path.stat().st_mtime < (weights / "card.yaml").stat().st_mtime
-        if path.exists() and not stale:
+        if path.exists() and self.is_fresh(path, weights):
             return
         if weights is not None:
-            made = self.out / "faces" / name
-            again = {"align": False, "device": self.device, "force": stale}
+            made = self.out / "faces" / self.to / name
+            older = (made / "card.yaml").exists() and _time(made / "card.yaml") < _time(weights / "card.yaml")
+            again = {"align": False, "device": self.device, "force": older}
             translate(self.faces, made, to=self.to, weights=str(weights), **again)  # type: ignore[arg-type]
-        what = {"features": self.features, "segnet": self.segnet, "face": self.face, "device": self.device}
+        what = {**self.tools, "device": self.device}
         with report.silenced():  # that few images make FID too high is the same for all
             try:
                 score_fid(made, self.reference, source=self.faces, save=path, force=True, **what)  # type: ignore[arg-type]
@@ -215,9 +219,17 @@ class Scoring:
             score_fid(made, self.reference, save=path, force=True, **what)  # type: ignore[arg-type]
         report.warn(f"{name}: without what it keeps of its input: {reason}")
 
+    def is_fresh(self, path: Path, weights: Path | None) -> bool:
+        """Whether a score card was made with the same features and helpers, and since the run was trained."""
+        from .. import card as cards
+
+        with_these = cards.load(path).get("options", {})
+        same = all(with_these.get(key, value) == value for key, value in self.tools.items())
+        return same and (weights is None or _time(path) >= _time(weights / "card.yaml"))
+
     def path(self, name: str) -> Path:
         """Return the score card of a run."""
-        return self.out / "scores" / f"{name}.yaml"
+        return self.out / "scores" / self.to / f"{name}.yaml"
 
     def figures(self, name: str) -> dict[str, float] | None:
         """Return a run's scores by metric; None where it has none."""
@@ -228,6 +240,10 @@ class Scoring:
         found = cards.read_made(self.path(name))["scores"]
         wanted = ("FID-", "KID-", "IoU-parts", "identity")
         return {k: float(v) for k, v in found.items() if k.startswith(wanted) and not k.endswith(" std")}
+
+
+def _time(path: Path) -> float:
+    return path.stat().st_mtime
 
 
 def attempt(out: Path, name: str, score: Scoring, device: str, force: bool) -> str | None:
@@ -265,7 +281,7 @@ def collect(
     score.score(INPUT, None)
     rows: list[Row] = []
     first: dict[str, list[float]] = {}
-    for variant in variants:
+    for index, variant in enumerate(variants):
         by_metric: dict[str, list[float]] = {}
         parameters = None
         for number in runs[variant.name]:
@@ -282,7 +298,7 @@ def collect(
                 by_metric.setdefault(metric, []).append(value)
         found = {m: ablation.figure(v, first.get(m)) for m, v in by_metric.items()}
         rows.append(ablation.Row(variant.name, variant.changes, found, failed[variant.name], parameters))
-        first = first or by_metric
+        first = by_metric if index == 0 else first  # where it failed there is nothing to differ from
     untouched = {m: ablation.Figure((v,), v, None) for m, v in (score.figures(INPUT) or {}).items()}
     return [*rows, ablation.Row(INPUT, "the faces as they are", untouched, {})]
 
@@ -312,7 +328,7 @@ def write_report(
         f"{len(held)} held-out faces translated to {score.to}, against {len(reference)} images of it"
     )
     files.write_text(out / "table.md", f"{budget}\n\n{ablation.markdown(lines)}\n{ablation_page.NOTE}\n")
-    values = {"budget": budget, "features": score.features, "rows": ablation.plain(rows)}
+    values = {"budget": budget, **score.tools, "rows": ablation.plain(rows)}
     files.write_text(out / "table.yaml", cards.dump({**values, "made": cards.provenance("torch")}))
     trained = {row.variant: out / "runs" / f"{row.variant}-s{min(runs[row.variant])}" for row in rows[:-1]}
     trained = {name: path for name, path in trained.items() if (path / "card.yaml").exists()}
