@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
 from facekit import card, edges, helpers, memory, recipe
 from facekit.batches import Batches
 from facekit.engine import make_learner, train_step, weighted_terms
-from facekit.errors import InputError, MissingError
+from facekit.errors import CardError, InputError, MissingError
 from facekit.nets.cartoon import ArtifyDiscriminator, ArtifyGenerator, CartoonDiscriminator, CartoonGenerator
 from facekit.nets.vgg import VGG
 from facekit.recipe import Clock
@@ -357,3 +358,15 @@ def test_the_smoothed_set_is_named_by_a_flag(facekit, tmp_path):
     assert done.code == 2 and "smooth" in done.err
     done = facekit("train", "cartoongan", *flags, data / "trainB")
     assert done.code == 0, done.err
+
+
+def test_vgg_weights_that_end_too_early_say_how_deep_they_reach(tmp_path):
+    save_file(VGG("vgg19", ("relu1_2",)).state_dict(), tmp_path / "vgg.safetensors")
+    kind, _ = recipe.find("cartoongan")
+    with pytest.raises(MissingError, match=r"does not reach conv4_4, only pool1") as caught:
+        kind({"vgg": str(tmp_path / "vgg.safetensors")}, 32).helpers(None)
+    assert "params.layer=pool1" in caught.value.hint
+    made = kind({"vgg": str(tmp_path / "vgg.safetensors"), "layer": "pool1"}, 32).helpers(None)
+    assert made["vgg"].names[-1] == "pool1"
+    with pytest.raises(CardError, match="no layer conv9_9"):
+        kind({"layer": "conv9_9"}, 32).helpers(None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from . import report
-from .errors import MissingError
+from .errors import CardError, MissingError
 from .nets.vgg import VGG
 
 VGG_FILES = {k: f"{k.upper()}_Weights" for k in ("vgg16", "vgg19", "vgg16_bn", "vgg19_bn")}
@@ -35,14 +35,34 @@ def vgg_weights(source: str, kind: str = "vgg19") -> Mapping[str, Tensor]:
         ) from error
 
 
+def vgg(kind: str, layers: Sequence[str], source: str, preprocessing: str = "torchvision") -> VGG:
+    """Return a frozen VGG down to the deepest of `layers`, with its weights from `source`.
+
+    Raises CardError for a layer that it does not have, MissingError where `source` has not all that it needs.
+    """
+    try:
+        net = VGG(kind, layers, preprocessing)
+    except ValueError as error:
+        raise CardError(str(error), "--set params.layer=NAME") from error
+    if next(net.parameters()).device.type != "meta":  # the memory estimate asks for shapes only
+        load_vgg(net, source, kind)
+    return net
+
+
 def load_vgg(net: VGG, source: str, kind: str = "vgg19") -> None:
     """Give a VGG trunk its weights; raises MissingError where `source` has not all that it needs."""
     found = vgg_weights(source, kind)
     needed = net.state_dict()
     wrong = [key for key, value in needed.items() if key not in found or found[key].shape != value.shape]
-    if wrong:
+    if wrong and (wrong[0] in found or wrong[0] == "features.0.weight"):
         raise MissingError(
             f"{source} is not of a {kind}: {wrong[0]} is missing or of another shape", "give another file"
+        )
+    if wrong:
+        deepest = net.names[int(wrong[0].split(".")[1]) - 1]
+        raise MissingError(
+            f"{source} does not reach {net.names[-1]}, only {deepest}",
+            f"give another file, or --set params.layer={deepest}",
         )
     net.load_state_dict({key: found[key] for key in needed})
 

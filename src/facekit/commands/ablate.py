@@ -84,8 +84,9 @@ def ablate(
         return out
     side = side_of(first, to)
     extractor = extractors.load(features, device=device)  # what is missing is missed before hours of training
-    names = [getattr(first.card.domains, one) for one in ("a" if side == "b" else "b", side)]
-    score = Scoring(out, *names, {"features": features, "segnet": segnet, "face": face}, device)
+    names = first.card.domains
+    source, target = (names.a, names.b) if side == "b" else (names.b, names.a)
+    score = Scoring(out, source, target, {"features": features, "segnet": segnet, "face": face}, device)
     score.lay_out(first, side, force)
     report.note(f"ablate: {len(variants)} variants x {seeds} seeds; features {extractor.name}")
     failed: dict[str, dict[int, str]] = {name: {} for name in runs}

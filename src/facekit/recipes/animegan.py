@@ -15,7 +15,6 @@ from ..errors import CardError, MissingError
 from ..layout import Layout
 from ..losses import gram, grey, l1, lsgan
 from ..nets.animegan import AnimeDiscriminator, AnimeGenerator, AnimeGenerator2, AnimeLite, load_port
-from ..nets.vgg import VGG
 from ..recipe import Clock, Phase, Recipe, Scene, term, view
 from ..smoothed import open_smoothed
 
@@ -42,8 +41,8 @@ class AnimeScene(Scene):
         return self.features(self.fake)
 
     def features(self, x: Tensor) -> Tensor:
-        """Look at images through VGG19: conv4_4 before its ReLU."""
-        return self.helpers.vgg(x)["conv4_4"]
+        """Look at images through VGG19: conv4_4 before its ReLU, or `layer`."""
+        return self.helpers.vgg(x)[self.params.layer]
 
     def judged(self, x: Tensor, real: bool) -> Tensor:
         """Return LSGAN's loss on images of one kind; 0 in the warm-up."""
@@ -112,7 +111,8 @@ class AnimeParams(recipe.Params):
     weights: str | None = Field(None, description="v2: start from this file of the PyTorch port's weights")
     warmup: float = Field(10 / 101, ge=0, lt=1, description="share of the run that learns the content term only")
     warmup_rate: float = Field(10.0, gt=0, description="the warm-up's learning rate, over the generator's")
-    vgg: str = Field("download", description="file with VGG19 up to conv4_4; download: torchvision's ImageNet weights")
+    vgg: str = Field("download", description="file with VGG19 up to `layer`; download: torchvision's ImageNet weights")
+    layer: str = Field("conv4_4", description="of VGG19, for content and style; conv before its ReLU, relu after it")
     preprocessing: Literal["torchvision", "caffe"] = Field("torchvision", description="what these weights expect")
 
 
@@ -227,10 +227,8 @@ class AnimeGAN(Recipe):
         return {"ab": ab, "d": d}
 
     def helpers(self, load: Any) -> dict[str, nn.Module]:
-        vgg = VGG("vgg19", ("conv4_4",), self.params.preprocessing)
-        if next(vgg.parameters()).device.type != "meta":
-            helpers.load_vgg(vgg, self.params.vgg)
-        return {"vgg": vgg}
+        p = self.params
+        return {"vgg": helpers.vgg("vgg19", (p.layer,), p.vgg, p.preprocessing)}
 
     def lr_factor(self, clock: Clock) -> float:
         """Two levels: the warm-up's, then constant."""

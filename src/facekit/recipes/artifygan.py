@@ -12,7 +12,6 @@ from .. import helpers, recipe
 from ..losses import l1
 from ..nets.cartoon import ArtifyDiscriminator, ArtifyGenerator
 from ..nets.pool import ImagePool
-from ..nets.vgg import VGG
 from ..recipe import Clock, term
 from .cartoongan import CartoonGAN, CartoonScene
 
@@ -22,7 +21,7 @@ class ArtifyScene(CartoonScene):
 
     def features(self, x: Tensor) -> Tensor:
         """Look at images through VGG, as they are."""
-        return self.helpers.vgg(x)["conv4_3"]
+        return self.helpers.vgg(x)[self.params.layer]
 
     @term("G", 1e-5)
     def content(self) -> Tensor:
@@ -49,7 +48,8 @@ class ArtifyParams(recipe.Params):
     content_sum: bool = Field(True, description="sum the content term over an image's features; else their mean")
     warmup: float = Field(0.0, ge=0, lt=1, description="share of the run that learns the content term only")
     lr_end: float = Field(1.0, gt=0, le=1, description="what the learning rate falls to by the end, exponentially")
-    vgg: str = Field("download", description="file with VGG16 up to conv4_3; download: torchvision's ImageNet weights")
+    vgg: str = Field("download", description="file with VGG16 up to `layer`; download: torchvision's ImageNet weights")
+    layer: str = Field("conv4_3", description="of VGG16, whose content is kept; conv before its ReLU, relu after it")
     preprocessing: Literal["torchvision", "caffe"] = Field("torchvision", description="what these weights expect")
 
 
@@ -92,10 +92,8 @@ class ArtifyGAN(CartoonGAN):
         }
 
     def helpers(self, load: Any) -> dict[str, nn.Module]:
-        vgg = VGG("vgg16", ("conv4_3",), self.params.preprocessing)
-        if next(vgg.parameters()).device.type != "meta":
-            helpers.load_vgg(vgg, self.params.vgg, "vgg16")
-        return {"vgg": vgg}
+        p = self.params
+        return {"vgg": helpers.vgg("vgg16", (p.layer,), p.vgg, p.preprocessing)}
 
     def lr_factor(self, clock: Clock) -> float:
         """Constant, or falling exponentially to `lr_end`."""

@@ -16,7 +16,6 @@ from ..layout import Layout
 from ..losses import binary, l1, lsgan
 from ..nets.cartoon import CartoonDiscriminator, CartoonGenerator
 from ..nets.pool import ImagePool
-from ..nets.vgg import VGG
 from ..recipe import Clock, Phase, Recipe, Scene, term, view
 from ..smoothed import open_smoothed
 
@@ -45,7 +44,7 @@ class CartoonScene(Scene):
     def features(self, x: Tensor) -> Tensor:
         """Look at images through VGG, at 7/8 of the size: 224 px for 256."""
         small = [edge * 7 // 8 for edge in x.shape[2:]]
-        return self.helpers.vgg(F.interpolate(x, small, mode="bilinear"))["conv4_4"]
+        return self.helpers.vgg(F.interpolate(x, small, mode="bilinear"))[self.params.layer]
 
     @term("D")
     def judge_drawing(self) -> Tensor:
@@ -69,7 +68,7 @@ class CartoonScene(Scene):
 
     @term("G", 10)
     def content(self) -> Tensor:
-        """The translation shows its photo: L1 of VGG19's conv4_4 before its ReLU (eq. 4)."""
+        """The translation shows its photo: L1 of VGG19 features, conv4_4 before its ReLU (eq. 4)."""
         with torch.no_grad():
             photo = self.features(self.a)
         return l1(self.features(self.fake), photo)
@@ -87,7 +86,8 @@ class CartoonParams(recipe.Params):
     gan: Literal["lsgan", "log"] = Field("lsgan", description="squares as in the authors' code; log as in the paper")
     warmup: float = Field(20 / 220, ge=0, lt=1, description="share of the run that learns the content term only")
     warmup_rate: float = Field(20.0, gt=0, description="the warm-up's learning rate, over optim.lr")
-    vgg: str = Field("download", description="file with VGG19 up to conv4_4; download: torchvision's ImageNet weights")
+    vgg: str = Field("download", description="file with VGG19 up to `layer`; download: torchvision's ImageNet weights")
+    layer: str = Field("conv4_4", description="of VGG19, whose content is kept; conv before its ReLU, relu after it")
     preprocessing: Literal["torchvision", "caffe"] = Field("torchvision", description="what these weights expect")
 
 
@@ -126,10 +126,8 @@ class CartoonGAN(Recipe):
         }
 
     def helpers(self, load: Any) -> dict[str, nn.Module]:
-        vgg = VGG("vgg19", ("conv4_4",), self.params.preprocessing)
-        if next(vgg.parameters()).device.type != "meta":
-            helpers.load_vgg(vgg, self.params.vgg)
-        return {"vgg": vgg}
+        p = self.params
+        return {"vgg": helpers.vgg("vgg19", (p.layer,), p.vgg, p.preprocessing)}
 
     def lr_factor(self, clock: Clock) -> float:
         """Flat for half of the warm-up, then linearly to 0; the same again, from optim.lr, for the rest of the run."""

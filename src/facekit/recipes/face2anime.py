@@ -14,7 +14,7 @@ from ..losses import direction_distance, gradient_penalty, l1, lsgan, wasserstei
 from ..nets.blocks import Residual
 from ..nets.patch import PatchDiscriminator
 from ..nets.resnet import ResnetGenerator
-from ..nets.vgg import BLOCKS, VGG
+from ..nets.vgg import BLOCKS
 from ..nets.xgan import MapClassifier, reversed_gradient
 from ..recipe import Phase, term, view
 from .cyclegan import CycleGAN, CycleParams, CycleScene
@@ -35,9 +35,7 @@ class Recogniser(nn.Module):
         kind, _, file = source.partition(":")
         self.net: nn.Module
         if kind in BLOCKS and file:
-            self.net = VGG(kind, VGG_LAYERS)
-            if next(self.net.parameters()).device.type != "meta":
-                helpers.load_vgg(self.net, file, kind)
+            self.net = helpers.vgg(kind, VGG_LAYERS, file)
         else:
             self.net = Face(source, load)
 
@@ -183,7 +181,7 @@ class Face2AnimeParams(CycleParams):
     blocks: int = Field(9, ge=1, description="residual blocks: 9 at 256 px, 6 at 128 px")
     encoder_share: float = Field(0.5, ge=0, le=1, description="share of the residual blocks that belong to the encoder")
     detach: bool = Field(False, description="the semantic loss moves the translation's code only")
-    reversal: float = Field(1.0, ge=0, description="strength of the domain loss's gradient reversal, lambda")
+    reversal: float = Field(0.01, ge=0, description="strength of the domain loss's gradient reversal, lambda")
     recogniser: str = Field(
         "facefeat", description="perceptual features: a face net by name, run folder or file; .onnx; vgg19:download"
     )

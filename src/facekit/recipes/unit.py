@@ -12,7 +12,6 @@ from .. import helpers, recipe
 from ..errors import CardError
 from ..losses import kl, l1, lsgan, normalised_l2
 from ..nets.unit import MultiScaleDiscriminator, UNITGenerator
-from ..nets.vgg import VGG
 from ..recipe import Clock, Phase, Recipe, Scene, term, view
 
 
@@ -193,15 +192,16 @@ class UNITVGGScene(UNITScene):
     def perceptual(self) -> Tensor:
         """A translation shows what its image shows: squared distance of VGG16's relu5_3, instance-normalised."""
         with torch.no_grad():
-            of_a, of_b = self.helpers.vgg(torch.cat([self.a, self.b]))["relu5_3"].chunk(2)
-        made_b, made_a = self.helpers.vgg(torch.cat([self.fake_b, self.fake_a]))["relu5_3"].chunk(2)
+            of_a, of_b = self.helpers.vgg(torch.cat([self.a, self.b]))[self.params.layer].chunk(2)
+        made_b, made_a = self.helpers.vgg(torch.cat([self.fake_b, self.fake_a]))[self.params.layer].chunk(2)
         return normalised_l2(made_b, of_a) + normalised_l2(made_a, of_b)
 
 
 class UNITVGGParams(UNITParams):
     """Parameters of unit-vgg."""
 
-    vgg: str = Field("download", description="file with VGG16's layers; download: torchvision's ImageNet weights")
+    vgg: str = Field("download", description="file with VGG16 up to `layer`; download: torchvision's ImageNet weights")
+    layer: str = Field("relu5_3", description="of VGG16, that the perceptual loss compares")
     preprocessing: Literal["torchvision", "caffe"] = Field("torchvision", description="what these weights expect")
 
 
@@ -213,7 +213,5 @@ class UNITVGG(UNIT):
     presets = {"unit-vgg": {}}
 
     def helpers(self, load: Any) -> dict[str, nn.Module]:
-        vgg = VGG("vgg16", ("relu5_3",), self.params.preprocessing)
-        if next(vgg.parameters()).device.type != "meta":
-            helpers.load_vgg(vgg, self.params.vgg, "vgg16")
-        return {"vgg": vgg}
+        p = self.params
+        return {"vgg": helpers.vgg("vgg16", (p.layer,), p.vgg, p.preprocessing)}
