@@ -169,3 +169,9 @@ def test_one_line_tells_counts_sizes_and_what_was_skipped(tmp_path, told):
     assert len(told["warn"]) == 2 and "empty.png is empty" in told["warn"][0] and "text.jpg" in told["warn"][1]
     kind, fields = told["fact"][0]
     assert kind == "data" and fields["b"] == {"folder": str(tmp_path / "toons"), "images": 4, "held_out": 1}
+
+
+def test_labels_are_not_for_two_domains(tmp_path):
+    data = card.Data(root=str(toy.domains(tmp_path)), labels="labels.csv")
+    with pytest.raises(CardError, match="no use for labels"):
+        open_layout(data)

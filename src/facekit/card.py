@@ -53,6 +53,7 @@ class Data(Section):
     root: str | None = Field(None, description="a folder with both domains: trainA/ trainB/, or a/ b/")
     a: str | None = Field(None, description="the folder of domain a")
     b: str | None = Field(None, description="the folder of domain b")
+    labels: str | None = Field(None, description="a CSV, JSON Lines or CelebA attribute file on the images of root")
     size: int = Field(256, ge=8, description="edge of a training image, px")
     load_size: int | None = Field(None, ge=8, description="edge before the random crop, px; else the recipe's own")
     flip: bool = Field(True, description="mirror images at random")

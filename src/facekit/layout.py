@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from . import card, images, report
 from .errors import CardError, InputError
 from .folder import Folder
 
+Item = TypeVar("Item")
 PAIRS = (("trainA", "trainB"), ("a", "b"))
 HELD_OUT = (("valA", "valB"), ("testA", "testB"))
 
@@ -46,8 +47,10 @@ class Folders:
 def find_folders(data: card.Data) -> Folders:
     """Find each domain's folder, and those of held-out images if there are any.
 
-    Raises CardError where the card names no data and InputError where the folders are not there.
+    Raises CardError where the card names no data, or labels, and InputError where the folders are not there.
     """
+    if data.labels:
+        raise CardError("a method between two domains has no use for labels", "leave out --labels, or use stargan")
     if data.a and data.b:
         a, b = Path(data.a), Path(data.b)
         same = a.resolve().name == b.resolve().name
@@ -132,8 +135,8 @@ def shares(paths: Sequence[Path], split: tuple[int, int, int]) -> tuple[list[Pat
     return sorted(dealt[second:]), sorted(dealt[:first]), sorted(dealt[first:second])
 
 
-def spread(paths: Sequence[Path], count: int) -> list[Path]:
-    """Return `count` paths evenly spaced over the list."""
+def spread(paths: Sequence[Item], count: int) -> list[Item]:
+    """Return `count` items evenly spaced over the list."""
     if count <= 0:
         return []
     step = max(len(paths) / count, 1)

@@ -12,6 +12,7 @@ import difflib
 import functools
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from .errors import CardError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from .card import Data
+    from .card import Data, Domains
     from .layout import Layout
 
 view = functools.cached_property
@@ -170,8 +171,10 @@ class Recipe(abc.ABC):
 
     `presets` maps each name that the recipe answers to onto card values that the name stands for. It must be a literal:
     recipes are listed without being imported. `defaults` are card values common to all presets. `exports` names the
-    nets that translating needs, `directions` the domains that the method can translate to,
-    `multiple` the number of px that an image's edges must be a multiple of (0: only the training size, square). State
+    nets that translating needs, `sizes` the smallest training size and what it must be a multiple of, `directions` the
+    domains that the method can translate to, `combines` says whether it can be asked for several at once, `multiple`
+    the number of px that an image's edges must be a multiple of (0: only the training size, square), `masks` whether
+    there is a method `mask` beside `translate`, with the same arguments: where x changes, [N, 1, H, W] in [0, 1]. State
     that must survive a resume (an image pool) is a module of buffers among the nets: see `nets/pool.py`.
     """
 
@@ -181,15 +184,25 @@ class Recipe(abc.ABC):
     presets: ClassVar[dict[str, dict]] = {}
     defaults: ClassVar[dict[str, Any]] = {}
     exports: ClassVar[tuple[str, ...]] = ()
+    sizes: tuple[int, int] = (8, 1)
     directions: ClassVar[tuple[str, ...]] = ("a", "b")
+    combines: bool = False
     multiple: int = 4
+    masks: bool = False
 
     def __init__(self, params: Mapping[str, Any] | None = None, size: int = 256):
         self.params: Any = type(self).Params.model_validate(dict(params or {}))
         self.size = size
 
-    def check(self, size: int) -> None:  # noqa: B027
-        """Raise CardError where the method cannot work at `size` px."""
+    def check(self, size: int) -> None:
+        """Raise CardError where the method cannot work at `size` px, with the nearest sizes that it can work at."""
+        least, unit = self.sizes
+        if size < least or size % unit:
+            near = [edge for edge in (size // unit * unit, -(-size // unit) * unit) if edge >= least] or [least]
+            raise CardError(
+                f"{type(self).__name__} needs data.size of {least} or more, a multiple of {unit}; not {size}",
+                " or ".join(f"--size {edge}" for edge in dict.fromkeys(near)),
+            )
 
     def load_size(self, size: int) -> int:
         """Return the edge in px that images are resized to before a random crop of `size` px is taken."""
@@ -223,6 +236,14 @@ class Recipe(abc.ABC):
         """
         return {}
 
+    def targets(self, domains: Domains) -> dict[str, str]:
+        """Return what `translate` may be asked for: each domain's name, and the `to` that stands for it."""
+        return {getattr(domains, side): side for side in type(self).directions}
+
+    def previews(self) -> dict[str, str]:
+        """Return each `to` that previews show, with the domain whose held-out images they show it on."""
+        return {to: "b" if to == "a" else "a" for to in type(self).directions}
+
     def lr_factor(self, clock: Clock) -> float:
         """Return what the learning rate is multiplied by at `clock`."""
         return 1.0
@@ -232,7 +253,11 @@ class Recipe(abc.ABC):
 
     @abc.abstractmethod
     def translate(self, nets: Any, x: Tensor, to: str) -> Tensor:
-        """Translate x ([N, 3, H, W] in [-1, 1]) to domain `to` ('a' or 'b'); same shape and range."""
+        """Translate x ([N, 3, H, W] in [-1, 1]) to domain `to`, one of `targets`; same shape and range."""
+
+    def takes(self, name: str) -> bool:
+        """Whether `translate` may be told more than the domain: `roll`, `source`, `strength`."""
+        return name in inspect.signature(self.translate).parameters
 
     def preview(self, nets: Any, x: Tensor, to: str) -> dict[str, Tensor]:
         """Return the columns of a preview row beside the input, by title; the translation comes first."""

@@ -129,8 +129,8 @@ class RunFolder:
     def preview(self, learner: Learner) -> None:
         """Write the preview of this step, the plot of the losses, and the page that shows both."""
         tables = []
-        for to in learner.recipe.directions:
-            faces = self.faces["b" if to == "a" else "a"]
+        for to, source in learner.recipe.previews().items():
+            faces = self.faces[source]
             if faces:
                 tables.append(_preview_table(learner, faces, to))
         if tables:
@@ -185,10 +185,11 @@ def _preview_table(learner: Learner, faces: list[Image.Image], to: str) -> Image
         for title, y in recipe.preview(nets, x, to).items():
             columns.setdefault(title, []).append(images.to_image(y[0]))
     nets.train(was)
-    name = getattr(learner.card.domains, to)
+    name = next(name for name, side in recipe.targets(learner.card.domains).items() if side == to)
     columns = {name if title == "translation" else title: column for title, column in columns.items()}
     rows = [list(row) for row in zip(faces, *columns.values(), strict=True)]
-    return sheet.contact_sheet(rows, ["input", *columns], size=min(size, 256), groups=2)
+    groups = 2 if len(columns) < 4 else 1
+    return sheet.contact_sheet(rows, ["input", *columns], size=min(size, 256), groups=groups)
 
 
 def _stack(tables: list[Image.Image]) -> Image.Image:

@@ -33,8 +33,8 @@ class Model:
 
     @property
     def directions(self) -> dict[str, str]:
-        """The domains that it translates to: name -> 'a' or 'b'."""
-        return {getattr(self.card.domains, side): side for side in type(self.recipe).directions}
+        """The domains that it translates to: name -> what the recipe calls it."""
+        return self.recipe.targets(self.card.domains)
 
 
 def shipped() -> dict[str, Path]:
@@ -123,17 +123,21 @@ def _build(made: recipe.Recipe, tensors: Mapping[str, torch.Tensor]) -> nn.Modul
 
 
 def direction(model: Model, to: str | None) -> str:
-    """Return 'a' or 'b' for the domain name `to`; None is the only or the second direction.
+    """Return what the recipe calls the domain `to`; None is the only one, or the second of two.
 
-    Raises CardError with the names that there are.
+    Names joined by + are several at once, where the recipe combines them. Raises CardError with the names that there
+    are.
     """
     known = model.directions
     if not known:
         raise CardError(f"{model.path} translates nothing", "give weights of a recipe that translates")
+    hint = f"--to {' or '.join(known)}"
+    if to is None and len(known) > 2:
+        raise CardError("these weights translate to several domains", hint)
     if to is None:
         return list(known.values())[-1]
-    if to not in known:
-        raise CardError(
-            f"these weights do not translate to {to!r}{card.suggest(to, known)}", f"--to {' or '.join(known)}"
-        )
-    return known[to]
+    names = to.split("+") if model.recipe.combines else [to]
+    for name in names:
+        if name not in known:
+            raise CardError(f"these weights do not translate to {name!r}{card.suggest(name, known)}", hint)
+    return "+".join(known[name] for name in names)

@@ -20,3 +20,17 @@ ModelRoot = Annotated[
 Detector = Annotated[
     str, typer.Option(help="auto, cascade, cascade:FILE, insightface or insightface:PACK", rich_help_panel="Faces")
 ]
+
+# of commands that train
+DomainA = Annotated[Optional[Path], typer.Option("--a", help="images of the first domain")]
+DomainB = Annotated[Optional[Path], typer.Option("--b", help="images of the second domain")]
+RunFolder = Annotated[Optional[Path], typer.Option(help="run folder; runs/RECIPE if absent")]
+TrainCard = Annotated[Optional[Path], typer.Option(help="a YAML card to start from; flags win over it")]
+Set = Annotated[Optional[list[str]], typer.Option("--set", help="KEY.KEY=VALUE: change a value of the card")]
+Size = Annotated[Optional[int], typer.Option(help="edge of a training image, px")]
+Batch = Annotated[Optional[int], typer.Option(help="images per domain and step")]
+Steps = Annotated[Optional[int], typer.Option(help="length of the run")]
+LearningRate = Annotated[Optional[float], typer.Option(help="learning rate")]
+Precision = Annotated[Optional[str], typer.Option(help="fp32 or bf16", rich_help_panel="Computing")]
+Init = Annotated[Optional[str], typer.Option(help="weights to start from: a run folder, a file or a name")]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="also write TensorBoard events")]

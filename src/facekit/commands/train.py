@@ -22,25 +22,28 @@ if TYPE_CHECKING:
 def train(
     recipe: Annotated[Optional[str], typer.Argument(help="a recipe's name, or FILE.py; see `facekit recipes`")] = None,
     *,
-    data: Annotated[Optional[Path], typer.Option(help="folder with trainA/ trainB/, or a/ b/")] = None,
-    a: Annotated[Optional[Path], typer.Option("--a", help="images of the first domain")] = None,
-    b: Annotated[Optional[Path], typer.Option("--b", help="images of the second domain")] = None,
+    data: Annotated[
+        Optional[Path], typer.Option(help="folder with trainA/ trainB/, or a/ b/, or one per label")
+    ] = None,
+    labels: Annotated[
+        Optional[Path], typer.Option(help="labels of the images in --data: CSV, JSON Lines, CelebA's list")
+    ] = None,
+    a: options.DomainA = None,
+    b: options.DomainB = None,
     smooth: Annotated[
         Optional[Path], typer.Option(help="what smooth-edges made of the second domain; else it is smoothed as read")
     ] = None,
-    out: Annotated[Optional[Path], typer.Option(help="run folder; runs/RECIPE if absent")] = None,
-    card: Annotated[Optional[Path], typer.Option(help="a YAML card to start from; flags win over it")] = None,
-    set_: Annotated[
-        Optional[list[str]], typer.Option("--set", help="KEY.KEY=VALUE: change a value of the card")
-    ] = None,
+    out: options.RunFolder = None,
+    card: options.TrainCard = None,
+    set_: options.Set = None,
     domains: Annotated[Optional[str], typer.Option(help="names of the two domains: photo,anime")] = None,
-    size: Annotated[Optional[int], typer.Option(help="edge of a training image, px")] = None,
-    batch: Annotated[Optional[int], typer.Option(help="images per domain and step")] = None,
-    steps: Annotated[Optional[int], typer.Option(help="length of the run")] = None,
-    lr: Annotated[Optional[float], typer.Option(help="learning rate")] = None,
-    precision: Annotated[Optional[str], typer.Option(help="fp32 or bf16", rich_help_panel="Computing")] = None,
-    init: Annotated[Optional[str], typer.Option(help="weights to start from: a run folder, a file or a name")] = None,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="also write TensorBoard events")] = False,
+    size: options.Size = None,
+    batch: options.Batch = None,
+    steps: options.Steps = None,
+    lr: options.LearningRate = None,
+    precision: options.Precision = None,
+    init: options.Init = None,
+    tensorboard: options.TensorBoard = False,
     device: options.Device = "auto",
     seed: options.Seed = None,
     limit: options.Limit = None,
@@ -60,7 +63,7 @@ def train(
     flags = {
         "recipe": recipe,
         "seed": seed,
-        "data": {**sources, "size": size, "batch": batch, "limit": limit},
+        "data": {**sources, "labels": labels, "size": size, "batch": batch, "limit": limit},
         "domains": _two_names(domains),
         "params": {"smooth": smooth},
         "optim": {"lr": lr},
@@ -68,7 +71,8 @@ def train(
     }
     layers = [cards.load(card)] if card else []
     if any(sources.values()) and layers:  # folders named on the command line take the place of the card's
-        layers[0] = {**layers[0], "data": {k: v for k, v in layers[0].get("data", {}).items() if k not in sources}}
+        old = layers[0].get("data", {})
+        layers[0] = {**layers[0], "data": {k: v for k, v in old.items() if k not in (*sources, "labels")}}
     layers += [cards.assignment(text) for text in set_ or []] + [_given(flags)]
     plan = make_plan(layers, str(card) if card else "these flags")
     guess = memory.estimate(plan.recipe, plan.terms, plan.card)
