@@ -9,10 +9,10 @@ from PIL import Image
 from torch import nn
 
 import toy
-from facekit import card, faces, images, recipe, rolled, zoo
+from facekit import card, faces, images, readers, recipe, rolled, zoo
 from facekit.batches import Batches
 from facekit.engine import make_learner, train_step, weighted_terms
-from facekit.errors import CardError
+from facekit.errors import InputError
 from facekit.faces.warp import landmarks_of_eyes
 from facekit.nets.angle import Channelled, Styled, plane, ramp, turned
 from facekit.nets.patch import PatchDiscriminator
@@ -242,8 +242,9 @@ def test_batches_carry_angles_beside_images(tmp_path):
 
 def test_a_set_without_angles_is_refused_where_none_are_made(tmp_path):
     data = card.Data(root=str(toy.domains(tmp_path / "set", 4, 32)), size=32)
-    with pytest.raises(CardError, match="angle"):
+    with pytest.raises(InputError, match="angle") as caught:
         made(turn=0).open(data)
+    assert "facekit align" in caught.value.hint
     assert made(turn=5).open(data).readers["a"].rolls == {}
 
 
@@ -403,7 +404,7 @@ def test_translate_finds_the_roll_where_no_manifest_tells_it(facekit, tmp_path, 
         def detect(self, image):
             return [faces.Face((10.0, 10.0, 54.0, 54.0), 1.0, landmarks_of_eyes(eyes(image)), False)]
 
-    monkeypatch.setattr(faces, "find_detector", lambda *given: Finder())
+    monkeypatch.setattr(readers, "find_detector", lambda *given: Finder())
     monkeypatch.setattr(CycleGANAngle, "translate", lambda self, nets, x, to, roll=None: told.append(float(roll)) or x)
     source = tmp_path / "tilted.png"
     rolled.tilt(face(), 20).save(source)

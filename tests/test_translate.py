@@ -260,7 +260,7 @@ def test_a_folder_of_align_is_taken_as_it_is(translate, aligned, monkeypatch):
     def detect(*_):
         raise AssertionError("looked for a face")
 
-    monkeypatch.setattr("facekit.faces.find_detector", detect)
+    monkeypatch.setattr("facekit.readers.find_detector", detect)
     assert translate(aligned, "out", align=True).code == 0
     assert images() == ["ada.png", "more/ada.png"]
     assert translate(f"{aligned}/ada.png", "ada.png", align=True).code == 0

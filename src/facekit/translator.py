@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -19,15 +20,35 @@ class Translator:
     """Translates images to a domain of its model.
 
     `size` is the edge in px that images are brought to (their shorter one, if they are not square); the model's
-    training size if absent. `domains` are the names that `to` takes.
+    training size if absent. `domains` are the names that `to` takes. `strength` is how much of the change is made,
+    1 being what was learned; with `mask` the results show where faces are changed (white: wholly) instead of the faces.
+    Raises CardError for what the method does not know.
     """
 
-    def __init__(self, model: zoo.Model, to: str | None = None, size: int | None = None):
+    def __init__(
+        self,
+        model: zoo.Model,
+        to: str | None = None,
+        size: int | None = None,
+        strength: float | None = None,
+        mask: bool = False,
+    ):
         self.model, self.to, self.size = model, to, size or model.card.data.size
         self.side = zoo.direction(model, to)
+        self.strength, self.mask = strength, mask
+        if strength is not None and not model.recipe.takes("strength"):
+            raise CardError(f"{model.card.recipe} knows no strength", "leave it out")
+        if mask and not model.recipe.masks:
+            raise CardError(f"{model.card.recipe} has no attention mask", "leave out the mask")
         if not model.recipe.multiple and self.size != model.recipe.size:
             raise CardError(f"these weights translate at {model.recipe.size} px only", "leave out the size")
         self.device = next(model.nets.parameters()).device
+
+    @property
+    def name(self) -> str:
+        """The domain that is translated to."""
+        known = {side: name for name, side in self.model.directions.items()}
+        return "+".join(known[side] for side in self.side.split("+"))
 
     @property
     def domains(self) -> list[str]:
@@ -44,15 +65,18 @@ class Translator:
 
     @torch.inference_mode()
     def fitted(
-        self, pictures: Sequence[Image.Image], to: str | None = None, rolls: Sequence[float] | None = None
+        self, pictures: Sequence[Image.Image], to: str | None = None, **told: Sequence[Any]
     ) -> list[Image.Image]:
-        """Translate images that `fit` has made, those of one shape together; a recipe may be told their `rolls`."""
+        """Translate images that `fit` has made, those of one shape together.
+
+        `told` is what the recipe's `translate` may know of each of them: `roll`, `source`.
+        """
         side = self.side if to is None else zoo.direction(self.model, to)
         out: list[Image.Image | None] = [None] * len(pictures)
         for shape in dict.fromkeys(picture.size for picture in pictures):
             places = [i for i, picture in enumerate(pictures) if picture.size == shape]
-            told = None if rolls is None else [rolls[i] for i in places]
-            for place, y in zip(places, self._run([pictures[i] for i in places], side, told), strict=True):
+            known = {name: [values[i] for i in places] for name, values in told.items()}
+            for place, y in zip(places, self._run([pictures[i] for i in places], side, known), strict=True):
                 out[place] = images.to_image(y)
         return [picture for picture in out if picture is not None]
 
@@ -70,12 +94,18 @@ class Translator:
         width, height = (max(1, round(edge * scale / recipe.multiple)) * recipe.multiple for edge in picture.size)
         return picture if picture.size == (width, height) else picture.resize((width, height), Image.Resampling.BICUBIC)
 
-    def _run(self, pictures: list[Image.Image], side: str, rolls: list[float] | None) -> Tensor:
+    def _run(self, pictures: list[Image.Image], side: str, told: dict[str, Any]) -> Tensor:
         x = torch.stack([images.to_tensor(picture) for picture in pictures]).to(self.device)
         x = x.contiguous(memory_format=torch.channels_last)
-        more = {} if rolls is None else {"roll": torch.tensor(rolls).to(x)}
+        recipe: Any = self.model.recipe
+        if "roll" in told:
+            told["roll"] = torch.tensor(told["roll"]).to(x)
+        if self.strength is not None:
+            told["strength"] = self.strength
         try:
-            return self.model.recipe.translate(self.model.nets, x, side, **more)
+            if self.mask:
+                return recipe.mask(self.model.nets, x, side).expand_as(x) * 2 - 1
+            return recipe.translate(self.model.nets, x, side, **told)
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
                 count, _, height, width = x.shape
@@ -85,10 +115,12 @@ class Translator:
             raise
 
 
-def load(weights: str | Path, to: str | None = None, size: int | None = None, device: str = "auto") -> Translator:
+def load(
+    weights: str | Path, to: str | None = None, size: int | None = None, device: str = "auto", **options: Any
+) -> Translator:
     """Load a run folder, a .safetensors file or a shipped name as an object that maps PIL to PIL.
 
-    Raises MissingError for weights that are not there or damaged, CardError for a domain that
-    they do not know or a device that is not there.
+    `options` are those of Translator. Raises MissingError for weights that are not there or damaged,
+    CardError for a domain that they do not know or a device that is not there.
     """
-    return Translator(zoo.load_model(weights, world.find_device(device)), to, size)
+    return Translator(zoo.load_model(weights, world.find_device(device)), to, size, **options)

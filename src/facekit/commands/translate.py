@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
@@ -12,22 +11,35 @@ import typer
 from . import options
 
 if TYPE_CHECKING:
-    import numpy as np
-    from PIL import Image
-
-    from ..folder import Folder, Made, Source
+    from ..folder import Made, Source
+    from ..readers import Job
     from ..translator import Translator
+    from ..zoo import Model
 
 
 def translate(
     source: Annotated[Path, typer.Argument(help="a folder of faces or photos, or one image")],
     out: Annotated[Path, typer.Argument(help="output folder, or an image file for one image")],
     *,
-    to: Annotated[Optional[str], typer.Option(help="domain to translate to, by its name: anime")] = None,
+    to: Annotated[
+        Optional[str],
+        typer.Option(help="domain or label to translate to: anime; several: smile,cry; or all"),
+    ] = None,
+    came_from: Annotated[
+        Optional[str],
+        typer.Option("--from", help="what the faces are, for weights that must know; else by folder"),
+    ] = None,
     weights: Annotated[str, typer.Option(help="a run folder, a .safetensors file, or a shipped name")] = "anime",
     size: Annotated[Optional[int], typer.Option(min=16, help="edge to translate at, px; else the model's own")] = None,
     align: Annotated[bool, typer.Option("--align/--no-align", help="cut the face out of photos first")] = True,
     paste: Annotated[bool, typer.Option("--paste", help="put the face back into its photo")] = False,
+    strength: Annotated[
+        Optional[float],
+        typer.Option(help="how much of the change is made: 1 what was learned, more exaggerates"),
+    ] = None,
+    mask: Annotated[
+        bool, typer.Option("--mask", help="write where faces are changed (white: wholly) instead of the faces")
+    ] = False,
     tilted: Annotated[
         Optional[Literal["level", "tell"]],
         typer.Option(
@@ -51,11 +63,12 @@ def translate(
     """Translate faces with trained weights.
 
     Photos are aligned first; folders that `facekit align` made are taken as they are, as is everything with --no-align.
-    Names and sub-folders stay. Images that fail are lines of failed.jsonl.
+    Names and sub-folders stay; several domains are folders of OUT. Images that fail are lines of failed.jsonl.
     """
     from .. import files, report, world, zoo
     from ..errors import CardError, SomeFailed
     from ..folder import folder_map, keep_originals, open_source, output_names
+    from ..readers import PhotoReader, TiltedReader, open_reader
     from ..translator import Translator
 
     source, out = Path(source), Path(out)
@@ -67,11 +80,18 @@ def translate(
     names = {found[0].name: out.name} if alone else output_names(found, f".{suffix}")
     place = world.find_device(device)
     model = zoo.load_model(weights, place)
-    translator = Translator(model, to, size)
-    read = open_reader(source, translator, align, paste, detector, model_root, margin, tilted)
-    name = getattr(model.card.domains, translator.side)
+    targets = list(model.directions) if to == "all" else (to or "").split(",")
+    if alone and len(targets) > 1:
+        raise CardError("one file cannot hold several translations", "give a folder for the output")
+    if paste and mask:
+        raise CardError("a mask is of the face alone", "leave out --paste or --mask")
+    translators = [Translator(model, target or None, size, strength, mask) for target in dict.fromkeys(targets)]
+    sources = read_sources(found, model, came_from)
+    read = open_reader(source, translators[0], align, paste, detector, model_root, margin, tilted)
+    name = ",".join(translator.name for translator in translators)
     given = {"source": source, "out": out, "to": name, "weights": weights, "size": size, "align": align, "paste": paste}
-    given |= {"suffix": suffix, "margin": margin, "model_root": model_root, "tilted": tilted}
+    given |= {"suffix": suffix, "margin": margin, "model_root": model_root, "tilted": tilted, "came_from": came_from}
+    given |= {"strength": strength, "mask": mask or None}
     given["detector"] = read.detector.name if isinstance(read, PhotoReader | TiltedReader) else None
     given = {k: str(v) if isinstance(v, Path) else v for k, v in given.items() if v is not None}
     inputs = {"weights": files.digest(model.path), **({"source": files.digest(source)} if alone else {})}
@@ -81,12 +101,12 @@ def translate(
         return out
 
     def together(group: list[tuple[Source, Job]]) -> list[list[Made] | Exception]:
-        return finish_batch(group, translator, names)
+        return finish_batch(group, translators, names, sources)
 
     failed = None
     if alone:
         _one(found[0], out, values, read, together, force)
-        pairs = [(source, out)]
+        rows = [[source, out]]
     else:
         keep_originals(found, out, names, force)
         try:
@@ -106,8 +126,8 @@ def translate(
             )
         except SomeFailed as error:
             failed = error
-        pairs = _pairs(source, out) if sheet else []
-    if sheet and write_sheet(pairs, page, name):
+        rows = _rows(source, out) if sheet else []
+    if sheet and write_sheet(rows, page, [translator.name for translator in translators]):
         report.note(f"translate: contact sheet in {page}")
     if failed:
         raise failed
@@ -124,181 +144,60 @@ def _sheet_path(out: Path, alone: bool) -> Path:
     return whole.with_name(f"{whole.stem if alone else whole.name}-sheet.png")
 
 
-@dataclass
-class Job:
-    """A face to translate; with `matrix` and `photo`, where it goes back to; with `roll`, how far it is tilted."""
+def read_sources(found: list[Source], model: Model, given: str | None) -> dict[str, str] | None:
+    """Return what each face is, for weights that must be told: as given, or by the name of its folder.
 
-    face: Image.Image
-    photo: Image.Image | None = None
-    matrix: np.ndarray | None = None
-    edge: int = 0  # of the face image that the matrix leads to, px
-    roll: float = 0.0  # degrees clockwise that the translation is told
-    back: float = 0.0  # degrees clockwise that it is turned by afterwards
-
-
-def open_reader(
-    source: Path,
-    translator: Translator,
-    align: bool,
-    paste: bool,
-    detector: str,
-    root: Path | None,
-    margin: float | None,
-    tilted: Literal["level", "tell"] | None = None,
-) -> Callable[[Source], Job]:
-    """Return what reads an image of `source` and makes it the face that the translator takes."""
-    from functools import partial
-
+    Raises CardError for a name that the weights do not know, and where nothing tells what a face is.
+    """
+    from .. import card, zoo
     from ..errors import CardError
-    from ..folder import Folder
 
-    home = Folder(source if source.is_dir() else source.parent)
-    ours = home.aligned and (source.is_dir() or source.name in home.entries)
-    if tilted:
-        if ours or paste:
-            raise CardError("--tilted is for faces that stay as they are", "leave it out: aligned faces are upright")
-        if tilted == "tell" and not getattr(translator.model.recipe, "takes_roll", False):
-            raise CardError("these weights cannot be told an angle", "--tilted level")
-        return TiltedReader(home, translator, detector, root, tilted == "tell")
-    if ours:
-        return AlignedReader(home, translator, paste)
-    if align:
-        return PhotoReader(translator, detector, root, margin, paste)
-    if paste:
-        raise CardError("--paste needs to know where the face was", "leave out --no-align, or give a folder of `align`")
-    return partial(read_plain, translator=translator)
+    if not model.recipe.takes("source"):
+        if given is not None:
+            raise CardError(f"{model.card.recipe} need not know what the faces are", "leave out --from")
+        return None
+    known = model.directions
+    if given is not None:
+        zoo.direction(model, given)
+        return {source.name: known[given] for source in found}
+    folders = {source.name: Path(source.name).parts[0] for source in found}
+    for name, folder in folders.items():
+        if folder not in known:
+            hint = f"--from {' or '.join(known)}, or one folder for each"
+            raise CardError(f"these weights must be told what {name} is{card.suggest(folder, known)}", hint)
+    return {name: known[folder] for name, folder in folders.items()}
 
 
-def read_plain(source: Source, translator: Translator) -> Job:
-    """Read an image that is a face already."""
-    from .. import images
-
-    return Job(translator.fit(images.read(source.path)))
-
-
-class PhotoReader:
-    """Reads a photo and cuts its largest face out."""
-
-    def __init__(self, translator: Translator, detector: str, root: Path | None, margin: float | None, paste: bool):
-        from ..faces import MARGIN, find_detector, template
-
-        self.detector = find_detector(detector, root)
-        self.margin = MARGIN if margin is None else margin
-        self.translator, self.paste = translator, paste
-        template(translator.size, self.margin)  # refuses what makes no face image
-
-    def __call__(self, source: Source) -> Job:
-        import numpy as np
-
-        from .. import images
-        from ..errors import InputError
-        from ..faces import align_face
-
-        photo = images.read(source.path)
-        found = self.detector.detect(np.asarray(photo))
-        if not found:
-            error = InputError(
-                f"no face found by {self.detector.name}", "--no-align for faces already cut, or another --detector"
-            )
-            error.stage = "detect"  # type: ignore[attr-defined]
-            raise error
-        size = self.translator.size
-        cut = align_face(np.asarray(photo), found[0], size, self.margin)
-        return Job(self.translator.fit(cut.image), photo if self.paste else None, cut.matrix, size)
-
-
-class TiltedReader:
-    """Reads a face that is to stay tilted; its roll is the manifest's, or that of the largest face that is found."""
-
-    def __init__(self, folder: Folder, translator: Translator, detector: str, root: Path | None, tell: bool):
-        from ..faces import find_detector
-        from ..rolled import read_rolls
-
-        self.rolls = read_rolls(folder.path, restore=False)[0]
-        self.detector, self.translator, self.tell = find_detector(detector, root), translator, tell
-
-    def __call__(self, source: Source) -> Job:
-        from .. import images
-        from ..rolled import tilt
-
-        face = images.read(source.path)
-        roll = self.rolls[source.path] if source.path in self.rolls else self.find(face)
-        if self.tell:
-            return Job(self.translator.fit(face), roll=roll)
-        return Job(self.translator.fit(tilt(face, -roll)), back=roll)
-
-    def find(self, face: Image.Image) -> float:
-        """Return the roll of the largest face, in degrees clockwise; raises InputError where there is none."""
-        import numpy as np
-
-        from ..errors import InputError
-        from ..faces import roll
-
-        found = self.detector.detect(np.asarray(face))
-        if not found:
-            error = InputError(
-                f"no face found by {self.detector.name}", "give `roll` in a manifest.jsonl, or another --detector"
-            )
-            error.stage = "detect"  # type: ignore[attr-defined]
-            raise error
-        return roll(found[0].landmarks)
-
-
-class AlignedReader:
-    """Reads a face of an align folder, with its photo where it is to be pasted back."""
-
-    def __init__(self, folder: Folder, translator: Translator, paste: bool):
-        from .. import card
-        from ..errors import InputError
-
-        self.folder, self.translator, self.paste = folder, translator, paste
-        if paste:
-            self.photos = Path(card.load(folder.path / card.NAME)["options"]["source"])
-            self.entries = folder.entries
-            if not self.photos.exists():
-                raise InputError(
-                    f"{folder.path} was cut from {self.photos}, which is not here",
-                    "run from the folder that `align` ran in, or translate the photos themselves",
-                )
-
-    def __call__(self, source: Source) -> Job:
-        import numpy as np
-
-        from .. import images
-        from ..errors import InputError
-
-        face = images.read(source.path)
-        fitted = self.translator.fit(face)
-        if not self.paste:
-            return Job(fitted)
-        entry = self.entries.get(source.name)
-        if entry is None:
-            raise InputError(f"{source.name} is not in the manifest of {self.folder.path}", "align it again")
-        photo = self.photos if self.photos.is_file() else self.photos / entry["source"]
-        return Job(fitted, images.read(photo), np.array(entry["warp"]), face.width)
-
-
-def finish_batch(group: list[tuple[Source, Job]], translator: Translator, names: dict[str, str]) -> list[Any]:
+def finish_batch(
+    group: list[tuple[Source, Job]],
+    translators: list[Translator],
+    names: dict[str, str],
+    sources: dict[str, str] | None = None,
+) -> list[Any]:
     """Translate a batch and say what files it becomes; encoding waits until they are written."""
     from functools import partial
 
     from .. import images
     from ..folder import Made
 
-    out: list[list[Made] | Exception] = []
-    rolls = [job.roll for _, job in group]
-    faces = translator.fitted([job.face for _, job in group], rolls=rolls if any(rolls) else None)
-    for (source, job), picture in zip(group, faces, strict=True):
-        if job.back:
-            from ..rolled import tilt
+    told: dict[str, list[Any]] = {} if sources is None else {"source": [sources[source.name] for source, _ in group]}
+    if any(job.roll for _, job in group):
+        told["roll"] = [job.roll for _, job in group]
+    out: list[list[Made]] = [[] for _ in group]
+    for translator in translators:
+        faces = translator.fitted([job.face for _, job in group], None, **told)
+        for (source, job), picture, made in zip(group, faces, out, strict=True):
+            if job.back:
+                from ..rolled import tilt
 
-            picture = tilt(picture, job.back)
-        if job.photo is not None and job.matrix is not None:
-            from ..faces import paste
+                picture = tilt(picture, job.back)
+            if job.photo is not None and job.matrix is not None:
+                from ..faces import paste
 
-            picture = paste(job.photo, picture, job.matrix, job.edge)
-        name = names[source.name]
-        out.append([Made(name, partial(images.encode, picture, Path(name).suffix), {"size": list(picture.size)})])
+                picture = paste(job.photo, picture, job.matrix, job.edge)
+            name = names[source.name]
+            whole = name if len(translators) == 1 else f"{translator.name}/{name}"
+            made.append(Made(whole, partial(images.encode, picture, Path(name).suffix), {"size": list(picture.size)}))
     return out
 
 
@@ -338,32 +237,35 @@ def _one(
     report.note(f"translate: {out}")
 
 
-def _pairs(source: Path, out: Path) -> list[tuple[Path, Path]]:
-    """Return the inputs and outputs of a folder that are both there."""
+def _rows(source: Path, out: Path) -> list[list[Path]]:
+    """Return each input of a folder with its outputs, those that are all there."""
     from ..folder import Folder
 
-    rows = sorted(Folder(out).entries.items())
-    pairs = [(source if source.is_file() else source / entry["source"], out / name) for name, entry in rows]
-    return [pair for pair in pairs if all(path.exists() for path in pair)]
+    rows: dict[Path, list[Path]] = {}
+    for name, entry in sorted(Folder(out).entries.items()):
+        whole = source if source.is_file() else source / entry["source"]
+        rows.setdefault(whole, [whole]).append(out / name)
+    return [row for row in rows.values() if all(path.exists() for path in row)]
 
 
-def write_sheet(pairs: list[tuple[Path, Path]], path: Path, title: str, most: int = 48) -> bool:
-    """Write a contact sheet of the first pairs of input and output; returns whether there was anything new to show."""
+def write_sheet(rows: list[list[Path]], path: Path, titles: list[str], most: int = 48) -> bool:
+    """Write a contact sheet, an input and its outputs per row; returns whether there was anything new to show."""
     from .. import images
     from .. import sheet as sheets
 
-    shown = pairs[:most]
-    newest = max((after.stat().st_mtime_ns for _, after in shown), default=0)
+    titles = [*dict.fromkeys(titles)]
+    shown = [row for row in rows if len(row) == len(titles) + 1][: most // len(titles)]
+    newest = max((path.stat().st_mtime_ns for row in shown for path in row[1:]), default=0)
     if not shown or (path.exists() and path.stat().st_mtime_ns >= newest):
         return False
-    edge = 256 if len(shown) <= 6 else 128
-    rows = []
-    for pair in shown:
-        row = [images.read(image) for image in pair]
-        for image in row:
+    edge = 256 if len(shown) <= 6 and len(titles) == 1 else 128
+    pictures = []
+    for row in shown:
+        cells = [images.read(image) for image in row]
+        for image in cells:
             image.thumbnail((edge, edge))  # whole photos would fill the memory
-        rows.append(row)
-    groups = 1 if len(rows) <= 3 else 3
-    labels = [after.name for _, after in shown]
-    sheets.save_sheet(path, rows, titles=["input", title], labels=labels, size=edge, groups=groups)
+        pictures.append(cells)
+    groups = 1 if len(rows) <= 3 or len(titles) > 2 else 3
+    labels = [row[1].name for row in shown]
+    sheets.save_sheet(path, pictures, titles=["input", *titles], labels=labels, size=edge, groups=groups)
     return True
