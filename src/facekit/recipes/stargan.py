@@ -1,0 +1,247 @@
+"""StarGAN, and what paper 001 adds to it for expressions: decoder control, a mask, the contextual loss, each alone."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from .. import helpers, report
+from ..contextual import contextual, points
+from ..errors import CardError
+from ..labelled import Labelled, LabelledParams, LabelledScene
+from ..losses import gradient_penalty, l1, variation, wasserstein_d, wasserstein_g, wide
+from ..nets.expression import AttentionNetwork, ControlledGenerator, MaskedGenerator
+from ..nets.stargan import StarGANDiscriminator, StarGANGenerator
+from ..nets.vgg import layer_names
+from ..recipe import Clock, Phase, term, view
+
+
+def misjudged(logits: Tensor, label: Tensor, single: bool) -> Tensor:
+    """Return how far logits [N, K] are from labels [N, K]: cross-entropy where an image has one label.
+
+    Where it has any number of them: binary cross-entropy, summed over the labels, mean over the images.
+    """
+    logits = wide(logits)
+    if single:
+        return F.cross_entropy(logits, label)
+    return F.binary_cross_entropy_with_logits(logits, label, reduction="sum") / len(logits)
+
+
+class StarGANScene(LabelledScene):
+    """`g` translates images to labels, `d` judges images and tells their labels."""
+
+    @view
+    def drawn(self) -> tuple[Tensor, Tensor]:
+        """The translations to the target labels, and the mask of where they were drawn."""
+        return self.nets.g(self.image, self.nets.g.control(self.target))
+
+    @view
+    def fake(self) -> Tensor:
+        """The translations."""
+        return self.drawn[0]
+
+    @view
+    def judged_real(self) -> tuple[Tensor, Tensor]:
+        """What the discriminator makes of the images."""
+        return self.nets.d(self.image)
+
+    @view
+    def judged_fake(self) -> tuple[Tensor, Tensor]:
+        """What the discriminator makes of the translations."""
+        return self.nets.d(self.fake)
+
+    @view
+    def between(self) -> Tensor:
+        """A random point between each image and its translation, in 32 bits."""
+        share = torch.rand(len(self.image), 1, 1, 1, device=self.image.device, dtype=wide(self.image).dtype)
+        return torch.lerp(wide(self.fake), wide(self.image), share).detach().requires_grad_()
+
+    @view
+    def contexts(self) -> tuple[Tensor, Tensor]:
+        """VGG's features of the translations and of the images, in the same places: [N, P, C]."""
+        p = self.params
+        if p.vgg == "none":
+            raise CardError(
+                "the contextual loss looks through VGG19, and params.vgg says none",
+                "--set params.vgg=download, or the file that holds its weights; or --set losses.contextual=0",
+            )
+        with torch.no_grad():
+            real = self.helpers.vgg(self.image)[p.layer]
+        made, wanted = points(self.helpers.vgg(self.fake)[p.layer], real, most=p.positions)
+        return made, wanted
+
+    @term("D")
+    def judge(self) -> Tensor:
+        """Rate images above translations: mean D(fake) - mean D(real), as Wasserstein GANs do (Choi et al., eq. 8)."""
+        return wasserstein_d(self.judged_real[0], self.judged_fake[0])
+
+    @term("D")
+    def classify_real(self) -> Tensor:
+        """Tell an image's labels: cross-entropy (Choi et al., eq. 2; paper 001, eq. 11)."""
+        return misjudged(self.judged_real[1], self.x_label, self.params.single)
+
+    @term("D", 10)
+    def penalty(self) -> Tensor:
+        """Between images and translations the gradient of D has length 1 (Gulrajani et al. 2017; paper 001, eq. 10).
+
+        As in the authors' code, it is the gradient of the sum of the patches, not of their mean.
+        """
+        with torch.autocast("cpu" if self.x.is_meta else self.x.device.type, enabled=False):
+            return gradient_penalty(self.nets.d(self.between)[0].flatten(1).sum(1, keepdim=True), self.between)
+
+    @term("G")
+    def adversarial(self) -> Tensor:
+        """The discriminator rates translations highly: -mean D."""
+        return wasserstein_g(self.judged_fake[0])
+
+    @term("G")
+    def classify(self) -> Tensor:
+        """A translation has its target's labels: cross-entropy (Choi et al., eq. 3; paper 001, eq. 12)."""
+        return misjudged(self.judged_fake[1], self.target, self.params.single)
+
+    @term("G", 10)
+    def cycle(self) -> Tensor:
+        """Translated back to its own labels an image is as before: L1 (Choi et al., eq. 4)."""
+        return l1(self.nets.g(self.fake, self.nets.g.control(self.x_label))[0], self.image)
+
+    @term("G", 0)
+    def contextual(self) -> Tensor:
+        """A translation has its image's VGG features, wherever they are: contextual loss (paper 001, eq. 13)."""
+        return contextual(*self.contexts, self.params.bandwidth)
+
+    @term("G", 0)
+    def mask_size(self) -> Tensor:
+        """Little is drawn anew: mean of the mask, which is 1 everywhere without params.mask (not in the paper)."""
+        return wide(self.drawn[1]).mean()
+
+    @term("G", 0)
+    def mask_variation(self) -> Tensor:
+        """The mask is smooth: mean squared difference of neighbouring px, halved (not in the paper)."""
+        return variation(self.drawn[1])
+
+
+class StarGANParams(LabelledParams):
+    """Parameters of stargan and expression."""
+
+    control: Literal["planes", "adain"] = Field(
+        "planes", description="how labels come in: planes beside the image, or mapped into the decoder's norms"
+    )
+    mask: bool = Field(False, description="an attention network says where the image may change")
+    width: int = Field(64, ge=1, description="channels of the generator at full size")
+    blocks: int = Field(6, ge=0, description="residual blocks of the generator")
+    control_width: int = Field(256, ge=1, description="length of the control information, N (adain)")
+    mapping_width: int = Field(512, ge=1, description="neurons of the mapping network's layers (adain)")
+    d_width: int = Field(64, ge=1, description="channels of the discriminator's first layer")
+    d_layers: int = Field(6, ge=3, description="halvings of the discriminator; 2^d_layers divides the size")
+    critic_steps: int = Field(5, ge=1, description="steps, each of the discriminator, to one of the generator")
+    schedule: Literal["linear", "stargan_literal"] = Field(
+        "linear", description="of the rate's second half: to 0, as said; or by 0.1 %, as the authors' code does"
+    )
+    vgg: str = Field(
+        "none", description="for the contextual loss: file with VGG19 up to `layer`; download: ImageNet weights; none"
+    )
+    layer: str = Field("relu4_2", description="of VGG19, whose features are compared (contextual)")
+    preprocessing: Literal["torchvision", "caffe"] = Field("torchvision", description="what these weights expect")
+    bandwidth: float = Field(0.5, gt=0, description="h: how much better than others a match must be (contextual)")
+    positions: int = Field(65 * 65, ge=2, description="places compared at most, else that many at random (contextual)")
+
+
+class StarGAN(Labelled):
+    """StarGAN (Choi et al. 2018), and with control, mask and contextual loss the expressions of paper 001 (Rao et al.).
+
+    The paper's Table 1 has decoder control and mask each added to the baseline alone, then both without the contextual
+    loss, then all: stargan, stargan-control, stargan-mask, expression with losses.contextual 0, expression.
+    """
+
+    Scene = StarGANScene
+    Params: ClassVar[type[LabelledParams]] = StarGANParams
+    phases = (Phase("D", ("d",)), Phase("G", ("g",), every=5, reuse=("image", "target")))
+    presets = {
+        "stargan": {},
+        "stargan-control": {"params": {"control": "adain"}},
+        "stargan-mask": {"params": {"mask": True}},
+        "expression": {
+            "params": {"control": "adain", "mask": True, "vgg": "download"},
+            "losses": {"cycle": 0, "contextual": 0.1},
+        },
+    }
+    defaults = {
+        "data": {"size": 128, "batch": 16},
+        "optim": {"lr": 1e-4, "betas": [0.5, 0.999]},
+        "run": {"steps": 200000, "save_every": 5000},
+    }
+    exports = ("g",)
+
+    def __init__(self, params: Any = None, size: int = 128):
+        super().__init__(params, size)
+        first, second = type(self).phases
+        turn = Phase(second.name, second.nets, every=self.params.critic_steps, reuse=second.reuse)
+        self.phases = (first, turn)  # type: ignore[misc]
+        self.masks = self.params.mask
+        halved = 2**self.params.d_layers
+        self.sizes = (max(halved, 2 * self.reduction if self.params.vgg != "none" else 1), halved)
+
+    @property
+    def reduction(self) -> int:
+        """How many px of an image, down and across, are one place of the VGG layer that is looked at."""
+        names = layer_names("vgg19")
+        above = names[: names.index(self.params.layer) + 1] if self.params.layer in names else []
+        return 2 ** sum(name.startswith("pool") for name in above)
+
+    def nets(self) -> dict[str, nn.Module]:
+        p = self.params
+        painter: Any
+        if p.control == "planes":
+            painter = StarGANGenerator(self.labels, p.width, p.blocks)
+        else:
+            painter = ControlledGenerator(self.labels, p.width, p.blocks, p.control_width, p.mapping_width)
+        return {
+            "g": MaskedGenerator(painter, AttentionNetwork(p.width, p.blocks)) if p.mask else painter,
+            "d": StarGANDiscriminator(self.labels, self.size, p.d_width, p.d_layers),
+        }
+
+    def helpers(self, load: Any) -> dict[str, nn.Module]:
+        p = self.params
+        if p.vgg == "none":
+            return {}
+        net = helpers.vgg("vgg19", (p.layer,), p.vgg, p.preprocessing)
+        places = (self.size // self.reduction) ** 2
+        if places > p.positions and next(net.parameters()).device.type != "meta":
+            report.note(f"contextual: compares {p.positions} of the {places} places of {p.layer}, drawn at random")
+        return {"vgg": net}
+
+    def lr_factor(self, clock: Clock) -> float:
+        """Flat for half of the run, then linearly to 0.
+
+        "stargan_literal" is what the authors' code computes: a step of the linear fall, but at every 1000th only.
+        """
+        if self.params.schedule == "linear":
+            return min(1.0, 2 - 2 * clock.progress)
+        flat = clock.steps // 2
+        return 1 - max(0, clock.step // 1000 - flat // 1000) / max(1, clock.steps - flat)
+
+    def control(self, nets: Any, x: Tensor, to: str, strength: float) -> Tensor:
+        """Return the control information of labels `to` for images x, blended with the mean of all labels'."""
+        own = nets.g.control(self.vector(to, x))
+        every = nets.g.control(torch.eye(self.labels, device=x.device, dtype=x.dtype))
+        return torch.lerp(every.mean(0, keepdim=True), own, strength)
+
+    def translate(self, nets: Any, x: Tensor, to: str, strength: float = 1.0) -> Tensor:
+        """Translate x to a label, or to several joined by +; at a strength of 0 to the mean of all, over 1 beyond."""
+        return nets.g(x, self.control(nets, x, to, strength))[0]
+
+    def mask(self, nets: Any, x: Tensor, to: str) -> Tensor:
+        """Return where x changes, [N, 1, H, W] in [0, 1], the same for every label; CardError without params.mask."""
+        if not self.params.mask:
+            raise CardError("these weights have no attention mask", "train with --set params.mask=true")
+        return nets.g.attention(x)
+
+    def preview(self, nets: Any, x: Tensor, to: str) -> dict[str, Tensor]:
+        columns = super().preview(nets, x, to)
+        if self.params.mask:
+            columns["mask"] = self.mask(nets, x, to).expand_as(x) * 2 - 1
+        return columns
