@@ -63,6 +63,7 @@ def test_a_translation_that_keeps_everything_scores_one(tmp_path):
             "IoU-mouth": 1,
             "IoU-skin": 1,
             "identity-cosine": 1,
+            "unchanged": 1,
             "pairs": 1,
         }
     )
@@ -104,7 +105,7 @@ def test_likeness_is_the_mean_cosine(tmp_path):
     flat(tmp_path / "out" / "b.png", (0, 255, 255))
     found = keeping.measure(tmp_path / "in", tmp_path / "out", None, face())
     assert found["identity-cosine"] == pytest.approx((0 + -1) / 2, abs=0.01)
-    assert set(found) == {"identity-cosine", "pairs"}
+    assert set(found) == {"identity-cosine", "unchanged", "pairs"}
 
 
 def test_images_are_brought_to_the_size_of_each_model(tmp_path):
@@ -185,3 +186,23 @@ def test_the_shipped_weights_measure_real_faces(shared, tmp_path, name):
     found = keeping.measure(faces, faces, *models, limit=4)
     assert found.pop("pairs") == 4
     assert found and all(math.isclose(value, 1, rel_tol=1e-4) for value in found.values())
+
+
+def test_pixels_that_hardly_moved_count_as_unchanged(tmp_path):
+    flat(tmp_path / "in" / "a.png", (100, 100, 100))
+    pixels = np.full((16, 16, 3), 100, np.uint8)
+    pixels[:4] = (100, 100, 100 + keeping.NEAR)
+    pixels[4:8] = (100, 100, 101 + keeping.NEAR)
+    Image.fromarray(pixels).save(tmp_path / "in" / "b.png")
+    (tmp_path / "out").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "out" / "a.png")
+    found = keeping.measure(tmp_path / "in", tmp_path / "out", None, None)
+    assert found == {"unchanged": 0.75, "pairs": 1}
+    flat(tmp_path / "in" / "a.png", (100, 100, 100), 32)  # of another size
+    assert keeping.measure(tmp_path / "in", tmp_path / "out", None, None)["unchanged"] == 0.75
+
+
+def test_masks_say_how_much_of_a_face_is_left_alone(tmp_path):
+    flat(tmp_path / "masks" / "x" / "a.png", (255, 255, 255))
+    flat(tmp_path / "masks" / "b.png", (51, 51, 51))
+    assert keeping.unmasked(tmp_path / "masks") == pytest.approx(1 - 0.6)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from . import images, report
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 LANDED = ("eyes", "nose", "mouth")
 PARTS = (*LANDED, "skin", "hair")
 BATCH = 16
+NEAR = 16  # of 255: what a pixel may move by and count as unchanged
 
 
 def measure(
@@ -33,7 +35,8 @@ def measure(
 
     "IoU-parts": intersection over union of a part's pixels in source and translation, mean over pairs, then over eyes,
     nose and mouth; "IoU-NAME" for each of these and for skin and hair. "identity-cosine": cosine of the two face
-    embeddings, mean over pairs. "pairs": how many there were. Without `segnet` or `face` their figures are left out.
+    embeddings, mean over pairs. "unchanged": share of pixels that moved by at most `NEAR` in every colour, mean over
+    pairs. "pairs": how many there were. Without `segnet` or `face` their figures are left out.
     Both images are brought to the model's own size. Raises InputError where no pair is left or no part is seen,
     CardError for a model that is not of the kind.
     """
@@ -42,6 +45,7 @@ def measure(
         raise CardError("the face model makes no embeddings", "give weights of the recipe facefeat")
     agreement: dict[str, list[float]] = defaultdict(list)
     cosines: list[float] = []
+    still: list[float] = []
     count = 0
     found = pairs(source, out)[:limit]
     with report.progress("keeping", len(found)) as bar:
@@ -51,6 +55,7 @@ def measure(
                     agreement[name] += values
             if face:
                 cosines += _cosines(face, before, after)
+            still += [_unchanged(*pair) for pair in zip(before, after, strict=True)]
             count += len(before)
             bar.advance(len(before))
     if not count:
@@ -64,7 +69,26 @@ def measure(
         if unseen:
             report.warn(f"the segnet sees no {' and no '.join(unseen)} in any image: IoU-parts is without")
         scores = {"IoU-parts": float(np.mean(landed)), **scores}
-    return {**scores, **({"identity-cosine": float(np.mean(cosines))} if face else {}), "pairs": count}
+    if face:
+        scores["identity-cosine"] = float(np.mean(cosines))
+    return {**scores, "unchanged": float(np.mean(still)), "pairs": count}
+
+
+def unmasked(masks: str | Path) -> float:
+    """Return the share of the faces that their masks, as `translate --mask` writes them, leave alone: 1 - mean mask.
+
+    Raises InputError where there is no mask.
+    """
+    grey = [np.asarray(images.read(source.path).convert("L"), np.float32) for source in Folder(masks).sources()]
+    return 1 - float(np.mean([mask.mean() for mask in grey])) / 255
+
+
+def _unchanged(before: Image.Image, after: Image.Image) -> float:
+    """Return the share of pixels that moved by at most `NEAR` of 255 in every colour, at the translation's size."""
+    if before.size != after.size:
+        before = before.resize(after.size, Image.Resampling.BICUBIC)
+    apart = np.abs(np.asarray(before, np.int16) - np.asarray(after, np.int16)).max(2)
+    return float((apart <= NEAR).mean())
 
 
 def pairs(source: str | Path, out: str | Path) -> list[tuple[Path, Path]]:

@@ -14,6 +14,7 @@ from . import options
 if TYPE_CHECKING:
     from ..ablation import Row, Variant
     from ..plan import Plan
+    from .scoring import Scoring
 
 SHOWN = 8  # faces in the report
 INPUT = "input"  # the row of the faces as they are
@@ -34,17 +35,18 @@ def ablate(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="runs of every variant, with seeds from the card's on")] = 1,
     data: Annotated[Optional[Path], typer.Option(help="folder with trainA/ trainB/, or a/ b/")] = None,
-    a: Annotated[Optional[Path], typer.Option("--a", help="images of the first domain")] = None,
-    b: Annotated[Optional[Path], typer.Option("--b", help="images of the second domain")] = None,
-    set_: Annotated[
-        Optional[list[str]], typer.Option("--set", help="KEY.KEY=VALUE: change a value of every variant's card")
-    ] = None,
+    a: options.DomainA = None,
+    b: options.DomainB = None,
+    set_: options.Set = None,
     to: Annotated[Optional[str], typer.Option(help="the domain that is scored; else the second")] = None,
     features: Annotated[
         str, typer.Option(help="of FID and KID: clean-fid, or an ONNX or TorchScript file")
     ] = "clean-fid",
     segnet: Annotated[str, typer.Option(help="weights that label face parts")] = "segnet",
     face: Annotated[str, typer.Option(help="weights that embed faces")] = "facefeat",
+    classifier: Annotated[
+        Optional[str], typer.Option(help="of labelled methods: weights that say whether a face has the label")
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="write the cards and a Makefile of the runs, and stop")] = False,
     device: options.Device = "auto",
     seed: options.Seed = None,
@@ -61,6 +63,7 @@ def ablate(
     from .. import ablation, report
     from .. import card as cards
     from .. import features as extractors
+    from .scoring import open_scoring
 
     out = Path(out)
     given = [cards.assignment(text) for text in set_ or []]
@@ -82,12 +85,10 @@ def ablate(
     if plan:
         report.note(f"ablate: {len(variants)} variants x {seeds} seeds; train them with: make -j 2 -f {out}/Makefile")
         return out
-    side = side_of(first, to)
     extractor = extractors.load(features, device=device)  # what is missing is missed before hours of training
-    names = first.card.domains
-    source, target = (names.a, names.b) if side == "b" else (names.b, names.a)
-    score = Scoring(out, source, target, {"features": features, "segnet": segnet, "face": face}, device)
-    score.lay_out(first, side, force)
+    tools = {"features": features, "segnet": segnet, "face": face, **({"classifier": classifier} if classifier else {})}
+    score = open_scoring(out, first, to, tools, device)
+    score.lay_out(first, force)
     report.note(f"ablate: {len(variants)} variants x {seeds} seeds; features {extractor.name}")
     failed: dict[str, dict[int, str]] = {name: {} for name in runs}
     for index in range(seeds):  # all variants once, then again with the next seed: a stop leaves a fair comparison
@@ -158,95 +159,6 @@ def write_cards(out: Path, runs: dict[str, dict[int, dict[str, Any]]], force: bo
     files.write_text(out / "Makefile", ablation.makefile(made))
 
 
-def side_of(plan: Plan, to: str | None) -> str:
-    """Return which domain is scored, 'a' or 'b'; raises CardError for a name that is none of the two."""
-    from .. import card as cards
-    from ..errors import CardError
-
-    names = {plan.card.domains.a: "a", plan.card.domains.b: "b"}
-    if to is not None and to not in names:
-        raise CardError(f"no domain {to!r}{cards.suggest(to, names)}", f"--to {' or '.join(names)}")
-    return names[to] if to else "b"
-
-
-class Scoring:
-    """The same held-out faces for every run, what each makes of them, and the scores of that: folders below `out`.
-
-    `source` and `to` are the names of the domains; `tools` are score-fid's features, segnet and face.
-    """
-
-    def __init__(self, out: Path, source: str, to: str, tools: dict[str, str], device: str):
-        self.out, self.to, self.tools, self.device = out, to, tools, device
-        self.faces, self.reference = out / "held" / source, out / "held" / to
-
-    def lay_out(self, plan: Plan, side: str, force: bool) -> None:
-        """Write the test images of both domains as squares of the training size; files that are there stay."""
-        from .. import images, report
-        from ..errors import InputError
-
-        sources = {self.faces: plan.layout.test["a" if side == "b" else "b"], self.reference: plan.layout.test[side]}
-        for folder, paths in sources.items():
-            for index, path in enumerate(paths):
-                target = folder / f"{index:05d}.png"
-                if force or not target.exists():
-                    try:
-                        images.save(images.resize(images.square(images.read(path)), plan.card.data.size), target)
-                    except InputError as error:
-                        report.warn(f"{error.message}; left out of the scores")
-
-    def score(self, name: str, weights: Path | None) -> None:
-        """Translate the held-out faces with a run's weights, none for the faces as they are, and score them."""
-        from .. import report
-        from ..errors import InputError
-        from .score_fid import score_fid
-        from .translate import translate
-
-        made = self.faces
-        path = self.path(name)
-        if path.exists() and self.is_fresh(path, weights):
-            return
-        if weights is not None:
-            made = self.out / "faces" / self.to / name
-            older = (made / "card.yaml").exists() and _time(made / "card.yaml") < _time(weights / "card.yaml")
-            again = {"align": False, "device": self.device, "force": older}
-            translate(self.faces, made, to=self.to, weights=str(weights), **again)  # type: ignore[arg-type]
-        what = {**self.tools, "device": self.device}
-        with report.silenced():  # that few images make FID too high is the same for all
-            try:
-                score_fid(made, self.reference, source=self.faces, save=path, force=True, **what)  # type: ignore[arg-type]
-                return
-            except InputError as error:  # no part of a face is found: on drawings that may be
-                reason = error.message
-            score_fid(made, self.reference, save=path, force=True, **what)  # type: ignore[arg-type]
-        report.warn(f"{name}: without what it keeps of its input: {reason}")
-
-    def is_fresh(self, path: Path, weights: Path | None) -> bool:
-        """Whether a score card was made with the same features and helpers, and since the run was trained."""
-        from .. import card as cards
-
-        with_these = cards.load(path).get("options", {})
-        same = all(with_these.get(key, value) == value for key, value in self.tools.items())
-        return same and (weights is None or _time(path) >= _time(weights / "card.yaml"))
-
-    def path(self, name: str) -> Path:
-        """Return the score card of a run."""
-        return self.out / "scores" / self.to / f"{name}.yaml"
-
-    def figures(self, name: str) -> dict[str, float] | None:
-        """Return a run's scores by metric; None where it has none."""
-        from .. import card as cards
-
-        if not self.path(name).exists():
-            return None
-        found = cards.read_made(self.path(name))["scores"]
-        wanted = ("FID-", "KID-", "IoU-parts", "identity")
-        return {k: float(v) for k, v in found.items() if k.startswith(wanted) and not k.endswith(" std")}
-
-
-def _time(path: Path) -> float:
-    return path.stat().st_mtime
-
-
 def attempt(out: Path, name: str, score: Scoring, device: str, force: bool) -> str | None:
     """Train, translate and score one run, whatever of it is missing; returns why it failed, None if it did not.
 
@@ -314,27 +226,20 @@ def write_report(
     seeds: int,
 ) -> None:
     """Write table.yaml, table.md and report.html with its pictures."""
-    from .. import ablation, ablation_page, files, images, report
+    from .. import ablation, ablation_page, files, report
     from .. import card as cards
-    from ..folder import Folder
-    from ..layout import spread
 
     metrics = ablation_page.metrics_of(rows)
     lines = ablation.table(rows, metrics)
-    held, reference = Folder(score.faces).sources(), Folder(score.reference).sources()
     data = plan.card.data
     length = f"{plan.card.run.steps} steps" if plan.card.run.steps is not None else f"{plan.card.run.epochs} epochs"
-    budget = (
-        f"{length} of batch {data.batch} at {data.size} px for every run, {seeds} seed(s); "
-        f"{len(held)} held-out faces translated to {score.to}, against {len(reference)} images of it"
-    )
+    budget = f"{length} of batch {data.batch} at {data.size} px for every run, {seeds} seed(s); {score.budget()}"
     files.write_text(out / "table.md", f"{budget}\n\n{ablation.markdown(lines)}\n{ablation_page.NOTE}\n")
     values = {"budget": budget, **score.tools, "rows": ablation.plain(rows)}
     files.write_text(out / "table.yaml", cards.dump({**values, "made": cards.provenance("torch")}))
     trained = {row.variant: out / "runs" / f"{row.variant}-s{min(runs[row.variant])}" for row in rows[:-1]}
     trained = {name: path for name, path in trained.items() if (path / "card.yaml").exists()}
-    faces = [images.read(path) for path in spread([source.path for source in held], SHOWN)]
-    drawn = ablation_page.draw_faces(out, trained, faces, score.to)
+    drawn = score.faces_shown(trained, SHOWN)
     swept = ablation_page.draw_sweeps(out, rows, variants, metrics)
     lost = ablation_page.draw_losses(
         out, {name: [out / "runs" / f"{name}-s{n}" for n in runs[name]] for name in trained}

@@ -46,6 +46,16 @@ def score_fid(
     ] = None,
     segnet: Annotated[str, typer.Option(help="weights that label face parts", rich_help_panel="Source")] = "segnet",
     face: Annotated[str, typer.Option(help="weights that embed faces", rich_help_panel="Source")] = "facefeat",
+    labels: Annotated[
+        bool, typer.Option("--labels", help="OUT and REF hold a folder per label: score each", rich_help_panel="Labels")
+    ] = False,
+    classifier: Annotated[
+        Optional[str],
+        typer.Option(help="weights of a classifier: how often it sees the label", rich_help_panel="Labels"),
+    ] = None,
+    masks: Annotated[
+        Optional[Path], typer.Option(help="what translate --mask wrote, by label", rich_help_panel="Labels")
+    ] = None,
     save: Annotated[Optional[Path], typer.Option(help="also write the result as a card, a YAML file")] = None,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="keep the features of REF for next time")] = True,
     device: options.Device = "auto",
@@ -59,7 +69,9 @@ def score_fid(
 
     Lower is nearer. Compare only figures of one kind of features, one reference and one number of images; below 2,048
     KID is the one to trust. The features of REF are kept in FACEKIT_CACHE, or else in the user's cache.
+    With --labels every label that both have is scored, and their mean.
     """
+    given_all = {**locals()}
     from .. import card, files, report, score
     from .. import features as extractors
     from ..errors import CardError, SomeFailed
@@ -69,6 +81,10 @@ def score_fid(
     if seed is not None and not 0 <= seed < 2**32:
         raise CardError(f"--seed {seed} is not a seed", "a whole number from 0 to 4294967295")
     out, reference = Path(out), Path(reference)
+    if labels:
+        return score_labels(**given_all)
+    if classifier or masks:
+        raise CardError("--classifier and --masks are for folders of labels", "give --labels, too")
     sets = [extractors.ImageSet(folder, limit) for folder in (out, reference)]
     warnings = check(sets, resize, subset_size)
     extractor = extractors.load(features, preprocessing, input_size, device)
@@ -235,7 +251,7 @@ def table(
         of += f"; spread over {kid['spread_subsets']} subsets of {kid['spread_size']}"
     value = f"{scores[name]:.5f}" + ("" if spread is None else f" ± {spread:.5f}")
     rows.append((f"{name} (x1)", value, f"{of}, seed {kid['seed']}"))
-    rows += [(key, f"{v:.3f}", "") for key, v in scores.items() if key.startswith(("IoU-", "identity-"))]
+    rows += [(key, f"{v:.3f}", "") for key, v in scores.items() if key.startswith(("IoU-", "identity-", "unchanged"))]
     if "pairs" in scores:
         rows.append(("pairs", str(scores["pairs"]), "of source and translation"))
     rows += [
@@ -246,3 +262,75 @@ def table(
     first, second = (max(len(row[i]) for row in rows if row[0] != "preprocessing") for i in (0, 1))
     first = max(first, len("preprocessing"))
     return "\n".join(f"{a:{first}}  {b:{second}}  {c}".rstrip() for a, b, c in rows)
+
+
+def score_labels(
+    out: Path,
+    reference: Path,
+    source: Path | None,
+    classifier: str | None,
+    masks: Path | None,
+    save: Path | None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Score the label folders that OUT and REF both have, and take the mean over labels.
+
+    Raises InputError where they have none in common.
+    """
+    from .. import card, files, keeping, recognised, report, world, zoo
+    from ..errors import InputError
+
+    names = sorted({p.name for p in out.iterdir() if p.is_dir()} & {p.name for p in reference.iterdir() if p.is_dir()})
+    if not names:
+        raise InputError(f"{out} and {reference} have no folder of the same name", "one folder per label in both")
+    dry_run = options["dry_run"]
+    model = zoo.load_model(classifier, world.find_device(options["device"])) if classifier else None
+    values = {
+        "facekit": 1,
+        "command": "score-fid",
+        "options": {
+            k: str(v) if isinstance(v, Path) else v
+            for k, v in {
+                **options,
+                "out": out,
+                "reference": reference,
+                "source": source,
+                "classifier": classifier,
+            }.items()
+            if v is not None and k not in ("force", "dry_run", "cache", "workers", "device", "per_image")
+        },
+    }
+    if save:
+        check_place(Path(save), values, options["force"])
+    found: dict[str, dict[str, Any]] = {}
+    begun = card.moment()
+    for name in names:
+        with report.silenced():
+            found[name] = score_fid(out / name, reference / name, source=source, **{**options, "labels": False})
+        if model and not dry_run:
+            found[name]["accuracy"] = recognised.accuracy(out / name, model, name, options["limit"])
+        if masks and not dry_run:
+            found[name]["unchanged-mask"] = keeping.unmasked(masks / name)
+    if dry_run:
+        report.result(f"score-fid: {', '.join(names)} of {out}", options=values["options"])
+        return {"options": values["options"]}
+    metrics = [key for key, value in found[names[0]].items() if isinstance(value, float) and not key.endswith(" std")]
+    shared = [key for key in metrics if all(key in scores for scores in found.values())]
+    mean = {key: sum(scores[key] for scores in found.values()) / len(found) for key in shared}
+    result = {**mean, "labels": found}
+    report.result(labels_table({**found, "mean": mean}, shared), **result)
+    if save:
+        made = {"scores": result, **card.provenance("onnxruntime", "torch", "numpy", "pillow")}
+        files.write_text(Path(save), card.dump({**values, "made": {**made, "start": begun, "end": card.moment()}}))
+    return result
+
+
+def labels_table(rows: dict[str, dict[str, Any]], metrics: list[str]) -> str:
+    """Return scores by label for people."""
+    cells = [["", *metrics, "images"]]
+    for name, scores in rows.items():
+        counts = scores.get("images")
+        told = [f"{scores[key]:.{5 if key.startswith('KID') else 3}f}" for key in metrics]
+        cells.append([name, *told, f"{counts['out']} against {counts['reference']}" if counts else ""])
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    return "\n".join("  ".join(f"{cell:{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells)
