@@ -41,6 +41,10 @@ def small(name: str) -> card.TrainCard:
             params[field] = 8
         elif field == "blocks":
             params[field] = 1
+        elif field == "labels":
+            params[field] = ["angry", "sad", "smile"]
+        elif field == "vgg":
+            params[field] = "download"
     size = next(s for s in (32, 64, 96, 128) if fits(kind, params, s))
     values = {"recipe": name, "params": params, "data": {"size": size, "batch": 2}, "optim": merged.get("optim", {})}
     return card.TrainCard.model_validate({**values, "run": {"steps": 2, "ema": 0.5}})
@@ -79,9 +83,10 @@ def test_two_steps_move_every_net_of_every_phase(name):
     learner = learner_of(values)
     before = {k: v.clone() for k, v in learner.nets.named_parameters()}
     for _ in range(2):
+        turns = {phase.name for phase in learner.recipe.phases if phase.live(learner.step)}
         found = train_step(learner, batch_of(values), Clock(learner.step, 2))
         learner.step += 1
-        assert set(found) == set(learner.terms)
+        assert set(found) == {name for name, term in learner.terms.items() if term.phase in turns}
         assert all(torch.isfinite(value) for value in found.values())
     learning = {net for phase in learner.recipe.phases for net in phase.nets}
     for net in learning:
@@ -122,16 +127,18 @@ def test_a_saved_model_translates_as_before_and_keeps_size_and_range(name, tmp_p
     path = tmp_path / "model.safetensors"
     zoo.save_model(path, learner.exports, card.plain(values))
     model = zoo.load_model(path)
-    x = batch_of(values)[0]["a"]
-    for to in learner.recipe.directions:
+    x = next(entry for entry in batch_of(values)[0].values() if entry.ndim == 4)
+    targets = learner.recipe.targets(values.domains).values()
+    told = {"source": list(targets)[:1] * len(x)} if learner.recipe.takes("source") else {}
+    for to in targets:
         with torch.no_grad():
-            made = model.recipe.translate(model.nets, x, to)
-            expected = learner.recipe.translate(learner.exports.eval(), x, to)
+            made = model.recipe.translate(model.nets, x, to, **told)
+            expected = learner.recipe.translate(learner.exports.eval(), x, to, **told)
             columns = model.recipe.preview(model.nets, x, to)
         assert made.shape == x.shape
         assert made.abs().max() <= 1
         assert torch.allclose(made, expected, atol=1e-6)
-        assert next(iter(columns)) == "translation"
+        assert next(iter(columns)) in ("translation", *learner.recipe.targets(values.domains))
         assert all(column.shape == x.shape for column in columns.values())
 
 
@@ -192,3 +199,14 @@ def test_the_trunk_of_projected_cut_gives_features_of_about_unit_size_whatever_i
     face = images.to_tensor(images.resize(Image.fromarray(astronaut()[10:210, 125:325]), 64))[None]
     for y in Trunk(vgg)(face).values():
         assert 0.5 < y.square().mean().sqrt() < 2.5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_size_that_will_not_do_is_refused_with_the_nearest_that_will(name):
+    kind, preset = recipe.find(name)
+    params = dict(preset.get("params", {}))
+    odd = 99 if kind(params, 128).sizes[1] > 1 else 9
+    with pytest.raises(CardError, match=f"not {odd}") as caught:
+        kind(params, odd).check(odd)
+    near = [int(word) for word in caught.value.hint.replace(";", " ").split() if word.isdigit()]
+    assert near and all(fits(kind, params, size) for size in near)

@@ -192,14 +192,13 @@ class AnimeGAN(Recipe):
 
     def __init__(self, params: Any = None, size: int = 256):
         super().__init__(params, size)
-        self.multiple = 8 if self.params.net == "v2-lite" else 4
+        self.multiple = 8 if self.params.net == "v2-lite" else 4  # as often as the net halves
+        self.sizes = (32, self.multiple)
 
     def check(self, size: int) -> None:
-        """Two halvings (three of the lite net) must come out even; weights to start from are of v2 at full width."""
+        """Weights to start from are of v2 at full width."""
+        super().check(size)
         p = self.params
-        if size % self.multiple or size < 32:
-            need = f"data.size of 32 or more, a multiple of {self.multiple}"
-            raise CardError(f"animegan with net {p.net} needs {need}; not {size}", "--size 128")
         if p.weights and (p.net != "v2" or p.width != 32):
             raise CardError(f"params.weights are of net v2 at width 32, not {p.net} at {p.width}", "leave one out")
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from .. import helpers, recipe
 from ..card import Data
-from ..errors import CardError
 from ..layout import Layout
 from ..losses import binary, l1, lsgan
 from ..nets.cartoon import CartoonDiscriminator, CartoonGenerator
@@ -103,13 +102,9 @@ class CartoonGAN(Recipe):
         "optim": {"lr": 1e-5, "betas": [0.5, 0.999]},
         "run": {"epochs": 220, "save_every": 5000},
     }
+    sizes = (32, 4)  # two halvings, and VGG's three leave something to compare
     exports = ("ab",)
     directions = ("b",)
-
-    def check(self, size: int) -> None:
-        """Two halvings must come out even, and VGG's three leave something to compare."""
-        if size % 4 or size < 32:
-            raise CardError(f"this method needs data.size of 32 or more, a multiple of 4; not {size}", "--size 128")
 
     def open(self, data: Data) -> Layout:
         return open_smoothed(data, self.params.smooth)

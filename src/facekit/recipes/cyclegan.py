@@ -9,7 +9,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from .. import recipe
-from ..errors import CardError
 from ..losses import l1, lsgan
 from ..nets.patch import PatchDiscriminator
 from ..nets.pool import ImagePool
@@ -102,12 +101,8 @@ class CycleGAN(Recipe):
         "optim": {"lr": 2e-4, "betas": [0.5, 0.999]},
         "run": {"epochs": 200, "save_every": 5000},
     }
+    sizes = (32, 4)  # two halvings, and more than one px for the discriminator to normalise
     exports = ("ab", "ba")
-
-    def check(self, size: int) -> None:
-        """Two halvings must come out even, and the discriminator needs more than one px to normalise."""
-        if size % 4 or size < 32:
-            raise CardError(f"cyclegan needs data.size of 32 or more, a multiple of 4; not {size}", "--size 128")
 
     def load_size(self, size: int) -> int:
         """286 for 256."""

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from .. import rolled
-from ..errors import CardError
+from ..errors import InputError
 from ..losses import l1, lsgan
 from ..nets import angle
 from ..nets.patch import PatchDiscriminator
@@ -137,7 +137,6 @@ class CycleGANAngle(CycleGAN):
         Phase("D", ("da", "db"), reuse=("fake_a", "fake_b", "turned_a", "turned_b")),
     )
     presets = {"cyclegan-angle": {}}
-    takes_roll = True  # `facekit translate --tilted tell` tells it
 
     @property
     def code(self) -> Callable[[Tensor, int, int], Tensor] | None:
@@ -145,10 +144,11 @@ class CycleGANAngle(CycleGAN):
         return {"none": None, "ramp": angle.ramp}.get(self.params.mode, angle.plane)
 
     def open(self, data: Any) -> Any:
-        """Find the images and their angles; raises CardError where all would be upright."""
+        """Find the images and their angles; raises InputError where all would be upright."""
         layout = rolled.open_rolled(data, self.params.restore)
         if not self.params.turn and not any(any(reader.rolls.values()) for reader in layout.readers.values()):
-            raise CardError("no image has an angle, and params.turn is 0", "give --set params.turn=20, or a manifest")
+            hint = "facekit align writes a manifest with them; or turn the faces at random: --set params.turn=20"
+            raise InputError("no image has an angle, and params.turn is 0", hint)
         return layout
 
     def blank(self, batch: int, size: int) -> dict[str, Tensor]:
@@ -177,7 +177,7 @@ class CycleGANAngle(CycleGAN):
 
     def translate(self, nets: Any, x: Tensor, to: str, roll: Tensor | None = None) -> Tensor:
         """Translate faces that are turned by `roll` [N] degrees clockwise; upright ones if absent."""
-        return (nets.ab if to == "b" else nets.ba)(x, x.new_zeros(len(x)) if roll is None else roll)
+        return (nets.ab if to == "b" else nets.ba)(x, x.new_zeros(x.shape[0]) if roll is None else roll)
 
     def translate_upright(self, nets: Any, x: Tensor, to: str, roll: Tensor) -> Tensor:
         """Turn square faces upright by their `roll` [N], translate them, and turn them back: the simple baseline."""

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from .. import images, recipe, report, sheet
-from ..errors import CardError, InputError
+from ..errors import InputError
 from ..losses import wide
 from ..recipe import Phase, Recipe, Scene, term
 
@@ -99,13 +99,9 @@ class DifferenceVector(Recipe):
         "data": {"size": 128, "batch": 100},
         "run": {"steps": 10000, "save_every": 1000},
     }
+    sizes = (8, 4)  # of use where other methods work, too
     exports = ("difference",)
     multiple = 0
-
-    def check(self, size: int) -> None:
-        """One number per channel and place: any size will do that the other methods take, too."""
-        if size % 4:
-            raise CardError(f"difference-vector needs data.size to be a multiple of 4, not {size}", "--size 128")
 
     def nets(self) -> dict[str, nn.Module]:
         return {"difference": Difference(self.size)}

@@ -115,13 +115,9 @@ class FaceFeatures(Recipe):
         "optim": {"lr": 2e-3, "betas": [0.9, 0.999]},
         "run": {"steps": 3000, "ema": 0.998, "save_every": 500},
     }
+    sizes = (64, 1)
     exports = ("face",)
     directions = ()
-
-    def check(self, size: int) -> None:
-        """Faces must have something to see."""
-        if size < 64:
-            raise CardError(f"facefeat needs data.size of 64 or more, not {size}", "--size 128")
 
     def nets(self) -> dict[str, nn.Module]:
         return {"face": SmallLightCNN(self.params.width, self.params.features)}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .. import images, recipe, report
 from ..batches import Reader, Sample
-from ..errors import CardError, InputError
+from ..errors import InputError
 from ..layout import Layout, find_folders, open_layout, spread
 from ..losses import wide
 from ..recipe import Phase, Recipe, Scene, term, view
@@ -147,13 +147,9 @@ class PairedCNN(Recipe):
         "optim": {"lr": 1e-3, "betas": [0.9, 0.999]},
         "run": {"epochs": 15, "save_every": 1000},
     }
+    sizes = (8, 8)
     exports = ("ab", "ba")
     multiple = 8
-
-    def check(self, size: int) -> None:
-        """Three halvings must come out even."""
-        if size % 8:
-            raise CardError(f"paired-cnn needs data.size to be a multiple of 8, not {size}", "--size 128")
 
     def open(self, data: Any) -> Layout | None:
         """Find pairs as the parameters say; raises InputError where no image has a partner of its name."""

@@ -12,7 +12,6 @@ from skimage import data
 from torch import Tensor, nn
 
 from .. import augment, helpers, images, losses, recipe
-from ..errors import CardError
 from ..nets.heads import FeatureHead, Projection
 from ..nets.unet import ResidualUNet
 from ..nets.vgg import VGG
@@ -151,14 +150,10 @@ class ProjectedCUT(Recipe):
         "optim": {"lr": 4e-4, "betas": [0.0, 0.99]},
         "run": {"steps": 20000, "ema": 0.998, "save_every": 1000},
     }
+    sizes = (64, 16)
     exports = ("ab",)
     directions = ("b",)
     multiple = 8
-
-    def check(self, size: int) -> None:
-        """Images must fit the U-Net and leave the heads something to see."""
-        if size % 16 or size < 64:
-            raise CardError(f"projected-cut needs data.size of 64 or more, a multiple of 16; not {size}", "--size 128")
 
     def load_size(self, size: int) -> int:
         """Crop from 1.12 times the size."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .. import augment, helpers, images, recipe, report, sheet
 from ..card import Data
-from ..errors import CardError, InputError
+from ..errors import InputError
 from ..layout import Layout, spread
 from ..losses import dice, l1, wide
 from ..masks import FACE_PARTS, open_masks
@@ -89,14 +89,10 @@ class SegNet(Recipe):
         "optim": {"lr": 2e-3, "betas": [0.9, 0.999]},
         "run": {"steps": 20000, "save_every": 1000, "ema": 0.99},
     }
+    sizes = (32, 16)
     exports = ("net",)
     directions = ("b",)
     multiple = 16
-
-    def check(self, size: int) -> None:
-        """Four halvings must come out even."""
-        if size % 16 or size < 32:
-            raise CardError(f"segnet needs data.size of 32 or more, a multiple of 16; not {size}", "--size 128")
 
     def open(self, data: Data) -> Layout:
         return open_masks(data, self.params.parts)

@@ -10,7 +10,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from .. import recipe
-from ..errors import CardError
 from ..losses import binary, l1, lsgan
 from ..nets.blocks import clip_rho_
 from ..nets.ugatit import Attended, UGATITDiscriminator, UGATITGenerator
@@ -129,16 +128,12 @@ class UGATIT(Recipe):
         "optim": {"lr": 1e-4, "betas": [0.5, 0.999], "weight_decay": 1e-4},
         "run": {"steps": 1000000, "save_every": 5000},
     }
+    sizes = (96, 4)  # the global discriminator halves five times
     exports = ("ab", "ba")
 
     def __init__(self, params: Any = None, size: int = 256):
         super().__init__(params, size)
         self.multiple = 4 if self.params.light else 0
-
-    def check(self, size: int) -> None:
-        """The global discriminator's five halvings need 96 px."""
-        if size % 4 or size < 96:
-            raise CardError(f"ugatit needs data.size of 96 or more, a multiple of 4; not {size}", "--size 128")
 
     def load_size(self, size: int) -> int:
         """30 px more than the crop, at every size."""

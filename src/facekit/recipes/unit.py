@@ -146,12 +146,12 @@ class UNIT(Recipe):
         "optim": {"lr": 1e-4, "betas": [0.5, 0.999], "weight_decay": 1e-4},
         "run": {"steps": 1000000, "save_every": 5000},
     }
+    sizes = (64, 4)  # the coarsest discriminator halves four times
     exports = ("g",)
 
     def check(self, size: int) -> None:
-        """The coarsest discriminator's four halvings need 64 px, and no more blocks can be tied than there are."""
-        if size % 4 or size < 64:
-            raise CardError(f"unit needs data.size of 64 or more, a multiple of 4; not {size}", "--size 128")
+        """No more blocks can be tied than there are."""
+        super().check(size)
         p = self.params
         if p.tie_latent_layers > p.blocks:
             raise CardError(

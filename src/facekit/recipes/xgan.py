@@ -161,13 +161,9 @@ class XGAN(Recipe):
         "optim": {"lr": 1e-4, "betas": [0.5, 0.999]},
         "run": {"steps": 50000, "save_every": 1000},
     }
+    sizes = (32, 16)  # four halvings leave 2 px
     exports = ("g",)
     multiple = 0
-
-    def check(self, size: int) -> None:
-        """Four halvings must come out even and leave 2 px."""
-        if size % 16 or size < 32:
-            raise CardError(f"xgan needs data.size of 32 or more, a multiple of 16; not {size}", "--size 64")
 
     def nets(self) -> dict[str, nn.Module]:
         p = self.params
