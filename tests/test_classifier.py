@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import toy
-from facekit import card, memory, recipe, zoo
+from facekit import card, images, memory, recipe, zoo
 from facekit.errors import CardError
 from facekit.layout import Layout
 from facekit.nets.classifier import FaceClassifier
@@ -210,3 +210,14 @@ def test_its_example_card_is_whole():
     assert set(values["params"]) == set(ClassifierParams.model_fields) - {"labels"}
     assert ClassifierParams.model_validate(checked.params) == ClassifierParams()
     assert recipe.find("classifier")[0] is Classifier
+
+
+def test_the_shipped_classifier_sees_a_smile():
+    from skimage.data import astronaut
+
+    from facekit.faces import align_face, find_detector
+
+    model = zoo.load_model("expressions")
+    face = align_face(astronaut(), find_detector("cascade").detect(astronaut())[0], 96, 0.0).image
+    likely = model.recipe.probabilities(model.nets, images.to_tensor(face)[None])[0]
+    assert likely.argmax() == model.recipe.params.labels.index("happiness") and likely.max() > 0.8
