@@ -20,6 +20,7 @@ _HOMES = {
     "train_segnet": "commands.train_segnet",
     "ablate": "commands.ablate",
     "translate": "commands.translate",
+    "export": "commands.export",
     "score_fid": "commands.score_fid",
     "load": "translator",
 }
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .commands.align import align as align
     from .commands.clean import clean as clean
     from .commands.crawl import crawl as crawl
+    from .commands.export import export as export
     from .commands.score_fid import score_fid as score_fid
     from .commands.smooth_edges import smooth_edges as smooth_edges
     from .commands.train import train as train

@@ -28,6 +28,7 @@ COMMANDS = {
     "train-segnet": "Train a segmenter of face parts on photos with masks.",
     "ablate": "Train a method without its parts, sweep its weights, set other methods beside it, compare.",
     "translate": "Turn photos into anime faces, or whatever the weights know.",
+    "export": "Write trained weights as an ONNX file, for programs without PyTorch.",
     "score-fid": "Score a folder of images against real ones: FID, KID, and what a translation keeps.",
     "recipes": "List the methods that `train` knows, or describe one.",
 }

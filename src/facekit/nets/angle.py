@@ -22,7 +22,7 @@ def ramp(roll: Tensor, height: int, width: int) -> Tensor:
     It turns as the image turns, and it varies from place to place, so that instance normalisation keeps it.
     """
     across, down = _places(width, height, roll), _places(height, width, roll)
-    angle = torch.deg2rad(roll)[:, None, None]
+    angle = (roll * (math.pi / 180))[:, None, None]
     return (torch.cos(angle) * across + torch.sin(angle) * down[:, None])[:, None]
 
 
