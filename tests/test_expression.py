@@ -49,7 +49,7 @@ def learner_of(vgg):
     def make(name="expression", weights=None, **params):
         preset = PRESETS[name]
         given = {**SMALL, **preset.get("params", {}), "labels": LABELS, "layer": "relu1_2"}
-        given = {**given, "vgg": vgg if name == "expression" else "none", **params}
+        given = {**given, "vgg": vgg, **params}
         values = {"recipe": name, "params": given, "data": {"size": SIZE}, "run": {"steps": 8}}
         terms = weighted_terms(StarGAN, {**preset.get("losses", {}), **(weights or {})})
         made = card.TrainCard.model_validate(values)
@@ -161,7 +161,7 @@ def test_where_the_mask_is_0_the_image_stays_and_where_it_is_1_it_is_drawn():
 
 def test_its_parts_are_switched_on_singly_as_in_table_1():
     parts = {name: (p.get("params", {}), p.get("losses", {})) for name, p in PRESETS.items()}
-    full = {"control": "adain", "mask": True, "vgg": "download"}
+    full = {"control": "adain", "mask": True}
     assert parts == {
         "stargan": ({}, {}),
         "stargan-control": ({"control": "adain"}, {}),
@@ -212,18 +212,10 @@ def test_one_pass_of_the_generator_serves_all_terms_and_the_cycle_costs_a_second
         assert len(calls) == sum(expected) and len(looks) == 2
 
 
-def test_without_the_contextual_loss_vgg_is_not_looked_through(learner_of):
-    learner, looks = learner_of(weights={"contextual": 0}), []
-    learner.helpers.vgg.register_forward_hook(lambda m, given, out: looks.append(m))
+def test_without_the_contextual_loss_vgg_is_not_loaded(learner_of):
+    learner = learner_of(weights={"contextual": 0}, vgg="nowhere.safetensors")
+    assert not learner.helpers
     train_step(learner, [batch_of()], Clock(0, 8))
-    assert not looks
-    assert "vgg" not in learner_of(weights={"contextual": 0}, vgg="none").helpers
-
-
-def test_the_contextual_loss_without_weights_says_what_to_give(learner_of):
-    with pytest.raises(CardError, match="VGG19") as error:
-        scene_of(learner_of("stargan")).contextual()
-    assert "params.vgg=download" in error.value.hint
     with pytest.raises(MissingError, match="no weights file"):
         learner_of(vgg="nowhere.safetensors")
 
@@ -262,9 +254,8 @@ def test_it_knows_how_large_vggs_features_are(layer, size, edge):
 def test_a_size_too_small_for_vgg_and_an_unknown_layer_are_refused():
     with pytest.raises(CardError, match="32 or more, a multiple of 8; not 16"):
         StarGAN({"vgg": "file", "layer": "relu5_1", "d_layers": 3}, 16).check(16)
-    StarGAN({"vgg": "none", "layer": "relu5_1", "d_layers": 3}, 16).check(16)
     with pytest.raises(CardError, match="no layer relu9_1"):
-        StarGAN({"vgg": "file", "layer": "relu9_1"}, 64).helpers(None)
+        StarGAN({"vgg": "file", "layer": "relu9_1"}, 64).helpers(None, {"contextual"})
 
 
 @pytest.mark.parametrize("name", ["stargan-control", "expression"])
@@ -332,5 +323,5 @@ def test_without_vggs_weights_nothing_but_the_contextual_loss_is_missing(facekit
 
     assert train("stargan") == 0
     assert train("expression", "--set=params.layer=relu1_2") == 5
-    assert train("expression", "--set=params.vgg=none", "--set=losses.contextual=0", "--set=losses.cycle=10") == 0
-    assert train("stargan-mask", "--set=losses.contextual=0.1") == 2
+    assert train("expression", "--set=losses.contextual=0", "--set=losses.cycle=10") == 0
+    assert train("stargan-mask", "--set=params.layer=relu1_2", "--set=losses.contextual=0.1") == 5

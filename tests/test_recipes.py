@@ -43,8 +43,6 @@ def small(name: str) -> card.TrainCard:
             params[field] = 1
         elif field == "labels":
             params[field] = ["angry", "sad", "smile"]
-        elif field == "vgg":
-            params[field] = "download"
     size = next(s for s in (32, 64, 96, 128) if fits(kind, params, s))
     values = {"recipe": name, "params": params, "data": {"size": size, "batch": 2}, "optim": merged.get("optim", {})}
     return card.TrainCard.model_validate({**values, "run": {"steps": 2, "ema": 0.5}})

@@ -57,7 +57,7 @@ class Copy(nn.Module):
 def scene_of(made, progress=1.0, nets=None, active=("segmentation", "feature")):
     torch.manual_seed(1)
     batch = {name: torch.rand(2, 3, SIZE, SIZE) * 2 - 1 for name in "ab"}
-    frozen = nn.ModuleDict(made.helpers(zoo.load_model)).requires_grad_(False).eval()
+    frozen = nn.ModuleDict(made.helpers(zoo.load_model, ["segmentation", "feature"])).requires_grad_(False).eval()
     nets = nets or nn.ModuleDict({"ab": Copy(), "ba": Copy()})
     return made.Scene(made, nets, batch, 0, None, frozen, active, progress)
 

@@ -221,7 +221,7 @@ def test_its_perceptual_loss_looks_at_relu5_3_of_vgg16(no_weights):
 
 
 def test_unit_needs_no_vgg():
-    assert UNIT(PARAMS, SIZE).helpers(None) == {}
+    assert UNIT(PARAMS, SIZE).helpers(None, ["cycle"]) == {}
 
 
 def test_a_few_steps_draw_the_images_again():

@@ -213,14 +213,14 @@ def test_the_teacher_is_for_photos_only_and_learns_nothing(learner_of):
 
 def test_a_teacher_of_another_length_or_kind_is_refused(teacher):
     with pytest.raises(CardError, match="8 features, not 128") as error:
-        XGAN({"teacher": teacher}, SIZE).helpers(zoo.load_model)
+        XGAN({"teacher": teacher}, SIZE).helpers(zoo.load_model, ["teacher"])
     assert error.value.hint == "--set params.teacher_features=8"
     with pytest.raises(CardError, match="no face features"):
-        XGAN({"teacher": "anime"}, SIZE).helpers(zoo.load_model)
+        XGAN({"teacher": "anime"}, SIZE).helpers(zoo.load_model, ["teacher"])
 
 
 def test_the_shipped_teacher_fits_the_defaults():
-    face = XGAN({}, 64).helpers(zoo.load_model)["face"]
+    face = XGAN({}, 64).helpers(zoo.load_model, ["teacher"])["face"]
     assert face(torch.rand(2, 3, 64, 64)).shape == (2, 128)
 
 

@@ -78,7 +78,9 @@ def make_learner(recipe: Recipe, terms: dict[str, Term], card: TrainCard, device
     torch.manual_seed(card.seed)
     dtype = torch.float64 if card.run.precision == "fp64" else torch.float32
     nets = nn.ModuleDict(recipe.nets()).to(device, dtype).to(memory_format=torch.channels_last)
-    helpers = nn.ModuleDict(recipe.helpers(zoo.load_model)).to(device, dtype).to(memory_format=torch.channels_last)
+    weighted = [term.name for term in terms.values() if term.weight]
+    frozen = nn.ModuleDict(recipe.helpers(zoo.load_model, weighted))
+    helpers = frozen.to(device, dtype).to(memory_format=torch.channels_last)
     helpers.requires_grad_(False).eval()
     optims = {phase.name: make_optimiser(nets, phase, card.optim) for phase in recipe.phases}
     ema = None

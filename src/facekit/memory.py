@@ -55,7 +55,8 @@ def _activations(recipe: Recipe, terms: Mapping[str, Term], card: TrainCard, net
     most = 0
     try:
         with torch.device("meta"):
-            helpers = nn.ModuleDict(recipe.helpers(lambda name: zoo.load_model(name, "meta")))
+            weighted = [term.name for term in terms.values() if term.weight]
+            helpers = nn.ModuleDict(recipe.helpers(lambda name: zoo.load_model(name, "meta"), weighted))
             helpers.to("meta").requires_grad_(False)
             for phase in recipe.phases:
                 for name, net in nets.items():

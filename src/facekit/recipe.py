@@ -212,8 +212,8 @@ class Recipe(abc.ABC):
     def nets(self) -> dict[str, nn.Module]:
         """Build the nets by name, initialised."""
 
-    def helpers(self, load: Callable[[str], Any]) -> dict[str, nn.Module]:
-        """Build the frozen nets that the terms look through; they are neither trained nor saved.
+    def helpers(self, load: Callable[[str], Any], terms: Collection[str]) -> dict[str, nn.Module]:
+        """Build the frozen nets that `terms`, those with a weight, look through; they are neither trained nor saved.
 
         `load` is `zoo.load_model`: it gives the model of a run folder, a weights file or a name that facekit ships.
         """

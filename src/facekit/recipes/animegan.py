@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -225,7 +226,9 @@ class AnimeGAN(Recipe):
                 )
         return {"ab": ab, "d": d}
 
-    def helpers(self, load: Any) -> dict[str, nn.Module]:
+    def helpers(self, load: Any, terms: Collection[str]) -> dict[str, nn.Module]:
+        if not {"content", "style"} & set(terms):
+            return {}
         p = self.params
         return {"vgg": helpers.vgg("vgg19", (p.layer,), p.vgg, p.preprocessing)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 import torch
@@ -91,7 +92,9 @@ class ArtifyGAN(CartoonGAN):
             "pool": ImagePool(p.pool, self.size),
         }
 
-    def helpers(self, load: Any) -> dict[str, nn.Module]:
+    def helpers(self, load: Any, terms: Collection[str]) -> dict[str, nn.Module]:
+        if "content" not in terms:
+            return {}
         p = self.params
         return {"vgg": helpers.vgg("vgg16", (p.layer,), p.vgg, p.preprocessing)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 import torch
@@ -234,5 +235,7 @@ class Face2Anime(CycleGAN):
             "wb": PatchDiscriminator(p.d_width),
         }
 
-    def helpers(self, load: Any) -> dict[str, nn.Module]:
+    def helpers(self, load: Any, terms: Collection[str]) -> dict[str, nn.Module]:
+        if "perceptual" not in terms:
+            return {}
         return {"recogniser": Recogniser(self.params.recogniser, load)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ class FaceFeatures(Recipe):
     def nets(self) -> dict[str, nn.Module]:
         return {"face": SmallLightCNN(self.params.width, self.params.features)}
 
-    def helpers(self, load: Any) -> dict[str, nn.Module]:
+    def helpers(self, load: Any, terms: Collection[str]) -> dict[str, nn.Module]:
         p = self.params
         if torch.empty(0).device.type == "meta":
             return {"teacher": StandIn(p.features)}
@@ -155,7 +156,7 @@ class FaceFeatures(Recipe):
     def finish(self, nets: Any, layout: Any, folder: Path) -> dict[str, Any]:
         """Measure on held-out faces: cosine to the teacher, and the share known again mirrored and in other light."""
         faces = [face for face in map(self._read, layout.test["a"] + layout.test["b"]) if face is not None]
-        teacher = self.helpers(None)["teacher"].to(next(nets.parameters()))
+        teacher = self.helpers(None, ())["teacher"].to(next(nets.parameters()))
         torch.manual_seed(0)
         cosines, plain, changed = [], [], []
         for x in torch.stack(faces).to(next(nets.parameters())).split(16):

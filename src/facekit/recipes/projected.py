@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 import torch
@@ -168,11 +169,9 @@ class ProjectedCUT(Recipe):
             "part_heads": nn.ModuleDict({n: FeatureHead(c, width, 1) for n, c in LAYERS.items()}),
         }
 
-    def helpers(self, load: Any) -> dict[str, nn.Module]:
-        vgg = VGG("vgg19", tuple(LAYERS), self.params.preprocessing)
-        if next(vgg.parameters()).device.type != "meta":
-            helpers.load_vgg(vgg, self.params.vgg)
-        return {"trunk": Trunk(vgg)}
+    def helpers(self, load: Any, terms: Collection[str]) -> dict[str, nn.Module]:
+        p = self.params
+        return {"trunk": Trunk(helpers.vgg("vgg19", tuple(LAYERS), p.vgg, p.preprocessing))}
 
     def lr_factor(self, clock: Clock) -> float:
         """Rise over 50 steps, stay, fall to zero over the last 40 % of the run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -64,11 +65,6 @@ class StarGANScene(LabelledScene):
     def contexts(self) -> tuple[Tensor, Tensor]:
         """VGG's features of the translations and of the images, in the same places: [N, P, C]."""
         p = self.params
-        if p.vgg == "none":
-            raise CardError(
-                "the contextual loss looks through VGG19, and params.vgg says none",
-                "--set params.vgg=download, or the file that holds its weights; or --set losses.contextual=0",
-            )
         with torch.no_grad():
             real = self.helpers.vgg(self.image)[p.layer]
         made, wanted = points(self.helpers.vgg(self.fake)[p.layer], real, most=p.positions)
@@ -141,9 +137,7 @@ class StarGANParams(LabelledParams):
     schedule: Literal["linear", "stargan_literal"] = Field(
         "linear", description="of the rate's second half: to 0, as said; or by 0.1 %, as the authors' code does"
     )
-    vgg: str = Field(
-        "none", description="for the contextual loss: file with VGG19 up to `layer`; download: ImageNet weights; none"
-    )
+    vgg: str = Field("download", description="file with VGG19 up to `layer`; download: ImageNet weights (contextual)")
     layer: str = Field("relu4_2", description="of VGG19, whose features are compared (contextual)")
     preprocessing: Literal["torchvision", "caffe"] = Field("torchvision", description="what these weights expect")
     bandwidth: float = Field(0.5, gt=0, description="h: how much better than others a match must be (contextual)")
@@ -165,7 +159,7 @@ class StarGAN(Labelled):
         "stargan-control": {"params": {"control": "adain"}},
         "stargan-mask": {"params": {"mask": True}},
         "expression": {
-            "params": {"control": "adain", "mask": True, "vgg": "download"},
+            "params": {"control": "adain", "mask": True},
             "losses": {"cycle": 0, "contextual": 0.1},
         },
     }
@@ -183,7 +177,7 @@ class StarGAN(Labelled):
         self.phases = (first, turn)  # type: ignore[misc]
         self.masks = self.params.mask
         halved = 2**self.params.d_layers
-        self.sizes = (max(halved, 2 * self.reduction if self.params.vgg != "none" else 1), halved)
+        self.sizes = (max(halved, 2 * self.reduction), halved)
 
     @property
     def reduction(self) -> int:
@@ -204,10 +198,10 @@ class StarGAN(Labelled):
             "d": StarGANDiscriminator(self.labels, self.size, p.d_width, p.d_layers),
         }
 
-    def helpers(self, load: Any) -> dict[str, nn.Module]:
-        p = self.params
-        if p.vgg == "none":
+    def helpers(self, load: Any, terms: Collection[str]) -> dict[str, nn.Module]:
+        if "contextual" not in terms:
             return {}
+        p = self.params
         net = helpers.vgg("vgg19", (p.layer,), p.vgg, p.preprocessing)
         places = (self.size // self.reduction) ** 2
         if places > p.positions and next(net.parameters()).device.type != "meta":

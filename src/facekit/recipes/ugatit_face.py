@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 import torch
@@ -162,8 +163,13 @@ class UGATITFace(UGATIT):
         every = super().nets()
         return {k: v for k, v in every.items() if not (self.params.single_scale_d and k in ("ga", "gb"))}
 
-    def helpers(self, load: Any) -> dict[str, nn.Module]:
-        return {"parts": Parts(load(self.params.segnet)), "face": Face(self.params.face, load)}
+    def helpers(self, load: Any, terms: Collection[str]) -> dict[str, nn.Module]:
+        found: dict[str, nn.Module] = {}
+        if "segmentation" in terms:
+            found["parts"] = Parts(load(self.params.segnet))
+        if "feature" in terms:
+            found["face"] = Face(self.params.face, load)
+        return found
 
     def lr_factor(self, clock: Clock) -> float:
         """ugatit's, or "decay 20 % each fifth" in one of its three readings (specs 2.2 i)."""

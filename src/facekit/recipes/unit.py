@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 import torch
@@ -212,6 +213,8 @@ class UNITVGG(UNIT):
     Params = UNITVGGParams
     presets = {"unit-vgg": {}}
 
-    def helpers(self, load: Any) -> dict[str, nn.Module]:
+    def helpers(self, load: Any, terms: Collection[str]) -> dict[str, nn.Module]:
+        if "perceptual" not in terms:
+            return {}
         p = self.params
         return {"vgg": helpers.vgg("vgg16", (p.layer,), p.vgg, p.preprocessing)}

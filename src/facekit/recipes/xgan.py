@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any, Literal
 
 import torch
@@ -175,7 +176,9 @@ class XGAN(Recipe):
             "db": SmallDiscriminator(p.d_width, self.size),
         }
 
-    def helpers(self, load: Any) -> dict[str, nn.Module]:
+    def helpers(self, load: Any, terms: Collection[str]) -> dict[str, nn.Module]:
+        if "teacher" not in terms:
+            return {}
         p = self.params
         face = Face(p.teacher, load).requires_grad_(False)
         found = face(torch.zeros(1, 3, self.size, self.size)).shape[1]
