@@ -519,7 +519,7 @@ def test_kills_at_any_time_lose_and_double_nothing(out, spawn):
 
 def test_ctrl_c_says_how_to_go_on(out, spawn):
     with Booru([Entry(i) for i in range(1, 61)], page=15) as board:
-        process = spawn.start(*command(board, out, "--rate", 50))
+        process = spawn.start(*command(board, out, "--rate", 5))
         deadline = time.monotonic() + 60
         while len(board.served()) < 5 and time.monotonic() < deadline:
             time.sleep(0.01)
