@@ -1,6 +1,7 @@
 """Fixtures that all tests share."""
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -58,7 +59,11 @@ def spawn():
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
         around = {**os.environ, "PYTHONPATH": path, **(env or {})}
-        return subprocess.Popen(command, env=around, **{**pipes, **more})
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's tests ignore ctrl-c
+        try:
+            return subprocess.Popen(command, env=around, **{**pipes, **more})
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     run.start = start
     return run

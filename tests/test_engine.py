@@ -95,7 +95,7 @@ class Watching(toy.ToyScene):
 
 def test_what_is_handed_on_has_no_graph_and_helpers_learn_nothing():
     kind = Method(Watching)
-    kind.helpers = lambda self, load: {"eye": torch.nn.Conv2d(3, 1, 3)}
+    kind.helpers = lambda self, load, terms: {"eye": torch.nn.Conv2d(3, 1, 3)}
     learner = learner_of(kind)
     before = copy.deepcopy(learner.helpers["eye"].weight)
     steps(learner, 2)
