@@ -1,18 +1,23 @@
-"""Drawings with their edge-smoothed partners: the third set of CartoonGAN and AnimeGAN (Chen et al. 2018)."""
+"""Drawings with their edge-smoothed partners, and what the methods share that learn from them (Chen et al. 2018)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from . import card, edges, images, report
+from . import edges, images, report
 from .batches import Reader, Sample
+from .card import Data
 from .errors import InputError
 from .folder import Folder, output_names
 from .layout import Layout, find_folders, open_layout
+from .recipe import Phase, Recipe, Scene, view
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class SmoothedReader(Reader):
         return {**sample, f"{self.name}_smooth": smooth}
 
 
-def open_smoothed(data: card.Data, folder: str | None) -> Layout:
+def open_smoothed(data: Data, folder: str | None) -> Layout:
     """Find two folders of images, and for each drawing of domain b its partner in `folder` (None: made as it is read).
 
     A partner has its drawing's name in the same sub-folder, as `facekit smooth-edges` writes it; the type may differ.
@@ -64,3 +69,37 @@ def open_smoothed(data: card.Data, folder: str | None) -> Layout:
         )
     report.note(f"smoothed drawings: {len(partners)} from {folder}")
     return replace(layout, readers={"b": SmoothedReader("b", partners)})
+
+
+class SmoothedScene(Scene):
+    """Photos `a`, drawings `b` and `b_smooth` with blurred contours; `ab` draws, `d` judges.
+
+    In the warm-up only the content term is computed; the others are 0 then.
+    """
+
+    @property
+    def warm(self) -> bool:
+        """Whether the warm-up is over; the memory estimate is of the time after it."""
+        return self.progress >= self.params.warmup or self.a.is_meta
+
+    @view
+    def fake(self) -> Tensor:
+        """The translation of a."""
+        return self.nets.ab(self.a)
+
+
+class Smoothed(Recipe):
+    """A method from photos to drawings that learns from smoothed drawings, too; `params.smooth` is their folder."""
+
+    phases = (Phase("D", ("d",)), Phase("G", ("ab",)))
+    exports = ("ab",)
+    directions = ("b",)
+
+    def open(self, data: Data) -> Layout:
+        return open_smoothed(data, self.params.smooth)
+
+    def blank(self, batch: int, size: int) -> dict[str, Tensor]:
+        return {name: torch.empty(batch, 3, size, size) for name in ("a", "b", "b_smooth")}
+
+    def translate(self, nets: Any, x: Tensor, to: str) -> Tensor:
+        return nets.ab(x)

@@ -11,30 +11,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from .. import helpers, losses, recipe
-from ..card import Data
 from ..errors import CardError, MissingError
-from ..layout import Layout
 from ..losses import gram, grey, l1, lsgan
 from ..nets.animegan import AnimeDiscriminator, AnimeGenerator, AnimeGenerator2, AnimeLite, load_port
-from ..recipe import Clock, Phase, Recipe, Scene, term, view
-from ..smoothed import open_smoothed
+from ..recipe import Clock, term, view
+from ..smoothed import Smoothed, SmoothedScene
 
 
-class AnimeScene(Scene):
-    """Photos `a`, drawings `b` and `b_smooth` with blurred contours; `ab` draws, `d` judges.
-
-    In the warm-up only the content term is computed; the others are 0 then.
-    """
-
-    @property
-    def warm(self) -> bool:
-        """Whether the warm-up is over; the memory estimate is of the time after it."""
-        return self.progress >= self.params.warmup or self.a.is_meta
-
-    @view
-    def fake(self) -> Tensor:
-        """The translation of a."""
-        return self.nets.ab(self.a)
+class AnimeScene(SmoothedScene):
+    """The scene of animegan: its losses."""
 
     @view
     def fake_features(self) -> Tensor:
@@ -117,7 +102,7 @@ class AnimeParams(recipe.Params):
     preprocessing: Literal["torchvision", "caffe"] = Field("torchvision", description="what these weights expect")
 
 
-class AnimeGAN(Recipe):
+class AnimeGAN(Smoothed):
     """AnimeGAN: Chen, Liu, Chen (2020) and AnimeGANv2, as in the authors' code; one preset per style.
 
     The authors' weights of content and style go with VGG's Caffe weights on pixels of 0..255; others have another
@@ -126,7 +111,6 @@ class AnimeGAN(Recipe):
 
     Scene = AnimeScene
     Params = AnimeParams
-    phases = (Phase("D", ("d",)), Phase("G", ("ab",)))
     presets = {
         "animegan": {
             "params": {"net": "v1", "width": 64, "warmup": 0.0495, "warmup_rate": 1.25},
@@ -188,8 +172,6 @@ class AnimeGAN(Recipe):
         "optim": {"lr": 2e-5, "betas": [0.5, 0.999], "phases": {"D": {"lr": 4e-5}}},
         "run": {"epochs": 101, "save_every": 5000},
     }
-    exports = ("ab",)
-    directions = ("b",)
 
     def __init__(self, params: Any = None, size: int = 256):
         super().__init__(params, size)
@@ -202,12 +184,6 @@ class AnimeGAN(Recipe):
         p = self.params
         if p.weights and (p.net != "v2" or p.width != 32):
             raise CardError(f"params.weights are of net v2 at width 32, not {p.net} at {p.width}", "leave one out")
-
-    def open(self, data: Data) -> Layout:
-        return open_smoothed(data, self.params.smooth)
-
-    def blank(self, batch: int, size: int) -> dict[str, Tensor]:
-        return {name: torch.empty(batch, 3, size, size) for name in ("a", "b", "b_smooth")}
 
     def nets(self) -> dict[str, nn.Module]:
         p = self.params
@@ -235,6 +211,3 @@ class AnimeGAN(Recipe):
     def lr_factor(self, clock: Clock) -> float:
         """Two levels: the warm-up's, then constant."""
         return self.params.warmup_rate if clock.progress < self.params.warmup else 1.0
-
-    def translate(self, nets: Any, x: Tensor, to: str) -> Tensor:
-        return nets.ab(x)

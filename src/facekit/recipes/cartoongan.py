@@ -11,30 +11,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from .. import helpers, recipe
-from ..card import Data
-from ..layout import Layout
 from ..losses import binary, l1, lsgan
 from ..nets.cartoon import CartoonDiscriminator, CartoonGenerator
 from ..nets.pool import ImagePool
-from ..recipe import Clock, Phase, Recipe, Scene, term, view
-from ..smoothed import open_smoothed
+from ..recipe import Clock, term
+from ..smoothed import Smoothed, SmoothedScene
 
 
-class CartoonScene(Scene):
-    """Photos `a`, drawings `b` and `b_smooth` with blurred contours; `ab` draws, `d` judges.
-
-    In the warm-up only the content term is computed; the others are 0 then.
-    """
-
-    @property
-    def warm(self) -> bool:
-        """Whether the warm-up is over; the memory estimate is of the time after it."""
-        return self.progress >= self.params.warmup or self.a.is_meta
-
-    @view
-    def fake(self) -> Tensor:
-        """The translation of a."""
-        return self.nets.ab(self.a)
+class CartoonScene(SmoothedScene):
+    """The scene of cartoongan: its losses."""
 
     def judged(self, x: Tensor, real: bool) -> Tensor:
         """Return the discriminator's loss on images of one kind; batch norm must not mix kinds."""
@@ -91,12 +76,11 @@ class CartoonParams(recipe.Params):
     preprocessing: Literal["torchvision", "caffe"] = Field("torchvision", description="what these weights expect")
 
 
-class CartoonGAN(Recipe):
+class CartoonGAN(Smoothed):
     """CartoonGAN: Chen, Lai, Liu, "GANs for photo cartoonization" (CVPR 2018), as in the authors' Torch code."""
 
     Scene = CartoonScene
     Params: ClassVar[type[recipe.Params]] = CartoonParams
-    phases = (Phase("D", ("d",)), Phase("G", ("ab",)))
     presets = {"cartoongan": {}, "cartoongan-16": {"params": {"blocks": 16}}}
     defaults = {
         "data": {"size": 256, "batch": 8},
@@ -104,14 +88,6 @@ class CartoonGAN(Recipe):
         "run": {"epochs": 220, "save_every": 5000},
     }
     sizes = (32, 4)  # two halvings, and VGG's three leave something to compare
-    exports = ("ab",)
-    directions = ("b",)
-
-    def open(self, data: Data) -> Layout:
-        return open_smoothed(data, self.params.smooth)
-
-    def blank(self, batch: int, size: int) -> dict[str, Tensor]:
-        return {name: torch.empty(batch, 3, size, size) for name in ("a", "b", "b_smooth")}
 
     def nets(self) -> dict[str, nn.Module]:
         p = self.params
@@ -133,6 +109,3 @@ class CartoonGAN(Recipe):
         if t < p.warmup:
             return p.warmup_rate * min(1.0, 2 - 2 * t / p.warmup)
         return min(1.0, 2 - 2 * (t - p.warmup) / (1 - p.warmup))
-
-    def translate(self, nets: Any, x: Tensor, to: str) -> Tensor:
-        return nets.ab(x)
