@@ -265,7 +265,7 @@ def write_sheet(rows: list[list[Path]], path: Path, titles: list[str], most: int
         for image in cells:
             image.thumbnail((edge, edge))  # whole photos would fill the memory
         pictures.append(cells)
-    groups = 1 if len(rows) <= 3 or len(titles) > 2 else 3
+    groups = 1 if len(rows) <= 3 else max(1, min(3, 8 // (1 + len(titles))))
     labels = [row[1].name for row in shown]
     sheets.save_sheet(path, pictures, titles=["input", *titles], labels=labels, size=edge, groups=groups)
     return True
