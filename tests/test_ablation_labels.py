@@ -138,6 +138,8 @@ def test_folders_without_a_common_label_are_refused(facekit, here):
     (here / "ref" / "dark").rename(here / "ref" / "b")
     done = facekit("score-fid", "out", "ref", "--labels", "--features", "net.onnx")
     assert done.code == 3 and "one folder per label" in done.err
+    done = facekit("score-fid", "nowhere", "ref", "--labels", "--features", "net.onnx")
+    assert done.code == 3 and "no such file or folder: nowhere" in done.err
     done = facekit("score-fid", "out", "ref", "--classifier", "x", "--features", "net.onnx")
     assert done.code == 2 and "--labels" in done.err
 

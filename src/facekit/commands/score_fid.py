@@ -279,8 +279,10 @@ def score_labels(
     """
     from .. import card, files, keeping, recognised, report, world, zoo
     from ..errors import InputError
+    from ..folder import Folder
 
-    names = sorted({p.name for p in out.iterdir() if p.is_dir()} & {p.name for p in reference.iterdir() if p.is_dir()})
+    inside = [{p.name for p in Folder(folder).path.iterdir() if p.is_dir()} for folder in (out, reference)]
+    names = sorted(set.intersection(*inside))
     if not names:
         raise InputError(f"{out} and {reference} have no folder of the same name", "one folder per label in both")
     dry_run = options["dry_run"]
