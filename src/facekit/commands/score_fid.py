@@ -287,21 +287,11 @@ def score_labels(
         raise InputError(f"{out} and {reference} have no folder of the same name", "one folder per label in both")
     dry_run = options["dry_run"]
     model = zoo.load_model(classifier, world.find_device(options["device"])) if classifier else None
-    values = {
-        "facekit": 1,
-        "command": "score-fid",
-        "options": {
-            k: str(v) if isinstance(v, Path) else v
-            for k, v in {
-                **options,
-                "out": out,
-                "reference": reference,
-                "source": source,
-                "classifier": classifier,
-            }.items()
-            if v is not None and k not in ("force", "dry_run", "cache", "workers", "device", "per_image")
-        },
-    }
+    given = {**options, "out": out, "reference": reference, "source": source, "classifier": classifier, "masks": masks}
+    how = ("force", "dry_run", "cache", "workers", "device", "per_image")  # they change no score
+    given = {k: v for k, v in given.items() if v is not None and k not in how}
+    given = {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}
+    values = {"facekit": 1, "command": "score-fid", "options": given}
     if save:
         check_place(Path(save), values, options["force"])
     found: dict[str, dict[str, Any]] = {}
@@ -314,8 +304,8 @@ def score_labels(
         if masks and not dry_run:
             found[name]["unchanged-mask"] = keeping.unmasked(masks / name)
     if dry_run:
-        report.result(f"score-fid: {', '.join(names)} of {out}", options=values["options"])
-        return {"options": values["options"]}
+        report.result(f"score-fid: {', '.join(names)} of {out}", options=given)
+        return {"options": given}
     metrics = [key for key, value in found[names[0]].items() if isinstance(value, float) and not key.endswith(" std")]
     shared = [key for key in metrics if all(key in scores for scores in found.values())]
     mean = {key: sum(scores[key] for scores in found.values()) / len(found) for key in shared}

@@ -44,13 +44,13 @@ class Scoring:
         again: dict[str, Any] = {"align": False, "device": self.device, "force": older}
         return translate(self.faces, made, to=self.to, weights=str(weights), **again)
 
-    def measure(self, name: str, made: Path, path: Path) -> None:
-        """Score a folder of translations, and save the card."""
+    def measure(self, name: str, made: Path, path: Path, **more: Any) -> None:
+        """Score a folder of translations, and save the card; `more` are options of score-fid."""
         from .. import report
         from ..errors import InputError
         from .score_fid import score_fid
 
-        what: dict[str, Any] = {**self.tools, "device": self.device, "save": path, "force": True}
+        what: dict[str, Any] = {**self.tools, **more, "device": self.device, "save": path, "force": True}
         with report.silenced():  # that few images make FID too high is the same for all
             try:
                 score_fid(made, self.reference, source=self.faces, **what)
@@ -129,21 +129,16 @@ class LabelScoring(Scoring):
         """Return where a run's masks are."""
         return self.out / "masks" / name
 
-    def measure(self, name: str, made: Path, path: Path) -> None:
+    def measure(self, name: str, made: Path, path: Path, **more: Any) -> None:
         """Score a folder of translations by label, and save the card."""
         import shutil
-
-        from .. import report
-        from .score_fid import score_fid
 
         if made == self.faces:  # as they are, they stand for every label
             made = self.out / "faces" / self.to / name
             for label in self.labels:
                 shutil.copytree(self.faces, made / label, dirs_exist_ok=True)
         masks = self.masks(name) if self.masks(name).exists() else None
-        what: dict[str, Any] = {**self.tools, "device": self.device, "save": path, "force": True}
-        with report.silenced():
-            score_fid(made, self.reference, source=self.faces, labels=True, masks=masks, **what)
+        super().measure(name, made, path, labels=True, masks=masks)
 
     def faces_shown(self, runs: Mapping[str, Path], count: int) -> dict[str, str]:
         """Draw a sheet per label: some held-out faces, and what every run made of them."""
