@@ -112,6 +112,29 @@ def test_all_is_every_label_of_the_weights_a_column_each(translate):
     assert sheet.width > 4 * 128 and sheet.height > 3 * 128  # the input and three labels; three faces
 
 
+def test_the_columns_of_a_sheet_are_as_asked_for(translate):
+    assert translate("--to", "young, angry", "--sheet").code == 0
+    sheet = np.asarray(Image.open("out-sheet.png").convert("RGB"), int)
+    column = sheet.shape[1] // 3
+    young, angry = (sheet[sheet.shape[0] // 2, int(column * (k + 0.5))] for k in (1, 2))
+    assert young[2] > 180 > young[0] and angry[0] > 180 > angry[2]
+
+
+def test_a_domain_may_be_called_anything(facekit, here):
+    values = {"recipe": str(toy.FILE), "data": {"size": 16}, "domains": {"a": "photo", "b": "all, of them"}}
+    zoo.save_model(here / "odd.safetensors", nn.ModuleDict({"ab": toy.Toy({}, 16).nets()["ab"]}), values)
+    done = facekit("translate", "in", "o", "--weights", "odd.safetensors", "--no-align", "--to", "all, of them")
+    assert done.code == 0 and files("o") == ["000.png", "001.png", "002.png"]
+
+
+def test_weights_cannot_write_outside_the_output(facekit, here):
+    values = {"recipe": f"{here}/many.py:many", "data": {"size": 16}, "params": {"labels": ["..", "a/b", "c"]}}
+    zoo.save_model(here / "bad.safetensors", nn.ModuleDict({"level": nn.Conv2d(1, 1, 1)}), values)
+    for to in ("all", "a/b,c"):
+        done = facekit("translate", "in", "o/p", "--weights", "bad.safetensors", "--no-align", "--to", to)
+        assert done.code == 2 and "no name for a folder" in done.err and not Path("o").exists()
+
+
 def test_an_unknown_label_is_refused_with_those_there_are(translate):
     for to in ("smle", "smile,smle"):
         done = translate("--to", to)

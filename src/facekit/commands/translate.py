@@ -80,15 +80,19 @@ def translate(
     names = {found[0].name: out.name} if alone else output_names(found, f".{suffix}")
     place = world.find_device(device)
     model = zoo.load_model(weights, place)
-    targets = list(model.directions) if to == "all" else (to or "").split(",")
+    targets = read_targets(to, list(model.directions))
     if alone and len(targets) > 1:
         raise CardError("one file cannot hold several translations", "give a folder for the output")
     if paste and mask:
         raise CardError("a mask is of the face alone", "leave out --paste or --mask")
-    translators = [Translator(model, target or None, size, strength, mask) for target in dict.fromkeys(targets)]
+    translators = [Translator(model, target, size, strength, mask) for target in targets]
     sources = read_sources(found, model, came_from)
     read = open_reader(source, translators[0], align, paste, detector, model_root, margin, tilted)
-    name = ",".join(translator.name for translator in translators)
+    titles = [translator.name for translator in translators]
+    for title in titles if len(titles) > 1 else []:
+        if title in (".", "..") or "/" in title or "\\" in title:  # it comes from the weights
+            raise CardError(f"{title!r} is no name for a folder", "translate to it alone")
+    name = ",".join(titles)
     given = {"source": source, "out": out, "to": name, "weights": weights, "size": size, "align": align, "paste": paste}
     given |= {"suffix": suffix, "margin": margin, "model_root": model_root, "tilted": tilted, "came_from": came_from}
     given |= {"strength": strength, "mask": mask or None}
@@ -127,7 +131,13 @@ def translate(
         except SomeFailed as error:
             failed = error
         rows = _rows(source, out) if sheet else []
-    if sheet and write_sheet(rows, page, [translator.name for translator in translators]):
+    if len(titles) > 1:  # in the order that was asked for
+
+        def column(made: Path) -> int:
+            return titles.index(made.relative_to(out).parts[0])
+
+        rows = [[row[0], *sorted(row[1:], key=column)] for row in rows]
+    if sheet and write_sheet(rows, page, titles):
         report.note(f"translate: contact sheet in {page}")
     if failed:
         raise failed
@@ -142,6 +152,15 @@ def _is_file(source: Path, out: Path) -> bool:
 def _sheet_path(out: Path, alone: bool) -> Path:
     whole = out.resolve()
     return whole.with_name(f"{whole.stem if alone else whole.name}-sheet.png")
+
+
+def read_targets(to: str | None, known: list[str]) -> list[str | None]:
+    """Return what `--to` asks for, each once: a name, several with commas between them, or all that there are."""
+    if to is None or to in known:
+        return [to]
+    if to == "all":
+        return [*known]
+    return [*dict.fromkeys(name.strip() for name in to.split(","))]
 
 
 def read_sources(found: list[Source], model: Model, given: str | None) -> dict[str, str] | None:
@@ -253,7 +272,6 @@ def write_sheet(rows: list[list[Path]], path: Path, titles: list[str], most: int
     from .. import images
     from .. import sheet as sheets
 
-    titles = [*dict.fromkeys(titles)]
     shown = [row for row in rows if len(row) == len(titles) + 1][: most // len(titles)]
     newest = max((path.stat().st_mtime_ns for row in shown for path in row[1:]), default=0)
     if not shown or (path.exists() and path.stat().st_mtime_ns >= newest):
