@@ -293,3 +293,11 @@ def test_what_align_makes_of_it_is_labelled_too(crawled, tmp_path):
 def test_rows_of_a_manifest_are_json_lines(listed):
     rows = [{"file": "0.png", "source": "x", "label": "sad"}, {"file": "1.png", "label": "glad"}]
     assert listed("\n".join(map(json.dumps, rows))) == {"0.png": ("sad",), "1.png": ("glad",)}
+
+
+@pytest.mark.parametrize("label", ["..", "a/b", "a\\b"])
+def test_a_label_that_is_no_name_for_a_folder_is_refused(tmp_path, label):
+    toy.fill(tmp_path / "faces", 2)
+    (tmp_path / "labels.csv").write_text(f"file,label\n000.png,{label}\n001.png,smile\n")
+    with pytest.raises(InputError, match="no name for a folder"):
+        read_labels(card.Data(root=str(tmp_path / "faces"), labels=str(tmp_path / "labels.csv")))

@@ -46,6 +46,8 @@ def read_labels(data: card.Data) -> Labels:
     for label in dict.fromkeys(label for has in found.values() for label in has):
         if "+" in label or "," in label:
             raise InputError(f"the label {label!r} of {data.root} has a + or a comma in it", "choose another name")
+        if label in (".", "..") or "/" in label or "\\" in label:  # translations to it lie in a folder of its name
+            raise InputError(f"the label {label!r} of {data.root} is no name for a folder", "choose another name")
     own, apart = ({folder.path / name: has for name, has in found.items() if _in(name, top)} for top in (train, test))
     outside = [name for name in folder.names if not (_in(name, train) or _in(name, test))]
     _tell(outside, f"images of {folder.path} are neither in {train} nor in {test or 'a test/'}")
