@@ -78,6 +78,33 @@ def test_a_view_is_made_once_and_handed_on_detached(calls):
     assert calls["fake"] == 3
 
 
+JUDGE_FIRST = Phase("D", ("d",)), Phase("G", ("ab",))
+LENT = Phase("D", ("d",)), Phase("G", ("ab",), lend=("fake",))
+
+
+def test_a_later_turn_lends_what_it_made_and_learns_the_same(calls):
+    apart, lent = (learner_of(Method(phases=phases), losses={"noise": 0}) for phases in (JUDGE_FIRST, LENT))
+    start = weights(apart)
+    found = steps(apart, 3)
+    assert calls.pop("fake") == 6
+    assert steps(lent, 3) == found
+    assert calls["fake"] == 3
+    assert torch.equal(weights(lent), weights(apart)) and not torch.equal(weights(lent), start)
+
+
+def test_what_is_lent_has_no_graph_and_the_lender_learns(calls):
+    lent = learner_of(Method(Watching, LENT), losses={"seen": 0})
+    before = weights(lent, "ab")
+    steps(lent, 1)
+    assert lent.recipe.handed_on.grad_fn is None and not torch.equal(weights(lent, "ab"), before)
+
+
+def test_accumulated_batches_lend_nothing_for_all_their_graphs_would_be_held(calls):
+    learner = learner_of(Method(phases=LENT), run={"accumulate": 2})
+    train_step(learner, [batch(), batch(seed=1)], Clock(0, 8))
+    assert calls["fake"] == 4
+
+
 class Watching(toy.ToyScene):
     """Notes what its turns see, and looks through a helper."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from . import world, zoo
 from .card import Optim, TrainCard, suggest
 from .errors import CardError, Diverged
-from .recipe import Clock, Phase, Recipe, Term
+from .recipe import Clock, Phase, Recipe, Scene, Term
 
 Batch = Mapping[str, Tensor]
 
@@ -134,47 +135,88 @@ def train_step(learner: Learner, batch: Sequence[Batch], clock: Clock) -> dict[s
     """Take one step: every live phase its turn. Returns the terms' values, detached."""
     torch.manual_seed((learner.card.seed << 32) + clock.step)  # random choices are a function of the step
     values: dict[str, Tensor] = {}
-    carried: list[dict[str, Any]] = [{} for _ in batch]
-    scenes: list[Any] = []
+    turns = []
     for phase in learner.recipe.phases:
         active = [t for t in learner.terms.values() if t.phase == phase.name and t.active(clock.step)]
-        if not (active and phase.live(clock.step)):
-            continue
-        carried = [scene.carry(phase.reuse) for scene in scenes] if scenes else carried
-        scenes, found = _turn(learner, phase, active, batch, carried, clock)
-        values.update(found)
+        if active and phase.live(clock.step):
+            turns.append(Turn(learner, phase, active, batch, clock))
+    carried: list[dict[str, Any]] = [{} for _ in batch]
+    for turn in turns[1:]:
+        carried = turn.lend() if turn.phase.lend and len(batch) == 1 else carried
+    before = None
+    while turns:
+        turn = turns.pop(0)
+        values.update(turn.take(before.carry(turn.phase.reuse) if before else carried))
+        before = turn
     _average(learner)
     learner.pending.append((clock.step, values))
     return values
 
 
-def _turn(
-    learner: Learner, phase: Phase, active: list[Term], batch: Sequence[Batch], carried: list[dict], clock: Clock
-) -> tuple[list[Any], dict[str, Tensor]]:
-    recipe, nets, optim = learner.recipe, learner.nets, learner.optims[phase.name]
-    for name, net in nets.items():
-        net.requires_grad_(name in phase.nets)
-    optim.zero_grad(set_to_none=True)
-    scenes: list[Any] = []
-    sums: dict[str, Tensor] = {}
-    for micro, views in zip(batch, carried, strict=True):
-        names = [t.name for t in active]
-        scene = recipe.Scene(recipe, nets, micro, clock.step, views, learner.helpers, names, clock.progress)
-        with torch.autocast(learner.device.type, torch.bfloat16, enabled=learner.card.run.precision == "bf16"):
-            parts = {t.name: t.fn(scene) for t in active}
-        total = sum(t.weight * t.every * parts[t.name] for t in active) / len(batch)
-        if isinstance(total, Tensor) and total.requires_grad:
-            total.backward()
-        for name, part in parts.items():
-            sums[name] = sums.get(name, 0) + part.detach() / len(batch)
-        scenes.append(scene)
-    world.average_gradients(p for group in optim.param_groups for p in group["params"])
-    factor = recipe.lr_factor(clock)
-    for group in optim.param_groups:
-        group["lr"] = group["initial_lr"] * factor
-    optim.step()
-    recipe.after(nets, phase.name)
-    return scenes, sums
+@dataclass
+class Turn:
+    """The turn of one phase in one step: its terms in scenes of the step's batches."""
+
+    learner: Learner
+    phase: Phase
+    active: list[Term]
+    batch: Sequence[Batch]
+    clock: Clock
+    scenes: list[Scene] = field(default_factory=list)
+
+    def lend(self) -> list[dict[str, Any]]:
+        """Begin with the views that `phase.lend` names; they keep their graph here and are returned without it."""
+        self._free()
+        self._open([{} for _ in self.batch])
+        with self._precision():
+            for scene, name in itertools.product(self.scenes, self.phase.lend):
+                getattr(scene, name)
+        return self.carry(self.phase.lend)
+
+    def carry(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the views of `names` that were made, for each batch, detached."""
+        return [scene.carry(names) for scene in self.scenes]
+
+    def take(self, carried: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        """Take the optimiser's step on the sum of the active terms; returns their values, detached."""
+        learner, recipe, optim = self.learner, self.learner.recipe, self.learner.optims[self.phase.name]
+        self._free()
+        optim.zero_grad(set_to_none=True)
+        if not self.scenes:
+            self._open(carried)
+        sums: dict[str, Tensor] = {}
+        for scene in self.scenes:
+            with self._precision():
+                parts = {t.name: t.fn(scene) for t in self.active}
+            total = sum(t.weight * t.every * parts[t.name] for t in self.active) / len(self.batch)
+            if isinstance(total, Tensor) and total.requires_grad:
+                total.backward()
+            for name, part in parts.items():
+                sums[name] = sums.get(name, 0) + part.detach() / len(self.batch)
+        world.average_gradients(p for group in optim.param_groups for p in group["params"])
+        factor = recipe.lr_factor(self.clock)
+        for group in optim.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        optim.step()
+        recipe.after(learner.nets, self.phase.name)
+        return sums
+
+    def _free(self) -> None:
+        """Let the phase's nets learn and freeze all others."""
+        for name, net in self.learner.nets.items():
+            net.requires_grad_(name in self.phase.nets)
+
+    def _open(self, carried: Sequence[dict[str, Any]]) -> None:
+        learner, clock, names = self.learner, self.clock, [t.name for t in self.active]
+        recipe, nets, helpers = learner.recipe, learner.nets, learner.helpers
+        self.scenes = [
+            recipe.Scene(recipe, nets, micro, clock.step, views, helpers, names, clock.progress)
+            for micro, views in zip(self.batch, carried, strict=True)
+        ]
+
+    def _precision(self) -> torch.autocast:
+        enabled = self.learner.card.run.precision == "bf16"
+        return torch.autocast(self.learner.device.type, torch.bfloat16, enabled=enabled)
 
 
 @torch.no_grad()

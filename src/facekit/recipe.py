@@ -77,7 +77,9 @@ def term(
 class Phase:
     """One optimiser's turn within a step: only `nets` learn; everything else is frozen while it lasts.
 
-    `reuse` names views of the turn before that are handed on, detached, instead of being computed again.
+    `reuse` names views of the turn before that are handed on, detached, instead of being computed again. `lend` names
+    views that a later turn makes first, for itself, and lends to the step's first turn, likewise; they must not depend
+    on what that turn learns.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Phase:
     start: int = 0
     stop: int | None = None
     reuse: tuple[str, ...] = ()
+    lend: tuple[str, ...] = ()
 
     def live(self, step: int) -> bool:
         """Whether the phase has a turn at `step`."""

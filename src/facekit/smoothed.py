@@ -91,7 +91,7 @@ class SmoothedScene(Scene):
 class Smoothed(Recipe):
     """A method from photos to drawings that learns from smoothed drawings, too; `params.smooth` is their folder."""
 
-    phases = (Phase("D", ("d",)), Phase("G", ("ab",)))
+    phases = (Phase("D", ("d",)), Phase("G", ("ab",), lend=("fake",)))
     exports = ("ab",)
     directions = ("b",)
 

@@ -157,7 +157,7 @@ class UGATITFace(UGATIT):
     def __init__(self, params: Any = None, size: int = 256):
         super().__init__(params, size)
         if self.params.single_scale_d:
-            self.phases = (Phase("D", ("la", "lb")), Phase("G", ("ab", "ba")))  # type: ignore[misc]
+            self.phases = (Phase("D", ("la", "lb")), *type(self).phases[1:])  # type: ignore[misc]
 
     def nets(self) -> dict[str, nn.Module]:
         every = super().nets()
