@@ -188,11 +188,21 @@ def test_the_penaltys_gradient_is_right_in_channels_last_and_under_autocast(numb
 
 
 def test_images_are_seen_by_both_turns_alike():
-    learner, seen = learner_of(augment=0.5, weights={"cycle": 0}), []
-    learner.nets.g.register_forward_pre_hook(lambda m, given: seen.append(given))
+    learner, drawn, judged = learner_of(augment=0.5, weights={"cycle": 0, "penalty": 0}), [], []
+    learner.nets.g.register_forward_hook(lambda m, given, made: drawn.append((*given, made[0].detach())))
+    learner.nets.d.register_forward_pre_hook(lambda m, given: judged.append(given[0].detach()))
     train_step(learner, [batch_of()], Clock(0, 12))
-    (image, target), (again, same) = seen
-    assert torch.equal(image, again) and torch.equal(target, same)
+    ((image, _, made),) = drawn  # made once, for both turns
+    assert sum(torch.equal(image, x) for x in judged) == 1 and sum(torch.equal(made, x) for x in judged) == 2
+    assert len(judged) == 3
+
+
+def test_the_discriminators_first_weights_let_labels_through_all_layers():
+    spread = {}
+    for init in ("torch", "he"):
+        nets = StarGAN({**SMALL, "labels": LABELS, "d_init": init}, SIZE).nets()
+        spread[init] = nets["d"](torch.randn(64, 3, SIZE, SIZE))[1].std(0).mean().item()
+    assert spread["torch"] < 0.1 and 0.5 < spread["he"] < 3
 
 
 # Turns and rates

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,6 +16,7 @@ from ..contextual import contextual, points
 from ..errors import CardError
 from ..labelled import Labelled, LabelledParams, LabelledScene
 from ..losses import gradient_penalty, l1, variation, wasserstein_d, wasserstein_g, wide
+from ..nets.blocks import initialise
 from ..nets.expression import AttentionNetwork, ControlledGenerator, MaskedGenerator
 from ..nets.stargan import StarGANDiscriminator, StarGANGenerator
 from ..nets.vgg import layer_names
@@ -133,6 +135,9 @@ class StarGANParams(LabelledParams):
     mapping_width: int = Field(512, ge=1, description="neurons of the mapping network's layers (adain)")
     d_width: int = Field(64, ge=1, description="channels of the discriminator's first layer")
     d_layers: int = Field(6, ge=3, description="halvings of the discriminator; 2^d_layers divides the size")
+    d_init: Literal["torch", "he"] = Field(
+        "torch", description="the discriminator's first weights: as the authors'; or He's, which learn labels sooner"
+    )
     critic_steps: int = Field(5, ge=1, description="steps, each of the discriminator, to one of the generator")
     schedule: Literal["linear", "stargan_literal"] = Field(
         "linear", description="of the rate's second half: to 0, as said; or by 0.1 %, as the authors' code does"
@@ -153,7 +158,10 @@ class StarGAN(Labelled):
 
     Scene = StarGANScene
     Params: ClassVar[type[LabelledParams]] = StarGANParams
-    phases = (Phase("D", ("d",)), Phase("G", ("g",), every=5, reuse=("image", "target")))
+    phases = (
+        Phase("D", ("d",)),
+        Phase("G", ("g",), every=5, reuse=("image", "target"), lend=("image", "target", "fake")),
+    )
     presets = {
         "stargan": {},
         "stargan-control": {"params": {"control": "adain"}},
@@ -173,8 +181,7 @@ class StarGAN(Labelled):
     def __init__(self, params: Any = None, size: int = 128):
         super().__init__(params, size)
         first, second = type(self).phases
-        turn = Phase(second.name, second.nets, every=self.params.critic_steps, reuse=second.reuse)
-        self.phases = (first, turn)  # type: ignore[misc]
+        self.phases = (first, replace(second, every=self.params.critic_steps))  # type: ignore[misc]
         self.masks = self.params.mask
         halved = 2**self.params.d_layers
         self.sizes = (max(halved, 2 * self.reduction), halved)
@@ -188,6 +195,9 @@ class StarGAN(Labelled):
 
     def nets(self) -> dict[str, nn.Module]:
         p = self.params
+        judge = StarGANDiscriminator(self.labels, self.size, p.d_width, p.d_layers)
+        if p.d_init == "he":
+            initialise(judge, nn.init.kaiming_normal_)
         painter: Any
         if p.control == "planes":
             painter = StarGANGenerator(self.labels, p.width, p.blocks)
@@ -195,7 +205,7 @@ class StarGAN(Labelled):
             painter = ControlledGenerator(self.labels, p.width, p.blocks, p.control_width, p.mapping_width)
         return {
             "g": MaskedGenerator(painter, AttentionNetwork(p.width, p.blocks)) if p.mask else painter,
-            "d": StarGANDiscriminator(self.labels, self.size, p.d_width, p.d_layers),
+            "d": judge,
         }
 
     def helpers(self, load: Any, terms: Collection[str]) -> dict[str, nn.Module]:
