@@ -2,6 +2,7 @@
 
 import copy
 import math
+import shutil
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 import toy
 from facekit import card
 from facekit.engine import fit, make_learner, make_optimiser, train_step, weighted_terms
-from facekit.errors import CardError, Diverged
+from facekit.errors import CardError, Diverged, MissingError
 from facekit.recipe import Clock, Phase, term
 
 
@@ -234,6 +235,26 @@ class Breaking(toy.ToyScene):
     def identity(self) -> Tensor:
         """Becomes infinite."""
         return (self.same - self.b).abs().mean() * (math.inf if self.step >= 3 else 1)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="there is no C++ compiler")
+def test_compiled_nets_learn_the_same_and_are_saved_as_before():
+    plain, compiled = (learner_of(run={"precision": "fp32", "compile": on, "ema": 0.9}) for on in (False, True))
+    batches = [{k: x.float() for k, x in batch(seed=step).items()} for step in range(2)]
+    for step, one in enumerate(batches):
+        found, expected = (train_step(learner, [one], Clock(step, 8)) for learner in (compiled, plain))
+        assert {k: v.item() for k, v in found.items()} == pytest.approx(
+            {k: v.item() for k, v in expected.items()}, 1e-5
+        )
+    assert compiled.nets["ab"]._compiled_call_impl and not compiled.nets["d"]._compiled_call_impl
+    assert compiled.nets.state_dict().keys() == plain.nets.state_dict().keys()
+    assert not compiled.ema["ab"]._compiled_call_impl
+
+
+def test_compiling_without_a_compiler_says_so(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(MissingError, match="C\\+\\+ compiler"):
+        learner_of(run={"compile": True})
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_name_and_step():

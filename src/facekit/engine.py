@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import itertools
+import os
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 
 from . import world, zoo
 from .card import Optim, TrainCard, suggest
-from .errors import CardError, Diverged
+from .errors import CardError, Diverged, MissingError
 from .recipe import Clock, Phase, Recipe, Scene, Term
 
 Batch = Mapping[str, Tensor]
@@ -87,7 +89,21 @@ def make_learner(recipe: Recipe, terms: dict[str, Term], card: TrainCard, device
     ema = None
     if card.run.ema:
         ema = copy.deepcopy(chosen(nets, recipe.exports)).requires_grad_(False)
+    if card.run.compile:
+        compile_nets(chosen(nets, recipe.exports), device)
     return Learner(recipe, terms, nets, helpers, optims, ema, card, device)
+
+
+def compile_nets(nets: nn.ModuleDict, device: torch.device) -> None:
+    """Let torch compile nets when they are first called; raises MissingError without the compiler that this takes.
+
+    Only those that translate: compiled nets have no second derivative, which gradient penalties take of discriminators.
+    """
+    compilers = (os.environ.get("CXX", "g++"), "clang++", "cl")
+    if device.type == "cpu" and not any(map(shutil.which, compilers)):
+        raise MissingError("run.compile needs a C++ compiler", "install g++, or --set run.compile=false")
+    for net in nets.values():
+        net.compile(dynamic=False)
 
 
 def make_optimiser(nets: nn.ModuleDict, phase: Phase, optim: Optim) -> torch.optim.Adam:
