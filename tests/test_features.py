@@ -1,5 +1,6 @@
 """Feature extractors from files and from clean-fid, the one resize before them, and the cache."""
 
+import time
 import urllib.error
 
 import numpy as np
@@ -41,21 +42,33 @@ def write_script(path, *layers):
     return path
 
 
+def convolutions():
+    """A small net with what Inception has: convolutions, norms with moments of their own, and 2048 features."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(
+        nn.Conv2d(3, 8, 5, stride=4, bias=False), nn.BatchNorm2d(8, eps=1e-3), nn.ReLU(), nn.MaxPool2d(3, stride=2),
+        nn.Conv2d(8, 16, 3, bias=False), nn.BatchNorm2d(16, eps=1e-3), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(16, 2048),
+    )  # fmt: skip
+    layers.train()(torch.randn(4, 3, 99, 99) + 0.5)
+    return layers.eval()
+
+
 class Clean(nn.Module):
     """Laid out as the file that clean-fid downloads: `layers` makes 2048 features."""
 
-    def __init__(self):
+    def __init__(self, layers=None):
         super().__init__()
         torch.manual_seed(0)
-        self.layers = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 2048))
+        self.layers = layers or nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 2048))
 
     def forward(self, x):
         return self.layers(x)
 
 
-def write_clean(path):
+def write_clean(path, layers=None):
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.jit.script(Clean()).save(str(path))
+    torch.jit.script(Clean(layers)).save(str(path))
     return path
 
 
@@ -174,6 +187,29 @@ def test_clean_fid_is_taken_from_where_it_is_kept_and_gives_its_own_features(cac
     assert found.run(features.pixels(picture, 299)[None]) == pytest.approx(expected, abs=1e-6)
 
 
+def test_channels_last_and_folded_norms_change_no_feature_of_clean_fid(tmp_path):
+    from cleanfid.features import InceptionV3W
+
+    path = write_clean(tmp_path / "inception-2015-12-05.pt", convolutions())
+    x = np.random.default_rng(0).uniform(0, 255, (3, 3, 299, 299)).astype(np.float32)
+    expected = InceptionV3W(str(tmp_path), download=False)(torch.from_numpy(x)).detach().numpy()
+    found = features.load(path).run(x)
+    assert found.std(0).max() > 1e-3  # the images differ, and by more than is allowed below
+    assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(expected)
+
+
+def test_a_file_of_clean_fid_that_cannot_be_frozen_gives_its_features_all_the_same(tmp_path, monkeypatch):
+    path = write_clean(tmp_path / "inception-2015-12-05.pt", convolutions())
+    x = np.random.default_rng(0).uniform(0, 255, (2, 3, 299, 299)).astype(np.float32)
+    expected = features.load(path).run(x)
+
+    def refuse(net):
+        raise RuntimeError("not of this kind")
+
+    monkeypatch.setattr(torch.jit, "freeze", refuse)
+    assert features.load(path).run(x) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
 def test_a_file_of_clean_fid_is_known_by_its_name(tmp_path):
     found = features.load(write_clean(tmp_path / "inception-2015-12-05.pt"))
     assert found.unit == "clean" and found.dim == 2048
@@ -239,10 +275,62 @@ def net(tmp_path):
 def test_features_come_in_the_order_of_names(tmp_path, net):
     folder = toy.fill(tmp_path / "in", 10)
     found = features.of_folder(folder, net[0])
-    assert found.shape == (10, 48) and found.dtype == np.float32 and net[1] == [4, 4, 2]
+    assert found.shape == (10, 48) and found.dtype == np.float32 and sorted(net[1]) == [2, 4, 4]
     for i, path in enumerate(sorted(folder.glob("*.png"))):
         assert found[i] == pytest.approx(net[0].run(features.pixels(Image.open(path), 32)[None])[0], abs=1e-6)
     assert np.array_equal(features.of_folder(folder, net[0], limit=3), found[:3])
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_features_do_not_depend_on_the_workers(tmp_path, net, workers):
+    """Also where the first batch takes longest."""
+    extractor = net[0]
+    folder = toy.fill(tmp_path / "in", 18)
+    first = features.pixels(Image.open(folder / "000.png"), 32)
+
+    def run(x):
+        if np.array_equal(x[0], first):
+            time.sleep(0.2)
+        return extractor.run(x)
+
+    expected = np.concatenate(
+        [extractor.run(features.pixels(Image.open(p), 32)[None]) for p in sorted(folder.iterdir())]
+    )
+    slow = features.Extractor(**{**vars(extractor), "run": run})
+    found = features.of_folder(folder, slow, workers=workers)
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert np.array_equal(found, features.of_folder(folder, extractor, workers=3))
+
+
+def test_torch_has_its_threads_again_after_the_workers(tmp_path):
+    folder = toy.fill(tmp_path / "in", 9)
+    extractor = features.load(write_script(tmp_path / "net.pt", nn.AdaptiveAvgPool2d(2), nn.Flatten()), edge=20)
+    seen = []
+
+    def run(x):
+        seen.append(torch.get_num_threads())
+        return extractor.run(x)
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(6)
+        features.of_folder(folder, features.Extractor(**{**vars(extractor), "run": run}), workers=2)
+        assert torch.get_num_threads() == 6 and seen == [3, 3]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_net_that_fails_stops_the_rest(tmp_path, net):
+    seen = []
+
+    def run(x):
+        seen.append(len(x))
+        raise MissingError("no net")
+
+    broken = features.Extractor(**{**vars(net[0]), "run": run})
+    with pytest.raises(MissingError, match="no net"):
+        features.of_folder(toy.fill(tmp_path / "in", 80), broken, workers=1)
+    assert len(seen) < 20
 
 
 def test_sizes_are_not_mixed_without_resize(tmp_path, net):

@@ -81,6 +81,21 @@ def test_kid_of_whole_sets_does_not_depend_on_the_block(monkeypatch):
     assert score.kid_full(x, y) == pytest.approx(whole, rel=1e-9)
 
 
+@pytest.mark.parametrize(("n", "m", "size"), [(150, 90, 40), (40, 40, 20), (300, 20, 4)])
+def test_kid_of_one_kernel_is_that_of_each_subset_by_itself(n, m, size, monkeypatch):
+    """Both for sets whose whole kernel is cheaper than that of all subsets, and for those where it is not."""
+    monkeypatch.setattr(score, "BLOCK", 32)
+    x, y = draw(n, 24, 1), draw(m, 24, 2, shift=0.3)
+    draws = np.random.RandomState(7)
+    values = []
+    for _ in range(20):
+        a, b = x[draws.choice(n, size, replace=False)], y[draws.choice(m, size, replace=False)]
+        aa, bb, ab = ((p @ q.T / 24 + 1) ** 3 for p, q in ((a, a), (b, b), (a, b)))
+        within = sum(k.sum() - np.trace(k) for k in (aa, bb)) / (size * (size - 1))
+        values.append(within - 2 * ab.mean())
+    assert score.kid(x, y, 20, size, 7) == pytest.approx((np.mean(values), np.std(values)), rel=1e-9)
+
+
 def test_fid_of_a_set_with_itself_is_zero():
     x = draw(300, 64, 1)
     assert abs(score.fid(x, x)) < 1e-9

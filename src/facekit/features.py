@@ -14,8 +14,9 @@ import platform
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -31,7 +32,8 @@ from .folder import Folder, Source
 CLEAN = "clean-fid"
 CLEAN_FILE = "inception-2015-12-05.pt"
 EDGE = 299
-BATCH = 16
+BATCH = 8
+WORKERS = 4  # at most; each holds the maps of a batch
 FORMAT = 1  # of the cache
 SCALES = {  # what a net is given for a pixel v in 0..255: how it is written, what is subtracted, what divides
     "inception": ("(v - 128) / 128", (128.0,), (128.0,)),
@@ -46,7 +48,8 @@ SCALES = {  # what a net is given for a pixel v in 0..255: how it is written, wh
 class Extractor:
     """What makes features: `run` maps pixels [n, 3, edge, edge], RGB floats in 0..255, to features [n, dim].
 
-    `unit` ends the names of its scores: "clean", or the dimension. `digest` is that of the weights.
+    `unit` ends the names of its scores: "clean", or the dimension. `digest` is that of the weights. Several threads may
+    `run` at once, best within `shared(threads)`, which leaves each its share of the cores.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Extractor:
     digest: str
     run: Callable[[np.ndarray], np.ndarray]
     batch: int = BATCH
+    shared: Callable[[int], AbstractContextManager[Any]] = contextlib.nullcontext
 
 
 def load(
@@ -77,7 +81,8 @@ def load(
         return _clean(path if path.name == CLEAN_FILE else None, device)
     if not path.is_file():
         raise MissingError(f"no features file {path}", "give an ONNX or TorchScript file, or leave --features out")
-    load_net = _onnx if path.suffix.lower() == ".onnx" else _torchscript
+    of_onnx = path.suffix.lower() == ".onnx"
+    load_net = _onnx if of_onnx else _torchscript
     text, subtract, divide = SCALES[preprocessing]
     low, wide = (np.array(v, dtype=np.float32).reshape(1, -1, 1, 1) for v in (subtract, divide))
     net, edge, batch = load_net(path, edge, device)
@@ -86,7 +91,8 @@ def load(
         return _flat(net((pixels - low) / wide), len(pixels), path)
 
     dim = _try(path, edge, run).shape[1]
-    return Extractor(path.name, str(dim), dim, edge, _told(edge, text), files.digest(path), run, batch)
+    shared = contextlib.nullcontext if of_onnx else _torch_threads
+    return Extractor(path.name, str(dim), dim, edge, _told(edge, text), files.digest(path), run, batch, shared)
 
 
 def _told(edge: int, scale: str) -> str:
@@ -124,8 +130,10 @@ def _onnx(path: Path, edge: int | None, device: str) -> tuple[Callable[[np.ndarr
     """Return an ONNX file as a function of scaled pixels, its input size, and the batch that it takes."""
     import onnxruntime
 
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = (os.cpu_count() or 1) - _workers() + 1  # one pool for all; each caller works, too
     try:
-        given = onnxruntime.InferenceSession(str(path), providers=_providers(onnxruntime, device))
+        given = onnxruntime.InferenceSession(str(path), options, providers=_providers(onnxruntime, device))
     except CardError:
         raise
     except Exception as error:
@@ -169,19 +177,37 @@ def _torchscript(path: Path, edge: int | None, device: str) -> tuple[Callable[[n
             f"{path} is neither a whole ONNX nor a TorchScript file: {_reason(error)}",
             "ONNX files end in .onnx; make the other with torch.jit.save",
         ) from error
-    return _of_torch(net, place), edge or EDGE, BATCH
+    return _of_torch(net, place, torch.contiguous_format), edge or EDGE, BATCH
 
 
-def _of_torch(net: Any, place: str) -> Callable[[np.ndarray], np.ndarray]:
+def _of_torch(net: Any, place: str, memory_format: Any) -> Callable[[np.ndarray], np.ndarray]:
     import torch
 
     @torch.inference_mode()
     def run(x: np.ndarray) -> np.ndarray:
-        found = net(torch.from_numpy(np.ascontiguousarray(x)).to(place))
+        found = net(torch.from_numpy(x).to(place).contiguous(memory_format=memory_format))
         found = found[0] if isinstance(found, (tuple, list)) else found
         return found.float().cpu().numpy()
 
     return run
+
+
+@contextlib.contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    """Give each of `count` threads that start within it its share of torch's threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, before // count))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _workers() -> int:
+    """Return how many batches are worked on at once: several nets of few threads outrun one of many."""
+    return min(WORKERS, os.cpu_count() or 1)
 
 
 def _clean(path: Path | None, device: str) -> Extractor:
@@ -192,6 +218,8 @@ def _clean(path: Path | None, device: str) -> Extractor:
         raise MissingError(
             f"clean-fid is not here: {error}", "pip install clean-fid, or give --features FILE"
         ) from error
+    import torch
+
     from . import world
 
     place = world.find_device(device)
@@ -201,13 +229,16 @@ def _clean(path: Path | None, device: str) -> Extractor:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch calls TorchScript deprecated
-            net = InceptionV3W(str(path.parent), download=False).to(place).eval()
+            net = InceptionV3W(str(path.parent), download=False).to(place, memory_format=torch.channels_last).eval()
+            with contextlib.suppress(RuntimeError):  # what cannot be frozen works as it is
+                net.layers, net.base = torch.jit.freeze(net.layers), None  # folds batch norms into convolutions
     except (RuntimeError, ValueError, AttributeError) as error:
         raise MissingError(f"{path} is damaged: {_reason(error)}", f"remove it: rm {path}") from error
-    run = _of_torch(net, place)
+    run = _of_torch(net, place, torch.channels_last)
     dim = _try(path, EDGE, run).shape[1]
     text = _told(EDGE, SCALES["inception"][0])
-    return Extractor(f"clean-fid {CLEAN_FILE}", "clean", dim, EDGE, text, files.digest(path), run)
+    digest = files.digest(path)
+    return Extractor(f"clean-fid {CLEAN_FILE}", "clean", dim, EDGE, text, digest, run, shared=_torch_threads)
 
 
 def clean_file() -> Path:
@@ -298,6 +329,7 @@ def of_folder(
     Raises InputError where none is left, and for images of several sizes without `resize`.
     """
     found = folder if isinstance(folder, ImageSet) else ImageSet(folder, limit)
+    count = workers or _workers()
     if len(found.sizes) > 1 and not resize:
         raise InputError(mixed([found]), f"--resize {smallest([found])} crops squares and brings them to one size")
     path = cache_folder() / "features" / f"{_key(found, extractor, resize)}.npz"
@@ -305,28 +337,34 @@ def of_folder(
     if kept is not None:
         report.note(f"features of {found.path}: taken from the cache")
         return kept
-    rows: list[np.ndarray] = []
     todo = found.good
-    with (
-        report.progress(f"features of {found.path.name}", len(todo)) as bar,
-        ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1)) as pool,
-    ):
-        for start in range(0, len(todo), extractor.batch):
-            group = todo[start : start + extractor.batch]
-            read = list(pool.map(lambda source: _read(source, extractor.edge, resize), group))
-            for source, value in zip(group, read, strict=True):
-                if isinstance(value, Exception):
-                    found.fail(source, value)
-            good = [value for value in read if isinstance(value, np.ndarray)]
-            if good:
-                rows.append(extractor.run(np.stack(good)))
-            bar.advance(len(group))
+    groups = [todo[start : start + extractor.batch] for start in range(0, len(todo), extractor.batch)]
+
+    def work(group: list[Source]) -> tuple[dict[str, Exception], np.ndarray | None]:
+        read = [_read(source, extractor.edge, resize) for source in group]
+        failed = {s.name: value for s, value in zip(group, read, strict=True) if isinstance(value, Exception)}
+        good = [value for value in read if isinstance(value, np.ndarray)]
+        return failed, extractor.run(np.stack(good)) if good else None
+
+    rows: list[np.ndarray] = []
+    with report.progress(f"features of {found.path.name}", len(todo)) as bar, extractor.shared(count):
+        pool = ThreadPoolExecutor(count)  # each thread takes a batch from its files to its features
+        try:
+            for group, (failed, features) in zip(groups, pool.map(work, groups), strict=True):
+                for source in group:
+                    if source.name in failed:
+                        found.fail(source, failed[source.name])
+                if features is not None:
+                    rows.append(features)
+                bar.advance(len(group))
+        finally:
+            pool.shutdown(cancel_futures=True)
     if not rows:
         raise InputError(f"no image in {found.path} can be read", "look at the warnings")
-    features = np.concatenate(rows).astype(np.float32)
+    made = np.concatenate(rows).astype(np.float32)
     if cache and not found.failed:
-        _keep(path, features)
-    return features
+        _keep(path, made)
+    return made
 
 
 def mixed(sets: list[ImageSet]) -> str:
