@@ -56,7 +56,7 @@ def test_every_method_can_be_estimated_at_full_size(name):
     kind, preset = find(name)
     size = kind.defaults["data"]["size"]
     guess = memory.estimate(kind(preset.get("params", {}), size), kind.terms(), card_of(size, 1))
-    assert guess.activation_bytes and guess.activation_bytes > 50e6
+    assert guess.activation_bytes and guess.activation_bytes > 30e6
     assert guess.state_bytes >= 12 * sum(guess.parameters.values())
 
 

@@ -6,19 +6,22 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load, save
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from facekit import augment
 from facekit.helpers import vgg_weights
 from facekit.nets.animegan import AnimeGenerator
-from facekit.nets.blocks import EPS, ILN, AdaLIN, clip_rho_, mixed_norm
+from facekit.nets.blocks import EPS, ILN, AdaLIN, InstanceNorm2d, clip_rho_, mixed_norm, moments
 from facekit.nets.cartoon import CartoonDiscriminator, CartoonGenerator
 from facekit.nets.heads import FeatureHead, Projection
 from facekit.nets.patch import PatchDiscriminator
 from facekit.nets.pool import ImagePool
 from facekit.nets.resnet import ResnetGenerator
-from facekit.nets.ugatit import AttentionMap, UGATITDiscriminator, UGATITGenerator, plain_weight
+from facekit.nets.spectral import SpectralConv2d
+from facekit.nets.ugatit import AttentionMap, UGATITDiscriminator, UGATITGenerator
 from facekit.nets.unet import ResidualUNet
 from facekit.nets.vgg import VGG
 
@@ -147,10 +150,10 @@ def test_the_discriminators_attention_weights_are_not_normalised_but_its_logits_
     attention = AttentionMap(6, nn.Identity(), spectral=True).eval()
     x = torch.rand(2, 6, 3, 3)
     features, logits, heatmap = attention(x)
-    raw, normal = plain_weight(attention.average), attention.average.weight
+    raw, maximum = attention.average.weight, attention.maximum.weight
+    normal = spectral_norm(copy.deepcopy(attention.average)).eval().weight
     assert not torch.allclose(raw, normal)
     assert torch.allclose(logits[:, 0], (x.mean((2, 3)) * normal).sum(1), atol=1e-6)
-    maximum = plain_weight(attention.maximum)
     weighted = torch.cat([x * raw.view(1, -1, 1, 1), x * maximum.view(1, -1, 1, 1)], 1)
     assert torch.allclose(features, attention.merge(weighted), atol=1e-6)
     assert torch.allclose(heatmap, features.sum(1, keepdim=True), atol=1e-6)
@@ -340,3 +343,70 @@ def test_gradients_do_not_depend_on_the_layout_in_memory(make, batch):
         (y * torch.randn(y.shape).double()).sum().backward()
         found.append(torch.cat([p.grad.flatten() for p in one.parameters() if p.grad is not None]))
     assert (found[0] - found[1]).norm() < 1e-9 * found[0].norm()
+
+
+# What torch has, too, but slower
+
+
+def test_spectral_normalisation_is_torchs():
+    torch.manual_seed(0)
+    ours = SpectralConv2d(5, 7, 4, 2, padding=1, padding_mode="reflect").double()
+    torchs = spectral_norm(nn.Conv2d(5, 7, 4, 2, padding=1, padding_mode="reflect")).double()
+    with torch.no_grad():
+        torchs.parametrizations.weight.original.copy_(ours.weight)
+        torchs.bias.copy_(ours.bias)
+    for _ in range(300):
+        ours.iterate()
+        torchs.parametrizations.weight[0]._power_method(torchs.parametrizations.weight.original.flatten(1), 1)
+    x = torch.rand(2, 5, 8, 8, dtype=torch.float64)
+    found = ours(x), torchs(x)
+    assert torch.allclose(*found, rtol=1e-12)
+    for out in found:
+        out.sin().sum().backward()
+    assert torch.allclose(ours.weight.grad, torchs.parametrizations.weight.original.grad, atol=1e-12)
+    assert torch.allclose(ours.bias.grad, torchs.bias.grad, atol=1e-12)
+    sigma = torch.linalg.svdvals(ours.matrix())[0]
+    assert torch.allclose(found[0], F.conv2d(F.pad(x, (1,) * 4, "reflect"), ours.weight / sigma, ours.bias, 2))
+
+
+def test_each_training_pass_iterates_once_and_none_in_evaluation():
+    net = SpectralConv2d(3, 4, 3)
+    x, before = torch.rand(1, 3, 5, 5), net.u
+    expected = net.weight.permute(0, 2, 3, 1).flatten(1).mv(net.v)
+    net(x)
+    assert torch.allclose(net.u, expected / expected.norm()) and net.u is not before
+    before = net.u
+    net.eval()(x)
+    assert net.u is before
+
+
+@pytest.mark.parametrize("correction", [0, 1])
+def test_moments_are_right_and_twice_differentiable(correction):
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64).requires_grad_()
+    mean, variance = moments(x, correction)
+    assert torch.allclose(mean, x.mean((2, 3), keepdim=True))
+    assert torch.allclose(variance, x.var((2, 3), correction=correction, keepdim=True))
+    assert all(torch.allclose(*pair) for pair in zip(moments(x.detach(), correction), (mean, variance), strict=True))
+    assert torch.autograd.gradcheck(lambda x: moments(x, correction), x)
+    assert torch.autograd.gradgradcheck(lambda x: moments(x, correction), x)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_instance_norm_is_torchs_also_in_16_bits(affine, dtype):
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 16, 16).to(dtype)
+    torchs, ours = nn.InstanceNorm2d(3, affine=affine), InstanceNorm2d(3, affine=affine)
+    if affine:
+        with torch.no_grad():
+            for norm in (torchs, ours):
+                norm.weight.copy_(torch.tensor([0.5, 1, 2]))
+                norm.bias.copy_(torch.tensor([0.5, 0, -1]))
+    found = []
+    for norm, given in ((ours, x.clone().requires_grad_()), (torchs, x.float().requires_grad_())):
+        out = norm(given)
+        out.float().sin().sum().backward()
+        found.append((out, given.grad.float()))
+    assert found[0][0].dtype == dtype
+    close = {"atol": 1e-5} if dtype is torch.float32 else {"atol": 0.03}
+    assert all(torch.allclose(one.float(), other, **close) for one, other in zip(*found, strict=True))

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from .blocks import InstanceNorm2d, initialise, normal_002
+from .spectral import SpectralConv2d
 
 EVEN = (0, 1, 0, 1)  # px of reflection left, right, top, bottom before a 3 x 3 convolution of stride 2
 
@@ -31,7 +31,7 @@ class ConvNorm(nn.Sequential):
             nn.ReflectionPad2d(EVEN if stride == 2 else kernel // 2),
             nn.Conv2d(inside, outside, kernel, stride, groups=groups, bias=bias),
             InstanceNorm2d(outside, affine=True) if instance else nn.GroupNorm(1, outside),
-            nn.LeakyReLU(0.2),
+            nn.LeakyReLU(0.2, inplace=True),
         )
 
 
@@ -225,10 +225,11 @@ class AnimeDiscriminator(nn.Module):
 
 def normalised(inside: int, outside: int, stride: int = 1) -> nn.Module:
     """Zero padding and a 3 x 3 convolution with spectral normalisation; stride 2 pads at the top and left only."""
-    conv = nn.Conv2d(inside, outside, 3, stride, bias=False)
+    conv = SpectralConv2d(inside, outside, 3, stride, bias=False)
     normal_002(conv.weight)
+    conv.settle()
     padding = (1, 0, 1, 0) if stride == 2 else (1, 1, 1, 1)
-    return nn.Sequential(nn.ZeroPad2d(padding), spectral_norm(conv))
+    return nn.Sequential(nn.ZeroPad2d(padding), conv)
 
 
 @torch.no_grad()

@@ -3,11 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 EPS = 1e-5
+
+
+class Moments(torch.autograd.Function):
+    """Mean and variance over the places of x [N, C, H, W], both [N, C, 1, 1]; one pass over x in the way back.
+
+    On the processor torch's own are many times slower for x in channels-last, or copy it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, correction: int) -> tuple[Tensor, Tensor]:
+        ctx.freedom = x.shape[2] * x.shape[3] - correction
+        mean = x.mean((2, 3), keepdim=True, dtype=wider(x))
+        ctx.save_for_backward(x, mean)
+        return mean, (x - mean).square_().sum((2, 3), keepdim=True) / ctx.freedom
+
+    @staticmethod
+    def backward(ctx: Any, of_mean: Tensor, of_variance: Tensor) -> tuple[Tensor, None]:
+        x, mean = ctx.saved_tensors
+        slope = of_variance * (2 / ctx.freedom)
+        return torch.addcmul(of_mean / (x.shape[2] * x.shape[3]) - slope * mean, x, slope).to(x.dtype), None
+
+
+def wider(x: Tensor) -> torch.dtype:
+    """Return the type to sum x in: its own, but not one of 16 bits."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def moments(x: Tensor, correction: int) -> tuple[Tensor, Tensor]:
+    """Return mean and variance, divided by H W - correction, of each channel of each image.
+
+    Both are [N, C, 1, 1] and of 32 bits or more.
+    """
+    if x.device.type == "cpu" and x.requires_grad:
+        return Moments.apply(x, correction)  # type: ignore[no-any-return, no-untyped-call]
+    variance, mean = torch.var_mean(x.to(wider(x)), (2, 3), correction=correction, keepdim=True)
+    return mean, variance
 
 
 def mixed_norm(x: Tensor, rho: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
@@ -16,17 +53,16 @@ def mixed_norm(x: Tensor, rho: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
     x is [N, C, H, W]; the others broadcast to [N, C, 1, 1]. The layer's moments follow from the instances' by the law
     of total variance, and all is one affine map of x: two passes over it instead of eight.
     """
-    wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
     area = x.shape[2] * x.shape[3]
     count = area * x.shape[1]
-    variance, mean = torch.var_mean(wide, (2, 3), correction=1, keepdim=True)  # [N, C, 1, 1]
+    mean, variance = moments(x, 1)  # [N, C, 1, 1]
     between, layer_mean = torch.var_mean(mean, 1, correction=0, keepdim=True)  # [N, 1, 1, 1]
     layer_variance = (variance.mean(1, keepdim=True) * ((area - 1) / area) + between) * (count / (count - 1))
     instance = rho * (variance + EPS).rsqrt()
     layer = (1 - rho) * (layer_variance + EPS).rsqrt()
     scale = gamma * (instance + layer)
     shift = beta - gamma * (instance * mean + layer * layer_mean)
-    return torch.addcmul(shift, wide, scale).to(x.dtype)
+    return torch.addcmul(shift, x, scale).to(x.dtype)
 
 
 class AdaLIN(nn.Module):
@@ -62,16 +98,23 @@ def clip_rho_(net: nn.Module) -> None:
 
 
 class InstanceNorm2d(nn.InstanceNorm2d):
-    """Instance norm with the right gradient for a single image.
+    """Instance norm that is quick to train on the processor, and right.
 
-    torch (2.15, on the CPU) gives a wrong one, and says nothing, where the batch is one image and the gradient comes in
-    channels-last; group norm with a group per channel is the same function and is right.
+    There torch's own takes a copy of what is in channels-last, and (2.15) gives a wrong gradient, and says nothing,
+    where the batch is one image and the gradient comes in channels-last.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if len(x) == 1 and x.requires_grad and not self.track_running_stats:
-            return nn.functional.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
-        return super().forward(x)
+        if x.device.type != "cpu" or not x.requires_grad:
+            return super().forward(x)
+        mean, variance = moments(x, 0)
+        scale = (variance + self.eps).rsqrt()
+        if self.weight is not None:
+            scale = scale * self.weight[:, None, None]
+        shift = -mean * scale
+        if self.bias is not None:
+            shift = shift + self.bias[:, None, None]
+        return torch.addcmul(shift, x, scale).to(x.dtype)
 
 
 class Residual(nn.Module):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
+
+from .spectral import SpectralConv2d
 
 
 class FeatureHead(nn.Module):
@@ -17,13 +18,13 @@ class FeatureHead(nn.Module):
 
     def __init__(self, channels: int, width: int, downs: int, compare: bool = False):
         super().__init__()
-        layers: list[nn.Module] = [spectral_norm(nn.Conv2d(channels, width, 1)), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = [SpectralConv2d(channels, width, 1), nn.LeakyReLU(0.2)]
         for _ in range(downs):
-            layers += [spectral_norm(nn.Conv2d(width, width, 4, stride=2, padding=1)), nn.LeakyReLU(0.2)]
+            layers += [SpectralConv2d(width, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers)
         self.compare = compare
-        self.merge = spectral_norm(nn.Conv2d(width + compare, width, 3, padding=1))
-        self.out = spectral_norm(nn.Conv2d(width, 1, 3, padding=1))
+        self.merge = SpectralConv2d(width + compare, width, 3, padding=1)
+        self.out = SpectralConv2d(width, 1, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.layers(x)

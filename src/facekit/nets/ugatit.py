@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from .blocks import ILN, AdaLIN, InstanceNorm2d, Residual
+from .spectral import SpectralConv2d
 
 
 class Attended(NamedTuple):
@@ -23,30 +23,27 @@ class Attended(NamedTuple):
 class AttentionMap(nn.Module):
     """Class activation attention: a classifier on pooled features, whose weights then weight the feature maps.
 
-    With `spectral` the classifier's logits come from normalised weights but the maps from the weights as they are: so
-    does the authors' discriminator.
+    With `spectral` the classifier's logits come from spectrally normalised weights but the maps from the weights as
+    they are: so does the authors' discriminator. The one singular value of a single row is its length.
     """
 
     def __init__(self, channels: int, activation: nn.Module, spectral: bool = False):
         super().__init__()
-        norm = spectral_norm if spectral else (lambda layer: layer)
-        self.average = norm(nn.Linear(channels, 1, bias=False))
-        self.maximum = norm(nn.Linear(channels, 1, bias=False))
+        self.average = nn.Linear(channels, 1, bias=False)
+        self.maximum = nn.Linear(channels, 1, bias=False)
+        self.spectral = spectral
         self.merge = nn.Conv2d(2 * channels, channels, 1)
         self.activation = activation
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return attended features [N, C, h, w], logits [N, 2] and heatmap [N, 1, h, w] of features x."""
         logits = torch.cat([self.average(x.mean((2, 3))), self.maximum(x.amax((2, 3)))], 1)
-        weights = [plain_weight(layer).view(1, -1, 1, 1).to(x.dtype) for layer in (self.average, self.maximum)]
-        x = self.activation(self.merge(torch.cat([x * weight for weight in weights], 1)))
+        weights = torch.cat([self.average.weight, self.maximum.weight])  # [2, C]
+        if self.spectral:
+            logits = logits / weights.norm(dim=1).to(logits.dtype)
+        maps = [x * weight.view(1, -1, 1, 1).to(x.dtype) for weight in weights]
+        x = self.activation(self.merge(torch.cat(maps, 1)))
         return x, logits, x.sum(1, keepdim=True)
-
-
-def plain_weight(layer: nn.Module) -> Tensor:
-    """Return a layer's weight before spectral normalisation, if it has any."""
-    parametrized = getattr(layer, "parametrizations", None)
-    return parametrized["weight"].original if parametrized is not None else layer.weight  # type: ignore[return-value]
 
 
 class AdaLINBlock(nn.Module):
@@ -147,4 +144,4 @@ class UGATITDiscriminator(nn.Module):
 
 def strided(inside: int, outside: int, stride: int, bias: bool = True) -> nn.Module:
     """RP1 and a 4 x 4 convolution with spectral normalisation."""
-    return spectral_norm(nn.Conv2d(inside, outside, 4, stride, padding=1, padding_mode="reflect", bias=bias))
+    return SpectralConv2d(inside, outside, 4, stride, padding=1, padding_mode="reflect", bias=bias)

@@ -1,0 +1,58 @@
+"""Convolutions with spectral normalisation (Miyato et al. 2018), without copies of their weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SETTLED = 15  # power iterations before the first pass, as torch's spectral_norm
+
+
+class SpectralConv2d(nn.Conv2d):
+    """A convolution whose weight, a matrix [out, in k k], counts divided by its largest singular value, sigma.
+
+    Each pass in training mode takes one power iteration to it (Miyato et al. 2018, algorithm 1). Not the weight is
+    divided but what comes out, and a weight in channels-last is a matrix as it lies: for large layers and small images
+    torch's parametrization takes twice the time, for its copies.
+    """
+
+    u: Tensor  # [out], the left singular vector
+    v: Tensor  # [k k in], the right one
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        for name, length in (("u", self.weight.shape[0]), ("v", self.weight[0].numel())):
+            self.register_buffer(name, self.weight.detach().new_zeros(length))
+        self.settle()
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Find the singular vectors of new weights, from random ones."""
+        if self.weight.is_meta:
+            return
+        self.u, self.v = (F.normalize(torch.randn_like(vector), dim=0) for vector in (self.u, self.v))
+        for _ in range(SETTLED):
+            self.iterate()
+
+    @torch.no_grad()
+    def iterate(self) -> None:
+        """Take one power iteration; the vectors are new ones, for passes before may have yet to go backward."""
+        matrix = self.matrix()
+        self.u = F.normalize(torch.mv(matrix, self.v), dim=0, eps=1e-12)
+        self.v = F.normalize(torch.mv(matrix.T, self.u), dim=0, eps=1e-12)
+
+    def matrix(self) -> Tensor:
+        """Return the weight as a matrix [out, k k in]."""
+        return self.weight.permute(0, 2, 3, 1).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
+            if self.training:
+                self.iterate()
+            sigma = torch.dot(self.u, torch.mv(self.matrix(), self.v))
+        out = self._conv_forward(x, self.weight, None)
+        out = out / sigma.to(out.dtype)
+        return out if self.bias is None else out + self.bias[:, None, None].to(out.dtype)
