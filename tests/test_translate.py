@@ -3,6 +3,8 @@
 import errno
 import json
 import shutil
+import subprocess
+import sys
 from concurrent import futures
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from torch import nn
 import toy
 from facekit import files, zoo
 from facekit.commands import translate as command
+from facekit.nets.quick import QuickConvolution, takes
 from facekit.recipes.cyclegan import CycleGAN
 
 PORTRAIT = Image.fromarray(astronaut()[20:220, 110:340])  # one face, about 95 px, in the middle
@@ -476,3 +479,70 @@ def test_a_place_that_cannot_be_written_is_told(translate, monkeypatch, out, num
     monkeypatch.setattr(files.tempfile, "mkstemp", mkstemp)
     done = translate("in/000.png", out)
     assert done.code == 3 and words in done.err and "next:" in done.err
+
+
+# Quickly
+
+
+@pytest.mark.parametrize(("channels", "wide", "kernel", "padding"), [(16, 32, 3, 0), (32, 16, 3, 1), (3, 16, 7, 3)])
+def test_quick_convolutions_are_convolutions(channels, wide, kernel, padding):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(channels, wide, kernel, padding=padding).requires_grad_(False)
+    x = torch.randn(1, channels, 33, 50)
+    expected = conv.double()(x.double())
+    conv.float()
+    with QuickConvolution() as quick:
+        made = conv(x)
+    assert (made - expected).abs().max() < 1e-4
+    if quick.here:
+        assert takes(x, conv.weight) and not torch.equal(made, conv(x))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"stride": (2, 2)}, {"dilation": (2, 2)}, {"groups": 16}, {"padding": "same"}, {"kernel": 5}, {"count": 2}],
+)
+def test_other_convolutions_stay_as_they_are(given):
+    given = dict(given)
+    kernel, count = given.pop("kernel", 3), given.pop("count", 1)
+    conv = nn.Conv2d(16, 16, kernel, **given).requires_grad_(False)
+    x = torch.randn(count, 16, 20, 20)
+    with QuickConvolution():
+        made = conv(x)
+    assert torch.equal(made, conv(x))
+
+
+def test_a_convolution_that_learns_stays_as_it_is():
+    conv = nn.Conv2d(16, 16, 3)
+    x = torch.randn(1, 16, 20, 20)
+    with QuickConvolution():
+        made = conv(x)
+    assert made.requires_grad and torch.equal(made, conv(x))
+
+
+def test_images_side_by_side_are_what_they_are_one_by_one(translate):
+    before = torch.get_num_threads()
+    translate("in", "side", "--workers", 3)
+    translate("in", "one", "--batch", 2)
+    assert torch.get_num_threads() == before
+    for name in images("one"):
+        assert (pixels(f"one/{name}") == pixels(f"side/{name}")).all()
+
+
+def test_running_out_of_memory_stops_the_folder(translate, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(toy.Toy, "translate", full)
+    monkeypatch.setattr("facekit.recipe.find", lambda name: (toy.Toy, {}))
+    done = translate()
+    assert done.code not in (0, 4) and "out of memory" in done.err and "smaller batch or size" in done.err
+    assert not Path("out/failed.jsonl").exists()
+
+
+def test_loading_weights_leaves_the_compiler_out():
+    work = "import sys; from facekit import zoo; [zoo.load_model(name) for name in zoo.shipped()]; "
+    work += 'from facekit.recipes.animegan import AnimeGAN; import torch; exec(\'with torch.device("meta"), '
+    work += "zoo._Unset(): AnimeGAN({}, 64).nets()'); print('torch._dynamo' in sys.modules, 'sympy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", work], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]

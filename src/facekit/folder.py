@@ -311,6 +311,8 @@ def _guard(work: Callable[[Any], Any], item: Any) -> Any:
     """Run `work`; whatever one image raises must not stop the folder."""
     try:
         return work(item)
+    except OutOfMemory:  # the next images would fail as well
+        raise
     except Exception as error:
         return error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from . import images, world, zoo
 from .errors import CardError, InputError, OutOfMemory
+from .nets.quick import QuickConvolution
 
 LONGEST = 16  # of an image, the longer edge over the shorter
 
@@ -43,6 +45,9 @@ class Translator:
         if not model.recipe.multiple and self.size != model.recipe.size:
             raise CardError(f"these weights translate at {model.recipe.size} px only", "leave out the size")
         self.device = next(model.nets.parameters()).device
+        self.alone = self.device.type == "cpu"  # a batch would only take more memory
+        if self.alone:
+            model.nets.to(memory_format=torch.contiguous_format)  # what quick convolutions take
 
     @property
     def name(self) -> str:
@@ -67,14 +72,16 @@ class Translator:
     def fitted(
         self, pictures: Sequence[Image.Image], to: str | None = None, **told: Sequence[Any]
     ) -> list[Image.Image]:
-        """Translate images that `fit` has made, those of one shape together.
+        """Translate images that `fit` has made: those of one shape together, on the processor one after the other.
 
         `told` is what the recipe's `translate` may know of each of them: `roll`, `source`.
         """
         side = self.side if to is None else zoo.direction(self.model, to)
         out: list[Image.Image | None] = [None] * len(pictures)
-        for shape in dict.fromkeys(picture.size for picture in pictures):
-            places = [i for i, picture in enumerate(pictures) if picture.size == shape]
+        groups: dict[Any, list[int]] = {}
+        for i, picture in enumerate(pictures):
+            groups.setdefault(i if self.alone else picture.size, []).append(i)
+        for places in groups.values():
             known = {name: [values[i] for i in places] for name, values in told.items()}
             for place, y in zip(places, self._run([pictures[i] for i in places], side, known), strict=True):
                 out[place] = images.to_image(y)
@@ -95,17 +102,19 @@ class Translator:
         return picture if picture.size == (width, height) else picture.resize((width, height), Image.Resampling.BICUBIC)
 
     def _run(self, pictures: list[Image.Image], side: str, told: dict[str, Any]) -> Tensor:
-        x = torch.stack([images.to_tensor(picture) for picture in pictures]).to(self.device)
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = torch.stack([images.to_tensor(picture) for picture in pictures])
+        if not self.alone:
+            x = x.to(self.device).contiguous(memory_format=torch.channels_last)
         recipe: Any = self.model.recipe
         if "roll" in told:
             told["roll"] = torch.tensor(told["roll"]).to(x)
         if self.strength is not None:
             told["strength"] = self.strength
         try:
-            if self.mask:
-                return recipe.mask(self.model.nets, x, side).expand_as(x) * 2 - 1
-            return recipe.translate(self.model.nets, x, side, **told)
+            with QuickConvolution() if self.alone else contextlib.nullcontext():
+                if self.mask:
+                    return recipe.mask(self.model.nets, x, side).expand_as(x) * 2 - 1
+                return recipe.translate(self.model.nets, x, side, **told)
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
                 count, _, height, width = x.shape

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from . import card, files, recipe
 from .errors import CardError, MissingError
@@ -112,9 +113,20 @@ def load_model(name: str | Path, device: torch.device | str = "cpu") -> Model:
     return Model(made, nets, values, path)
 
 
+class _Unset(TorchFunctionMode):
+    """Leaves weights as they come: to draw them without memory makes torch import its compiler, which takes seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == nn.init.__name__:  # they are called by name
+            return (kwargs or {}).get("tensor", args[0] if args else None)
+        if func in (torch.Tensor.normal_, torch.Tensor.uniform_):
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
 def _build(made: recipe.Recipe, tensors: Mapping[str, torch.Tensor]) -> nn.ModuleDict:
     """Build only the nets that translate, without initialising what is loaded."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Unset():
         every = made.nets()
     nets = nn.ModuleDict({name: every[name] for name in made.exports})
     wide = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
