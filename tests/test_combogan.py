@@ -220,14 +220,10 @@ def test_domains_outside_the_pair_stay_as_they_are_whatever_adams_momentum():
         pair = {k for _, k in calls}
         assert len(pair) == 2
         for name, p in learner.nets.named_parameters():
-            kind, k = name.split(".")[:2]
-            learnt = int(k) in pair
-            if not learnt:
+            if int(name.split(".")[1]) not in pair:
                 assert torch.equal(p, before[name]), name
             elif p.ndim > 1:
                 assert not torch.equal(p, before[name]), name
-            if kind == "judges":  # whose turn was last
-                assert (p.grad is not None) == learnt, name
 
 
 def test_a_pool_holds_the_translations_into_its_own_domain():

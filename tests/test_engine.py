@@ -64,6 +64,12 @@ def test_each_phase_moves_its_own_nets_only():
     assert not torch.equal(weights(judge_only, "d"), weights(learner_of(), "d"))
 
 
+def test_gradients_are_gone_after_their_turn():
+    learner = learner_of()
+    steps(learner, 1)
+    assert all(p.grad is None for p in learner.nets.parameters())
+
+
 def test_a_dropped_term_costs_nothing(calls):
     steps(learner_of(losses={"identity": 0}), 1)
     assert calls == {"fake": 1}

@@ -197,7 +197,6 @@ class Turn:
         """Take the optimiser's step on the sum of the active terms; returns their values, detached."""
         learner, recipe, optim = self.learner, self.learner.recipe, self.learner.optims[self.phase.name]
         self._free()
-        optim.zero_grad(set_to_none=True)
         if not self.scenes:
             self._open(carried)
         sums: dict[str, Tensor] = {}
@@ -215,6 +214,7 @@ class Turn:
             group["lr"] = group["initial_lr"] * factor
         optim.step()
         recipe.after(learner.nets, self.phase.name)
+        optim.zero_grad(set_to_none=True)  # the next turn needs the memory
         return sums
 
     def _free(self) -> None:
