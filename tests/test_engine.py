@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import toy
 from facekit import card
@@ -62,6 +62,19 @@ def test_each_phase_moves_its_own_nets_only():
     steps(judge_only, 2)
     assert torch.equal(weights(judge_only, "ab"), before)
     assert not torch.equal(weights(judge_only, "d"), weights(learner_of(), "d"))
+
+
+def test_nets_lie_in_memory_as_they_ask():
+    class Plain(nn.Conv2d):
+        memory_format = torch.contiguous_format
+
+    class Both(toy.Toy):
+        def nets(self):
+            return {"ab": nn.Conv2d(3, 4, 3), "d": Plain(3, 4, 3)}
+
+    nets = learner_of(Both).nets
+    assert nets["ab"].weight.is_contiguous(memory_format=torch.channels_last)
+    assert nets["d"].weight.is_contiguous()
 
 
 def test_gradients_are_gone_after_their_turn():

@@ -80,7 +80,9 @@ def make_learner(recipe: Recipe, terms: dict[str, Term], card: TrainCard, device
     """Build and place the nets, their frozen helpers, one Adam per phase, and the weight average."""
     torch.manual_seed(card.seed)
     dtype = torch.float64 if card.run.precision == "fp64" else torch.float32
-    nets = nn.ModuleDict(recipe.nets()).to(device, dtype).to(memory_format=torch.channels_last)
+    nets = nn.ModuleDict(recipe.nets()).to(device, dtype)
+    for net in nets.values():
+        net.to(memory_format=getattr(net, "memory_format", torch.channels_last))
     weighted = [term.name for term in terms.values() if term.weight]
     frozen = nn.ModuleDict(recipe.helpers(zoo.load_model, weighted))
     helpers = frozen.to(device, dtype).to(memory_format=torch.channels_last)

@@ -82,8 +82,10 @@ class StarGANDiscriminator(nn.Module):
     """Judge images [N, 3, S, S] by patches, [N, 1, S/2^layers, S/2^layers], and tell their labels: logits [N, K].
 
     No norms, no sigmoid. The labels are told from the whole image, which ties the net to `size`, a multiple of
-    2^layers.
+    2^layers. Contiguous in memory: so are a gradient penalty's gradients, and others take long to add to.
     """
+
+    memory_format = torch.contiguous_format
 
     def __init__(self, labels: int, size: int = 128, width: int = 64, layers: int = 6):
         super().__init__()
@@ -98,5 +100,5 @@ class StarGANDiscriminator(nn.Module):
         self.label = nn.Conv2d(channels, labels, size // 2**layers, bias=False)  # 1
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.trunk(x)
+        features = self.trunk(x.contiguous())
         return self.source(features), self.label(features).flatten(1)
