@@ -54,7 +54,12 @@ def translate(
     ] = None,
     sheet: Annotated[bool, typer.Option("--sheet", help="also write a contact sheet, OUT-sheet.png")] = False,
     suffix: Annotated[Literal["png", "jpg", "webp"], typer.Option(help="file type of the output")] = "png",
-    batch: Annotated[Optional[int], typer.Option(min=1, help="images at a time", rich_help_panel="Computing")] = None,
+    batch: Annotated[
+        Optional[int],
+        typer.Option(
+            min=1, help="images at a time; else 32, or on the processor one per worker", rich_help_panel="Computing"
+        ),
+    ] = None,
     margin: Annotated[Optional[float], typer.Option(help="space around the face", rich_help_panel="Faces")] = None,
     detector: options.Detector = "auto",
     model_root: options.ModelRoot = None,
