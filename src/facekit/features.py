@@ -14,7 +14,7 @@ import platform
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -192,17 +192,10 @@ def _of_torch(net: Any, place: str, memory_format: Any) -> Callable[[np.ndarray]
     return run
 
 
-@contextlib.contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    """Give each of `count` threads that start within it its share of torch's threads."""
-    import torch
+def _torch_threads(count: int) -> AbstractContextManager[None]:
+    from . import world
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, before // count))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return world.share_threads(count)
 
 
 def _workers() -> int:

@@ -98,3 +98,14 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
     flat /= size()
     for grad, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
         grad.copy_(part.view_as(grad))
+
+
+@contextlib.contextmanager
+def share_threads(count: int) -> Iterator[None]:
+    """Give each of `count` threads that start within it its share of torch's threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, before // count))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

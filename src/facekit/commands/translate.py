@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
@@ -128,7 +128,7 @@ def translate(
         work: Callable[[Source], Any] = partial(finish_one, read=read, together=together) if by_threads else read
         crew = workers or (min(os.cpu_count() or 1, SIDE_BY_SIDE) if by_threads else 2)
         try:
-            with _share_cores(crew) if by_threads else contextlib.nullcontext():
+            with world.share_threads(crew) if by_threads else contextlib.nullcontext():
                 folder_map(
                     "translate",
                     found,
@@ -241,19 +241,6 @@ def finish_one(
     for image in made:
         image.data = image.data() if callable(image.data) else image.data
     return made
-
-
-@contextlib.contextmanager
-def _share_cores(crew: int) -> Iterator[None]:
-    """Give each of several threads its part of the cores for its sums."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, before // crew))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _provenance() -> dict[str, Any]:
