@@ -17,6 +17,7 @@ from pathlib import Path
 import yaml
 from machine import machine
 
+FIRST, SECOND = ("happiness", "female"), ("neutral", "female")  # what the two faces are, for methods that must know
 METRICS = ("KID-768", "FID-768", "accuracy", "IoU-parts", "identity-cosine", "unchanged", "unchanged-mask")
 
 
@@ -85,7 +86,8 @@ def draw(runs: Path, names: list[str], path: Path) -> None:
     rows = [[first, *[first] * (len(labels) - 1), second, *[second] * (len(labels) - 1)]]
     for model in models:
         row = []
-        for face, source in ((first, "happiness"), (second, "neutral")):
+        for face, known in ((first, FIRST), (second, SECOND)):
+            source = next((name for name in known if name in labels), labels[0])
             told = {"source": [source]} if model.model.recipe.takes("source") else {}
             row += [model.fitted([model.fit(face)], label, **told)[0] for label in labels]
         rows.append(row)

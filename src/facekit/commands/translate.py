@@ -57,7 +57,9 @@ def translate(
     batch: Annotated[
         Optional[int],
         typer.Option(
-            min=1, help="images at a time; else 32, or on the processor one per worker", rich_help_panel="Computing"
+            min=1,
+            help="images at a time; else 32 on a GPU, on the processor one per worker",
+            rich_help_panel="Computing",
         ),
     ] = None,
     margin: Annotated[Optional[float], typer.Option(help="space around the face", rich_help_panel="Faces")] = None,
@@ -123,7 +125,7 @@ def translate(
         rows = [[source, out]]
     else:
         keep_originals(found, out, names, force)
-        at_once = batch or (1 if place == "cpu" else 32)
+        at_once = batch or (1 if place == "cpu" else 32 if place.startswith("cuda") else 4)
         by_threads = place == "cpu" and at_once == 1  # whole images side by side: faster than one by all cores
         work: Callable[[Source], Any] = partial(finish_one, read=read, together=together) if by_threads else read
         crew = workers or (min(os.cpu_count() or 1, SIDE_BY_SIDE) if by_threads else 2)
