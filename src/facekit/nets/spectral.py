@@ -11,6 +11,26 @@ from torch import Tensor, nn
 SETTLED = 15  # power iterations before the first pass, as torch's spectral_norm
 
 
+class Sigma(torch.autograd.Function):
+    """A weight as it is, and u W v of it as a matrix; the slopes of both are added up in one pass over the weight."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(u, v)
+        return weight.detach(), torch.dot(u, torch.mv(matrix(weight), v))
+
+    @staticmethod
+    def backward(ctx: Any, of_weight: Tensor, of_sigma: Tensor) -> tuple[Tensor, None, None]:
+        u, v = ctx.saved_tensors
+        total = torch.addr(matrix(of_weight), u * of_sigma, v)
+        return total.view(len(u), *of_weight.shape[2:], -1).permute(0, 3, 1, 2), None, None
+
+
+def matrix(weight: Tensor) -> Tensor:
+    """Return the weight of a convolution as a matrix [out, k k in]; in channels-last it lies so."""
+    return weight.permute(0, 2, 3, 1).flatten(1)
+
+
 class SpectralConv2d(nn.Conv2d):
     """A convolution whose weight, a matrix [out, in k k], counts divided by its largest singular value, sigma.
 
@@ -40,19 +60,19 @@ class SpectralConv2d(nn.Conv2d):
     @torch.no_grad()
     def iterate(self) -> None:
         """Take one power iteration; the vectors are new ones, for passes before may have yet to go backward."""
-        matrix = self.matrix()
-        self.u = F.normalize(torch.mv(matrix, self.v), dim=0, eps=1e-12)
-        self.v = F.normalize(torch.mv(matrix.T, self.u), dim=0, eps=1e-12)
+        flat = self.matrix()
+        self.u = F.normalize(torch.mv(flat, self.v), dim=0, eps=1e-12)
+        self.v = F.normalize(torch.mv(flat.T, self.u), dim=0, eps=1e-12)
 
     def matrix(self) -> Tensor:
         """Return the weight as a matrix [out, k k in]."""
-        return self.weight.permute(0, 2, 3, 1).flatten(1)
+        return matrix(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
             if self.training:
                 self.iterate()
-            sigma = torch.dot(self.u, torch.mv(self.matrix(), self.v))
-        out = self._conv_forward(x, self.weight, None)
+            weight, sigma = Sigma.apply(self.weight, self.u, self.v)  # type: ignore[no-untyped-call]
+        out = self._conv_forward(x, weight, None)
         out = out / sigma.to(out.dtype)
         return out if self.bias is None else out + self.bias[:, None, None].to(out.dtype)
