@@ -8,6 +8,7 @@ from facekit import card, memory
 from facekit.engine import make_learner, train_step, weighted_terms
 from facekit.recipe import Clock, find
 from facekit.recipes.cyclegan import CycleGAN
+from facekit.recompute import Recompute, tensors
 
 
 def card_of(size, batch=2, **run):
@@ -24,21 +25,34 @@ def test_parameters_are_counted_net_by_net():
 @pytest.mark.parametrize(
     ("kind", "params", "size"), [(toy.Toy, {}, 16), (CycleGAN, {"width": 8, "blocks": 2, "d_width": 8}, 64)]
 )
-def test_activations_are_those_that_autograd_keeps(kind, params, size):
-    made = card_of(size)
+@pytest.mark.parametrize("lean", [True, False])
+def test_activations_are_those_that_autograd_keeps(kind, params, size, lean, monkeypatch):
+    made = card_of(size, recompute=lean)
     guess = memory.estimate(kind(params, size), kind.terms(), made)
     learner = make_learner(kind(params, size), weighted_terms(kind, {}), made, torch.device("cpu"))
     kept = {}
 
     def keep(x):
-        if not isinstance(x, torch.nn.Parameter):
-            kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes(), x
+        for part in tensors(x):
+            if not isinstance(part, torch.nn.Parameter):
+                kept[part.untyped_storage().data_ptr()] = part.untyped_storage().nbytes(), part
         return x
 
+    monkeypatch.setattr(Recompute, "pack", lambda self, x, real=Recompute.pack: keep(real(self, x)))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         train_step(learner, [{name: torch.rand(2, 3, size, size) for name in "ab"}], Clock(0, 1))
     both_phases = sum(size for size, _ in kept.values())
     assert both_phases / 3 < guess.activation_bytes < both_phases * 1.5
+
+
+def test_what_is_worked_out_again_is_not_counted():
+    params = {"width": 8, "blocks": 2, "d_width": 8}
+
+    def activations(**run):
+        return memory.estimate(CycleGAN(params, 64), CycleGAN.terms(), card_of(64, **run)).activation_bytes
+
+    assert activations() < 0.7 * activations(recompute=False)
+    assert activations(compile=True) == activations(recompute=False)
 
 
 def test_a_larger_batch_and_precision_take_more_and_bf16_less():

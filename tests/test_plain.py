@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from facekit import card, recipe
 from facekit.engine import make_learner, train_step, weighted_terms
+from facekit.nets import quick, winograd
 from facekit.nets.blocks import clip_rho_
 from facekit.nets.spectral import SpectralConv2d
 from facekit.nets.vgg import VGG
@@ -165,14 +166,32 @@ METHODS = {  # how, with what, px, images, steps before rounding to 32 bits has 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("fp64", 1e-10)])
 @pytest.mark.parametrize("name", METHODS)
 def test_the_losses_are_those_of_the_plain_step(name, precision, tolerance, tmp_path):
-    plain, params, size, count, steps = METHODS[name]
+    compare(name, {}, precision, tolerance, tmp_path)
+
+
+@pytest.mark.parametrize(("heavy", "way"), [(10**9, "conv2d"), (2**12, "unrolled")])
+@pytest.mark.parametrize(("name", "steps"), [("cyclegan", 3), ("stargan", 5)])  # at this width rounding grows sooner
+def test_so_they_are_with_fewer_products(name, steps, heavy, way, tmp_path, monkeypatch):
+    monkeypatch.setattr(winograd, "TILES", 1)
+    monkeypatch.setattr(quick, "HEAVY", heavy)
+    home, used = winograd if way == "conv2d" else quick, []
+    real = getattr(home, way)
+    monkeypatch.setattr(home, way, lambda *a: used.append(way) or real(*a))
+    compare(name, {"width": 32}, "fp32", 1e-5, tmp_path, steps)
+    assert used
+
+
+def compare(name, own, precision, tolerance, tmp_path, steps=20):
+    """Check the losses of a method, with some parameters of its `own`, step by step."""
+    plain, params, size, count, most = METHODS[name]
     kind, preset = recipe.find(name)
     optim = {**kind.defaults["optim"], "lr": 1e-5}  # higher rates blow rounding up sooner
+    params = {**SMALL, **params, **own}
     if name == "cartoongan":
         torch.manual_seed(1)
         save_file(VGG("vgg19", ("conv2_1",)).state_dict(), tmp_path / "vgg.safetensors")
         params = {**params, "vgg": str(tmp_path / "vgg.safetensors")}
-    values = {"recipe": name, "data": {"size": size}, "params": {**SMALL, **params}, "run": {"precision": precision}}
+    values = {"recipe": name, "data": {"size": size}, "params": params, "run": {"precision": precision}}
     made = card.TrainCard.model_validate(card.merge({"optim": optim}, preset, values))
     learner = make_learner(kind(made.params, size), weighted_terms(kind, {}), made, torch.device("cpu"))
     for module in learner.nets.modules():
@@ -184,7 +203,7 @@ def test_the_losses_are_those_of_the_plain_step(name, precision, tolerance, tmp_
     nets.requires_grad_(True)
     step = plain(nets, helpers, optim)
     blank = learner.recipe.blank(count, size)
-    for number in range(steps if precision == "fp32" else 5):
+    for number in range(min(steps, most) if precision == "fp32" else 5):
         images = {k: torch.rand_like(v) * 2 - 1 if v.dim() == 4 else v for k, v in blank.items()}
         batch = {k: v.to(next(nets.parameters()).dtype) for k, v in images.items()}
         expected = step(batch, number)

@@ -123,6 +123,7 @@ class Run(Section):
     epochs: int | None = Field(None, ge=1, description="length of the run in passes over the larger domain")
     precision: Literal["fp32", "bf16", "fp64"] = Field("fp32", description="bf16 is autocast; fp64 is for tests")
     accumulate: int = Field(1, ge=1, description="batches whose gradients make one step")
+    recompute: bool = Field(True, description="keep less for the way back and work it out again: less memory")
     compile: bool = Field(False, description="torch.compile the nets that translate: minutes at first, then faster")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the weight average that is saved; 0: none")
     save_every: int = Field(1000, ge=1, description="steps between saves, each with a preview")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 from . import world, zoo
 from .card import Optim, TrainCard, suggest
 from .errors import CardError, Diverged, MissingError
+from .nets.quick import QuickConvolution
 from .recipe import Clock, Phase, Recipe, Scene, Term
+from .recompute import recompute
 
 Batch = Mapping[str, Tensor]
 
@@ -186,7 +189,7 @@ class Turn:
         """Begin with the views that `phase.lend` names; they keep their graph here and are returned without it."""
         self._free()
         self._open([{} for _ in self.batch])
-        with self._precision():
+        with self._arithmetic():
             for scene, name in itertools.product(self.scenes, self.phase.lend):
                 getattr(scene, name)
         return self.carry(self.phase.lend)
@@ -203,7 +206,7 @@ class Turn:
             self._open(carried)
         sums: dict[str, Tensor] = {}
         for scene in self.scenes:
-            with self._precision():
+            with self._arithmetic():
                 parts = {t.name: t.fn(scene) for t in self.active}
             total = sum(t.weight * t.every * parts[t.name] for t in self.active) / len(self.batch)
             if isinstance(total, Tensor) and total.requires_grad:
@@ -232,9 +235,17 @@ class Turn:
             for micro, views in zip(self.batch, carried, strict=True)
         ]
 
-    def _precision(self) -> torch.autocast:
-        enabled = self.learner.card.run.precision == "bf16"
-        return torch.autocast(self.learner.device.type, torch.bfloat16, enabled=enabled)
+    @contextlib.contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        """Compute in the card's precision, and with less memory and fewer products where that is ours to choose."""
+        run, device = self.learner.card.run, self.learner.device.type
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.autocast(device, torch.bfloat16, enabled=run.precision == "bf16"))
+            if run.recompute and not run.compile:
+                stack.enter_context(recompute())
+            if device == "cpu" and not run.compile:
+                stack.enter_context(QuickConvolution())
+            yield
 
 
 @torch.no_grad()

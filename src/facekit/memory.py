@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from . import zoo
 from .card import TrainCard
 from .errors import OutOfMemory
 from .recipe import Recipe, Term
+from .recompute import Again, Recompute, storage, tensors
 
 
 @dataclass(frozen=True)
@@ -63,15 +65,19 @@ def _activations(recipe: Recipe, terms: Mapping[str, Term], card: TrainCard, net
                     net.requires_grad_(name in phase.nets)
                 images = recipe.blank(batch, size)
                 kept: dict[int, tuple[Tensor, int]] = {}
+                mode = Recompute()
+                lean = card.run.recompute and not card.run.compile
 
-                def keep(x: Tensor, kept: dict = kept) -> Tensor:
-                    if not isinstance(x, nn.Parameter):
-                        kept[x.untyped_storage()._cdata] = (x, x.untyped_storage().nbytes())
-                    return x
+                def keep(x: Tensor, mode: Recompute = mode, kept: dict = kept) -> Tensor | Again:
+                    packed = mode.pack(x)
+                    for y in tensors(packed):
+                        if not isinstance(y, nn.Parameter):
+                            kept[storage(y)] = (y, y.untyped_storage().nbytes())
+                    return packed
 
                 active = [t for t in terms.values() if t.phase == phase.name and t.weight]
                 scene = recipe.Scene(recipe, nets, images, phase.start, None, helpers, [t.name for t in active])
-                with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+                with mode if lean else contextlib.nullcontext(), saved_tensors_hooks(keep, mode.unpack):
                     parts = [t.fn(scene) for t in active]
                 most = max(most, sum(size for _, size in kept.values()))
                 del parts

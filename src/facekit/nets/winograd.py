@@ -1,0 +1,246 @@
+"""Convolution by Winograd's minimal filtering, there and back, with a quarter of the products, for the processor.
+
+A tile of t x t places makes m x m results of an r x r kernel, t = m + r - 1: the tiles and the kernel are transformed
+to t^2 numbers each, in which the convolution is t^2 matrix products over the channels, and the results back (Lavin and
+Gray 2016). The way back runs through the same numbers.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+POINTS = (0.0, 0.7, -0.7, 1.4, -1.4)  # and infinity: of those tried they round least
+TILE = len(POINTS) + 1
+TILES = 64  # with fewer the transforms cost more than they save
+PIECE = 256  # tiles that are worked on at once: their numbers stay in the cache
+
+
+@functools.cache
+def transforms(kernel: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the transforms of tiles [t^2, t^2], of kernels [t^2, r^2], and of results [m^2, t^2], for r = `kernel`.
+
+    They are those of Toom and Cook: products of polynomials by their values at `POINTS`.
+    """
+    results = TILE - kernel + 1
+    polynomial = np.polynomial.polynomial
+    tile, weight, result = np.zeros((TILE, TILE)), np.zeros((TILE, kernel)), np.zeros((results, TILE))
+    for row, point in enumerate(POINTS):
+        others = [other for other in POINTS if other != point]
+        tile[row, :-1] = polynomial.polyfromroots(others)
+        weight[row] = np.power(point, range(kernel)) / np.prod([point - other for other in others])
+        result[:, row] = np.power(point, range(results))
+    tile[-1] = polynomial.polyfromroots(POINTS)
+    weight[-1, -1] = result[-1, -1] = 1
+    both = (torch.from_numpy(np.kron(side, side)) for side in (tile, weight, result))
+    return tuple(both)  # type: ignore[return-value]
+
+
+class Scratch(threading.local):
+    """Memory for what is used at once and then forgotten, of each thread: new memory costs more than the products."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[str, torch.dtype], Tensor] = {}
+
+    def __call__(self, name: str, like: Tensor, *shape: int) -> Tensor:
+        """Return an uninitialised tensor; the next one of the same name lies in the same place."""
+        need = math.prod(shape)
+        flat = self.kept.get((name, like.dtype))
+        if flat is None or flat.numel() < need:
+            with torch.inference_mode(False):  # or nobody else could write to it
+                flat = self.kept[name, like.dtype] = torch.empty(need, dtype=like.dtype)
+        return flat[:need].view(shape)
+
+
+scratch = Scratch()
+
+
+class Winograd(torch.autograd.Function):
+    """Convolution of x [N, C, H, W] with weight [K, C, r, r], r 3 or 4, stride 1, zeros of `padding` around.
+
+    Results, in channels-last, differ from torch's by about 1e-6 of their size. A second derivative is torch's own.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.padding, ctx.bias = padding, bias is not None
+        grid = Grid(x, weight.shape[2], padding)
+        changed = grid.weights(weight)
+        tiles = grid.tiles(x)
+        y = x.new_empty(grid.count, grid.high * grid.step, grid.wide * grid.step, len(weight))
+        for images, rows in grid.pieces():
+            changed_tiles = grid.transform(tiles, images, rows)
+            products = multiply("products", changed_tiles, changed)
+            found = grid.blocks(product("results", grid.result, products), images, rows)
+            target = grid.split(y, images, rows)
+            torch.add(found, bias, out=target) if bias is not None else target.copy_(found)
+        return y[:, : grid.height, : grid.width].permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        wanted = (*ctx.needs_input_grad[:2], ctx.bias and ctx.needs_input_grad[2])
+        if torch.is_grad_enabled():
+            sizes = [len(weight)] if ctx.bias else None
+            rest = ([1, 1], [*ctx.padding], [1, 1], False, [0, 0], 1, list(wanted))
+            return *torch.ops.aten.convolution_backward(slope, x, weight, sizes, *rest), None
+        grid = Grid(x, weight.shape[2], ctx.padding)
+        slope = slope.permute(0, 2, 3, 1)
+        of_x, of_weight = _back(grid, x, weight, slope, wanted[:2]) if any(wanted[:2]) else (None, None)
+        return of_x, of_weight, slope.sum((0, 1, 2)) if wanted[2] else None, None
+
+
+def conv2d(
+    image: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, *_: Any
+) -> Tensor:
+    """Convolve as `torch.conv2d` does where `pays` says yes."""
+    return Winograd.apply(image, weight, bias, pair(padding))  # type: ignore[no-any-return, no-untyped-call]
+
+
+def pays(
+    image: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> bool:
+    """Whether a convolution, given as `torch.conv2d` takes it, is one that becomes quicker."""
+    kernel = weight.shape[2]
+    if not (
+        image.device.type == "cpu"
+        and image.dtype == weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and image.dim() == 4
+        and groups == 1
+        and kernel in (3, 4)
+        and weight.shape[3] == kernel
+        and pair(stride) == pair(dilation) == (1, 1)
+        and isinstance(padding, (int, tuple))
+        and min(weight.shape[:2]) >= 64
+        and math.prod(weight.shape[:2]) >= 128 * 128
+    ):
+        return False
+    step = TILE - kernel + 1
+    sizes = (size + 2 * pad - kernel + 1 for size, pad in zip(image.shape[2:], pair(padding), strict=True))
+    return len(image) * math.prod(max(0, size) // step for size in sizes) >= TILES
+
+
+def pair(value: int | tuple[int, ...]) -> tuple[int, int]:
+    """Return an option of both axes, given as one number or two."""
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])
+
+
+def _back(
+    grid: Grid, x: Tensor, weight: Tensor, slope: Tensor, wanted: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return the gradients of x and weight, those that are `wanted`, from that of the result [N, h, w, K]."""
+    (results, channels, side, _), (height, width) = weight.shape, x.shape[2:]
+    slope = F.pad(slope, (0, 0, 0, grid.wide * grid.step - grid.width, 0, grid.high * grid.step - grid.height))
+    of_tiles = of_changed = None
+    if wanted[0]:
+        changed = grid.weights(weight).transpose(1, 2)
+        of_tiles = x.new_zeros(grid.count, (grid.high + 1) * grid.step, (grid.wide + 1) * grid.step, channels)
+    if wanted[1]:
+        tiles = grid.tiles(x)
+        of_changed = scratch("of weights", x, TILE**2, channels, results).zero_()
+    for images, rows in grid.pieces():
+        blocks = grid.split(slope, images, rows).permute(2, 4, 0, 1, 3, 5)
+        of_products = product("products", grid.result.T, gather("results", blocks)).unflatten(1, (-1, results))
+        if of_changed is not None:
+            of_changed.baddbmm_(grid.transform(tiles, images, rows).transpose(1, 2), of_products)
+        if of_tiles is not None:
+            of_changed_tiles = multiply("tiles", of_products, changed)
+            grid.spread(product("gathered", grid.tile.T, of_changed_tiles), of_tiles, images, rows)
+    of_x = of_weight = None
+    if of_tiles is not None:
+        top, left = grid.padding
+        of_x = of_tiles[:, top : top + height, left : left + width].permute(0, 3, 1, 2)
+    if of_changed is not None:
+        of_weight = (grid.weight.T @ of_changed.flatten(1)).view(side, side, channels, results).permute(3, 2, 0, 1)
+    return of_x, of_weight
+
+
+def gather(name: str, x: Tensor) -> Tensor:
+    """Copy x [p, q, ...] to a matrix [p q, rest] in scratch memory."""
+    return scratch(name, x, *x.shape).copy_(x).view(x.shape[0] * x.shape[1], -1)
+
+
+def product(name: str, matrix: Tensor, flat: Tensor) -> Tensor:
+    """Return a transform of numbers [n, places x channels], in scratch memory."""
+    return torch.mm(matrix, flat, out=scratch(name, flat, len(matrix), flat.shape[1]))
+
+
+def multiply(name: str, x: Tensor, y: Tensor) -> Tensor:
+    """Return the matrix products of x [t^2, p, q] and y [t^2, q, r] as [t^2, p r], in scratch memory."""
+    return torch.bmm(x, y, out=scratch(name, x, *x.shape[:2], y.shape[2])).flatten(1)
+
+
+class Grid:
+    """Where the tiles of a convolution lie, and its transforms."""
+
+    def __init__(self, x: Tensor, kernel: int, padding: tuple[int, int]):
+        self.tile, self.weight, self.result = (matrix.to(x) for matrix in transforms(kernel))
+        self.step, self.padding = TILE - kernel + 1, padding
+        self.count = len(x)
+        self.height, self.width = (
+            size + 2 * pad - kernel + 1 for size, pad in zip(x.shape[2:], padding, strict=True)
+        )  # of the results
+        self.high, self.wide = (-(-size // self.step) for size in (self.height, self.width))  # tiles
+
+    def pieces(self) -> Iterator[tuple[slice, slice]]:
+        """Yield images and rows of tiles that are worked on together."""
+        rows = min(self.high, max(1, PIECE // self.wide))
+        images = max(1, PIECE // (self.high * self.wide))
+        for image in range(0, self.count, images):
+            for row in range(0, self.high, rows):
+                yield slice(image, min(image + images, self.count)), slice(row, min(row + rows, self.high))
+
+    def weights(self, weight: Tensor) -> Tensor:
+        """Transform kernels [K, C, r, r] to [t^2, C, K]."""
+        flat = gather("gathered", weight.permute(2, 3, 1, 0))
+        return product("weights", self.weight, flat).unflatten(1, (weight.shape[1], -1))
+
+    def tiles(self, x: Tensor) -> Tensor:
+        """Pad x [N, C, H, W] to whole tiles; a view of all of them [N, high, wide, C, t, t]."""
+        (top, left), (height, width) = self.padding, x.shape[2:]
+        below = self.high * self.step + TILE - self.step - height - top
+        right = self.wide * self.step + TILE - self.step - width - left
+        last = x.permute(0, 2, 3, 1)
+        padded = F.pad(last, (0, 0, left, right, top, below)) if below or right or top or left else last.contiguous()
+        return padded.unfold(1, TILE, self.step).unfold(2, TILE, self.step)
+
+    def transform(self, tiles: Tensor, images: slice, rows: slice) -> Tensor:
+        """Transform a piece of the tiles to [t^2, tiles, C]."""
+        piece = tiles[images, rows].permute(4, 5, 0, 1, 2, 3)
+        return product("tiles", self.tile, gather("gathered", piece)).unflatten(1, (-1, tiles.shape[3]))
+
+    def split(self, y: Tensor, images: slice, rows: slice) -> Tensor:
+        """View a piece of results [N, high m, wide m, K] as [n, rows, m, wide, m, K]."""
+        return y.unflatten(2, (-1, self.step)).unflatten(1, (-1, self.step))[images, rows]
+
+    def blocks(self, results: Tensor, images: slice, rows: slice) -> Tensor:
+        """View the results of a piece [m^2, tiles K] as [n, rows, m, wide, m, K]."""
+        shape = (self.step, self.step, images.stop - images.start, rows.stop - rows.start, self.wide, -1)
+        return results.view(shape).permute(2, 3, 0, 4, 1, 5)
+
+    def spread(self, tiles: Tensor, target: Tensor, images: slice, rows: slice) -> None:
+        """Add the tiles of a piece [t^2, tiles C], which overlap, to [N, (high + 1) m, (wide + 1) m, C]."""
+        shape = (TILE, TILE, images.stop - images.start, rows.stop - rows.start, self.wide, -1)
+        tiles = tiles.view(shape).permute(2, 3, 0, 4, 1, 5)
+        cells = target.unflatten(2, (-1, self.step)).unflatten(1, (-1, self.step))
+        over = TILE - self.step
+        for down, ys, y in ((0, self.step, slice(0, self.step)), (1, over, slice(self.step, TILE))):
+            for right, xs, x in ((0, self.step, slice(0, self.step)), (1, over, slice(self.step, TILE))):
+                part = cells[images, rows.start + down : rows.stop + down, :ys, right : self.wide + right, :xs]
+                part += tiles[:, :, y, :, x]
