@@ -203,6 +203,32 @@ def test_the_trunk_of_projected_cut_gives_features_of_about_unit_size_whatever_i
         assert 0.5 < y.square().mean().sqrt() < 2.5
 
 
+def test_the_colours_of_projected_cut_are_those_of_the_lit_photo_cell_by_cell():
+    kind, _ = recipe.find("projected-cut")
+    made = kind({"lighting": 1.0}, 64)
+    torch.manual_seed(0)
+    photo = torch.rand(2, 3, 64, 64) * 2 - 1
+
+    def colour(translate):
+        nets = torch.nn.ModuleDict({"ab": translate})
+        return kind.Scene(made, nets, {"a": photo}, 0).colour()
+
+    class Shuffled(torch.nn.Module):
+        """Every pixel goes elsewhere within its cell of 8 x 8."""
+
+        def forward(self, x):
+            cells = x.unflatten(3, (8, 8)).unflatten(2, (8, 8))
+            return cells.flip(3, 5).flatten(2, 3).flatten(3, 4)
+
+    class Brighter(torch.nn.Module):
+        def forward(self, x):
+            return x + 0.25
+
+    assert colour(torch.nn.Identity()) == 0
+    assert colour(Shuffled()) == pytest.approx(0, abs=1e-6)
+    assert colour(Brighter()) == pytest.approx(0.25, abs=1e-6)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_size_that_will_not_do_is_refused_with_the_nearest_that_will(name):
     kind, preset = recipe.find(name)

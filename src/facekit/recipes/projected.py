@@ -42,9 +42,14 @@ class ProjectedScene(Scene):
     """Photos `a`, drawings `b`; `ab` draws. Everything is judged through the frozen trunk."""
 
     @view
+    def lit(self) -> Tensor:
+        """The photos in changed light, [N, 3, S, S]."""
+        return augment.lighting(self.a, self.params.lighting)
+
+    @view
     def fake(self) -> Tensor:
         """The translation, [N, 3, S, S]."""
-        return self.nets.ab(augment.lighting(self.a, self.params.lighting)).float()
+        return self.nets.ab(self.lit).float()
 
     @view
     def fake_and_source(self) -> dict[str, Tensor]:
@@ -103,6 +108,12 @@ class ProjectedScene(Scene):
         query, key = self.nets.projection(self.fake_and_source["relu3_1"]).flatten(2).transpose(1, 2).chunk(2)
         places = torch.randperm(query.shape[1], device=query.device)[:128]
         return losses.patch_nce(query[:, places], key[:, places], tau=0.07)
+
+    @term("G", 0.0)
+    def colour(self) -> Tensor:
+        """The translation has about the photo's colours in about their places: L1 of means over 8 x 8 cells."""
+        made, lit = (F.adaptive_avg_pool2d(x.float(), 8) for x in (self.fake, self.lit))
+        return F.l1_loss(made, lit)
 
     @term("D")
     def judge_whole(self) -> Tensor:
