@@ -12,6 +12,7 @@ both sides. Ours is `engine.train_step`. Widths, size, batch, losses, Adam, fp32
 a step of stargan is five of the discriminator with one of the generator. For cartoongan our judgements are logs and
 VGG sees the full size, as theirs; its weights are random, and theirs also reads the classifier that it does not use.
 Each side is a process; they take steps in turn, and what counts is the ratio. The first step of each does not count.
+Where the memory does not hold both, `--apart` runs one after the other.
 On a machine with CUDA both run there; the memory is then the device's.
 """
 
@@ -369,6 +370,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--width", type=int, default=64, help="of all nets; cartoongan's discriminator has half of it")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of ours; theirs is fp32")
+    parser.add_argument("--apart", action="store_true", help="run one side after the other")
     parser.add_argument("--side", choices=["ours", "official"], help=argparse.SUPPRESS)
     parser.add_argument("--vgg", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -389,23 +391,28 @@ def main() -> None:
         own = ["--size", options.size, "--batch", options.batch, "--width", options.width]
         own += ["--precision", options.precision, f"--vgg={vgg}"]
         common = [sys.executable, str(Path(__file__).resolve()), options.method, str(Path(options.path).resolve())]
-        runs = {}
-        for side in ("ours", "official"):
-            Path(folder, side).mkdir()
-            runs[side] = subprocess.Popen(
-                [*common, *map(str, own), "--side", side],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                cwd=Path(folder, side),
-                env={**os.environ, "MPLBACKEND": "Agg"},
-            )
-        try:
-            found, peaks = take_turns(runs, options.steps)
-        finally:
-            for run in runs.values():
-                run.kill()
-                run.wait()
+        found: dict[str, list[dict]] = {}
+        peaks: dict[str, dict] = {}
+        for sides in (["ours"], ["official"]) if options.apart else (["ours", "official"],):
+            runs = {}
+            for side in sides:
+                Path(folder, side).mkdir()
+                runs[side] = subprocess.Popen(
+                    [*common, *map(str, own), "--side", side],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    cwd=Path(folder, side),
+                    env={**os.environ, "MPLBACKEND": "Agg"},
+                )
+            try:
+                taken, peak = take_turns(runs, options.steps)
+            finally:
+                for run in runs.values():
+                    run.kill()
+                    run.wait()
+            found |= taken
+            peaks |= peak
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} threads"
     print(f"{machine()}, torch {torch.__version__}, {where}")
     what = f"{options.method}, {options.size} px, batch {options.batch}, width {options.width}, {options.steps} steps"
