@@ -4,6 +4,8 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
+import time
 from functools import partial
 from pathlib import Path
 
@@ -199,6 +201,32 @@ def test_batches_reach_the_second_function_together_and_in_order(here):
     run(here / "in", here / "out", together=together, batch=2, workers=2)
     assert groups == [["x/000.png", "x/001.png"], ["x/002.png", "y/000.png"], ["y/001.png"]]
     assert len(Folder(here / "out").names) == 5
+
+
+def test_what_is_made_together_is_encoded_elsewhere_meanwhile_and_written_in_order(here):
+    toy.fill(here / "in", 20, size=8)
+    makers, encoders, waiting = set(), set(), []
+    encoded = []
+
+    def slow(made):
+        def data():
+            encoders.add(threading.get_ident())
+            time.sleep(0.02 if made.name.endswith("000.png") else 0)
+            encoded.append(made.name)
+            return made.data
+
+        return [Made(made.name, data, made.entry)]
+
+    def together(group):
+        makers.add(threading.get_ident())
+        waiting.append(len(encoded))
+        return [slow(made) for _, (made,) in group]
+
+    outcome = run(here / "in", here / "out", together=together, batch=2, workers=2)
+    assert makers == {threading.get_ident()} and not makers & encoders
+    assert all(2 * i - done <= 2 * 2 + 2 + 1 for i, done in enumerate(waiting))  # never many of them in memory
+    names = [row["file"] for row in read_lines(here / "out/manifest.jsonl")]
+    assert len(names) == outcome.made == len(encoded) and names == sorted(names)
 
 
 def test_one_source_may_become_several_images(here):

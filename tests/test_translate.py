@@ -17,7 +17,7 @@ from skimage.data import astronaut
 from torch import nn
 
 import toy
-from facekit import files, zoo
+from facekit import files, folder, zoo
 from facekit.commands import translate as command
 from facekit.nets.quick import QuickConvolution, takes
 from facekit.recipes.cyclegan import CycleGAN
@@ -187,7 +187,8 @@ def test_memory_does_not_grow_with_the_folder(translate, monkeypatch):
     submit, finish = futures.ThreadPoolExecutor.submit, command.finish_batch
 
     def counted(self, fn, *arguments):
-        begun.append(fn)
+        if arguments[0] is not folder._encoded:
+            begun.append(fn)
         return submit(self, fn, *arguments)
 
     def together(group, *rest):

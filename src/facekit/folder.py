@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import json
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field, replace
@@ -208,7 +208,8 @@ def folder_map(
     """Map images into the folder `out`: resumable, atomic, failures noted, and its card `values` written last.
 
     `work` reads one source, in a pool of `workers` threads (or processes: then it must be picklable); `together` turns
-    up to `batch` of its results into images, in this thread; without it `work` returns the images itself (list[Made]).
+    up to `batch` of its results into images, in this thread, while threads read the next and encode those before;
+    without it `work` returns the images itself (list[Made]).
     With `limit` only the first images are asked for; the card of shards is written when all of them are done.
     A source whose images stand in the manifest is done; one that failed is tried again only when its file has changed
     or with `force`. An exception that `work` raises or `together` returns is a line in `failed.jsonl`: path, stage,
@@ -241,16 +242,16 @@ def folder_map(
     report.note(f"{title}: {len(todo)} images" + (f", {outcome.kept} done before" if outcome.kept else ""))
     with report.progress(title, len(todo)) as bar, pool_of(workers, processes) as pool:
         try:
-            for group in _batches(_results(pool, work, todo, 2 * max(workers, 1) + batch), batch):
-                for (source, _), result in zip(group, _apply(together, group), strict=True):
-                    images = result if isinstance(result, Exception) else _guard(_encoded, result)
-                    if isinstance(images, Exception):
-                        _note_failure(failed, source, images)
-                        outcome.failed += 1
-                    else:
-                        _write(out, manifest, source, images)
-                        outcome.made += len(images)
-                    bar.advance(1, failed=outcome.failed)
+            ahead = 2 * max(workers, 1) + batch
+            groups = _batches(_results(pool, work, todo, ahead), batch)
+            for source, images in _images(pool if together and not processes else None, groups, together, ahead):
+                if isinstance(images, Exception):
+                    _note_failure(failed, source, images)
+                    outcome.failed += 1
+                else:
+                    _write(out, manifest, source, images)
+                    outcome.made += len(images)
+                bar.advance(1, failed=outcome.failed)
         except KeyboardInterrupt:
             raise Interrupted(
                 f"{title}: stopped after {outcome.made} images", "run the same command again to go on"
@@ -330,7 +331,27 @@ def _apply(together: Callable | None, group: list[tuple[Source, Any]]) -> list[A
     return [value if isinstance(value, Exception) else next(made) for _, value in group]
 
 
-def _encoded(images: list[Made]) -> list[Made]:
+def _images(
+    pool: futures.Executor | None, groups: Iterable[list[tuple[Source, Any]]], together: Callable | None, ahead: int
+) -> Iterator[tuple[Source, list[Made] | Exception]]:
+    """Yield each source with its images, encoded, or an exception, in order; a pool encodes up to `ahead` of them."""
+    waiting: deque[tuple[Source, futures.Future]] = deque()
+    for group in groups:
+        for (source, _), result in zip(group, _apply(together, group), strict=True):
+            if pool is None:
+                yield source, _guard(_encoded, result)
+                continue
+            waiting.append((source, pool.submit(_guard, _encoded, result)))
+            if len(waiting) > ahead:
+                first, future = waiting.popleft()
+                yield first, future.result()
+    for source, future in waiting:
+        yield source, future.result()
+
+
+def _encoded(images: list[Made] | Exception) -> list[Made] | Exception:
+    if isinstance(images, Exception):
+        return images
     return [replace(image, data=image.data()) if callable(image.data) else image for image in images]
 
 

@@ -16,6 +16,7 @@ from . import files
 from .errors import InputError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # a multi-picture JPEG counts as JPEG
@@ -110,16 +111,21 @@ def to_tensor(image: Image.Image) -> Tensor:
     return from_bytes(np.asarray(image, dtype=np.uint8)[None])[0]
 
 
-def from_bytes(pixels: np.ndarray) -> Tensor:
-    """Return pixels (uint8 [N, H, W, 3]) as a float tensor [N, 3, H, W] in [-1, 1]."""
+def from_bytes(pixels: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """Return pixels (uint8 [N, H, W, 3]) as a float tensor [N, 3, H, W] in [-1, 1], in channels-last."""
     import torch
 
-    return torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+    return torch.from_numpy(np.array(pixels)).to(device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
 def to_image(x: Tensor) -> Image.Image:
     """Return a tensor [3, H, W] in [-1, 1] as an RGB image; values outside are cut, NaN becomes black."""
+    return to_images(x[None])[0]
+
+
+def to_images(x: Tensor) -> list[Image.Image]:
+    """Return a tensor [N, 3, H, W] in [-1, 1] as RGB images, which leave the device together; see `to_image`."""
     import torch
 
     pixels = torch.nan_to_num(x.detach().float(), nan=-1.0).add(1).mul(127.5).round_().clamp_(0, 255)
-    return Image.fromarray(pixels.byte().permute(1, 2, 0).contiguous().cpu().numpy())
+    return [Image.fromarray(image) for image in pixels.byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()]

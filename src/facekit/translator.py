@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -83,8 +84,9 @@ class Translator:
             groups.setdefault(i if self.alone else picture.size, []).append(i)
         for places in groups.values():
             known = {name: [values[i] for i in places] for name, values in told.items()}
-            for place, y in zip(places, self._run([pictures[i] for i in places], side, known), strict=True):
-                out[place] = images.to_image(y)
+            made = images.to_images(self._run([pictures[i] for i in places], side, known))
+            for place, picture in zip(places, made, strict=True):
+                out[place] = picture
         return [picture for picture in out if picture is not None]
 
     def fit(self, picture: Image.Image) -> Image.Image:
@@ -102,9 +104,9 @@ class Translator:
         return picture if picture.size == (width, height) else picture.resize((width, height), Image.Resampling.BICUBIC)
 
     def _run(self, pictures: list[Image.Image], side: str, told: dict[str, Any]) -> Tensor:
-        x = torch.stack([images.to_tensor(picture) for picture in pictures])
-        if not self.alone:
-            x = x.to(self.device).contiguous(memory_format=torch.channels_last)
+        x = images.from_bytes(np.stack([np.asarray(picture, np.uint8) for picture in pictures]), self.device)
+        if self.alone:
+            x = x.contiguous()
         recipe: Any = self.model.recipe
         if "roll" in told:
             told["roll"] = torch.tensor(told["roll"]).to(x)
