@@ -128,7 +128,7 @@ def pays(
         and pair(stride) == pair(dilation) == (1, 1)
         and isinstance(padding, (int, tuple))
         and min(weight.shape[:2]) >= 64
-        and math.prod(weight.shape[:2]) >= 128 * 128
+        and math.prod(weight.shape[:2]) >= 64 * 128
     ):
         return False
     step = TILE - kernel + 1
