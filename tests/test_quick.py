@@ -199,6 +199,24 @@ def test_recomputing_keeps_less_and_changes_no_bit(net, share):
     assert all(a is b is None or torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
+@pytest.mark.parametrize("pad", ["reflect", "replicate"])
+def test_recomputing_keeps_to_the_precision_of_the_way_there(pad):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(4, 4, 3, padding=1, padding_mode=pad)
+    x = torch.rand(1, 4, 12, 12)
+
+    def gradients():
+        with torch.autocast("cpu", torch.bfloat16):
+            y = F.interpolate(F.relu(conv(F.leaky_relu(conv(x), 0.2))), scale_factor=2, mode="bilinear")
+            y = conv(y).float().square().mean()
+        return torch.autograd.grad(y, list(conv.parameters()))
+
+    expected = gradients()
+    with recompute.recompute():
+        found = gradients()
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_second_derivatives_survive_recomputing():
     layers = nn.Conv2d(3, 4, 3), InstanceNorm2d(4), nn.LeakyReLU(0.2), nn.Conv2d(4, 2, 3), nn.ReLU()
     net = nn.Sequential(*layers).double()

@@ -20,10 +20,14 @@ CHEAP = (F.threshold, F.leaky_relu, F.pad, F.instance_norm, F.interpolate, torch
 
 @dataclass
 class Made:
-    """How a tensor was made: a function, what it took, and the versions of what it took (changes in place count up)."""
+    """How a tensor was made: a function, what it took, and the versions of what it took (changes in place count up).
+
+    `cast` is autocast's state then: device, type, whether it was on.
+    """
 
     out: weakref.ref[Tensor]
     version: int
+    cast: tuple[str, torch.dtype, bool]
     func: Callable[..., Tensor]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -45,6 +49,7 @@ class Made:
 class Again:
     """A tensor to be made again: as `Made`, with tensors that are kept or are to be made again themselves."""
 
+    cast: tuple[str, torch.dtype, bool]
     func: Callable[..., Tensor]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -54,7 +59,9 @@ class Again:
     def __call__(self) -> Tensor:
         if versions(self.args) != self.versions:
             raise RuntimeError("a tensor that a gradient needs was changed in place")
-        return self.func(*(x() if isinstance(x, Again) else x for x in self.args), **self.kwargs)
+        device, dtype, enabled = self.cast
+        with torch.autocast(device, dtype, enabled=enabled):
+            return self.func(*(x() if isinstance(x, Again) else x for x in self.args), **self.kwargs)
 
 
 def versions(args: tuple[Any, ...]) -> tuple[int, ...]:
@@ -105,7 +112,9 @@ class Recompute(TorchFunctionMode):
             return
         place, made = storage(out), self.made
         out_ref = weakref.ref(out, lambda ref: made.pop(place) if place in made and made[place].out is ref else None)
-        made[place] = Made(out_ref, out._version, func, args, kwargs, versions(args))
+        device = "cpu" if out.is_meta else out.device.type
+        cast = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+        made[place] = Made(out_ref, out._version, cast, func, args, kwargs, versions(args))
 
     def pack(self, x: Tensor) -> Tensor | Again:
         """Return what to keep in place of x."""
@@ -113,7 +122,7 @@ class Recompute(TorchFunctionMode):
         if made is None or not made.fits(x):
             return x
         kept = tuple(self.pack(y.detach()) if isinstance(y, Tensor) else y for y in made.args)
-        return Again(made.func, kept, made.kwargs, versions(kept))
+        return Again(made.cast, made.func, kept, made.kwargs, versions(kept))
 
     @staticmethod
     def unpack(kept: Tensor | Again) -> Tensor:
