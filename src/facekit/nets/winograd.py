@@ -79,7 +79,7 @@ class Winograd(torch.autograd.Function):
         y = x.new_empty(grid.count, grid.high * grid.step, grid.wide * grid.step, len(weight))
         for images, rows in grid.pieces():
             changed_tiles = grid.transform(tiles, images, rows)
-            products = multiply("products", changed_tiles, changed)
+            products = multiply("gathered", changed_tiles, changed)
             found = grid.blocks(product("results", grid.result, products), images, rows)
             target = grid.split(y, images, rows)
             torch.add(found, bias, out=target) if bias is not None else target.copy_(found)
