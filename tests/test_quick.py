@@ -25,6 +25,14 @@ SHAPES = [  # images, channels, results, height, width, kernel, padding
 ]
 
 
+def by_winograd(*given):
+    return winograd.conv2d(winograd.Asked(*given))
+
+
+def by_one_product(*given):
+    return quick.unrolled(winograd.Asked(*given))
+
+
 def made(shape, dtype=torch.float64, layout=torch.channels_last):
     torch.manual_seed(0)
     count, channels, results, height, width, kernel, padding = shape
@@ -51,12 +59,12 @@ def test_winograd_is_convolution_there_and_back(shape, piece, layout, monkeypatc
     x, weight, bias, padding = made(shape, layout=layout)
     inputs = x, weight, bias
     expected = results(F.conv2d(*inputs, padding=padding), inputs)
-    same(results(winograd.conv2d(*inputs, 1, padding), inputs), expected)
+    same(results(by_winograd(*inputs, 1, padding), inputs), expected)
     for wanted in (0,), (1,), (2,), (1, 2):  # what is not wanted is not worked out
         chosen = [inputs[i] if i in wanted else inputs[i].detach() for i in range(3)]
         leaves = [inputs[i] for i in wanted]
-        same(results(winograd.conv2d(*chosen, 1, padding), leaves), [expected[0], *(expected[1 + i] for i in wanted)])
-    same([winograd.conv2d(x, weight, None, (1, 1), padding)], [F.conv2d(x, weight, padding=padding)])
+        same(results(by_winograd(*chosen, 1, padding), leaves), [expected[0], *(expected[1 + i] for i in wanted)])
+    same([by_winograd(x, weight, None, (1, 1), padding)], [F.conv2d(x, weight, padding=padding)])
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
@@ -64,12 +72,12 @@ def test_winograd_is_convolution_there_and_back(shape, piece, layout, monkeypatc
 def test_one_matrix_product_is_convolution_there_and_back(shape, stride, layout):
     x, weight, bias, padding = made(shape, layout=layout)
     expected = F.conv2d(x, weight, bias, stride, padding)
-    found = quick.unrolled(x, weight, bias, stride, padding)
+    found = by_one_product(x, weight, bias, stride, padding)
     assert found.stride() == expected.stride()
     same(results(found, (x, weight, bias)), results(expected, (x, weight, bias)))
 
 
-@pytest.mark.parametrize("how", [winograd.conv2d, quick.unrolled])
+@pytest.mark.parametrize("how", [by_winograd, by_one_product])
 def test_second_derivatives_are_those_of_convolution(how):
     x, weight, bias, padding = made(SHAPES[0])
 
@@ -86,7 +94,7 @@ def test_winograd_rounds_to_about_a_millionth(kernel):
     inputs = x, weight, bias
     wide = [leaf.detach().double().requires_grad_() for leaf in inputs]
     expected = results(F.conv2d(*wide, padding=padding), wide)
-    found = winograd.conv2d(*inputs, 1, padding)
+    found = by_winograd(*inputs, 1, padding)
     torch.manual_seed(1)
     slope = torch.randn(found.shape, dtype=torch.float64).float()
     for one, other in zip((found, *torch.autograd.grad(found, inputs, slope)), expected, strict=True):
@@ -97,19 +105,19 @@ def test_scratch_memory_serves_after_translating():
     x, weight, bias, _ = made((1, 4, 4, 20, 20, 3, (1, 1)))
     winograd.scratch.kept.clear()
     with torch.inference_mode():
-        expected = winograd.conv2d(x, weight, bias, 1, 1)
-    found = winograd.conv2d(x, weight, bias, 1, 1)
+        expected = by_winograd(x, weight, bias, 1, 1)
+    found = by_winograd(x, weight, bias, 1, 1)
     found.sum().backward()
     assert torch.equal(found, expected)
 
 
 def test_threads_do_not_share_scratch_memory():
     x, weight, bias, _ = made((2, 16, 16, 40, 40, 3, (1, 1)))
-    expected = winograd.conv2d(x, weight, bias, 1, 1)
+    expected = by_winograd(x, weight, bias, 1, 1)
     wrong = []
 
     def work():
-        wrong.extend(not torch.equal(winograd.conv2d(x, weight, bias, 1, 1), expected) for _ in range(20))
+        wrong.extend(not torch.equal(by_winograd(x, weight, bias, 1, 1), expected) for _ in range(20))
 
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:

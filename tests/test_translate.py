@@ -19,7 +19,7 @@ from torch import nn
 import toy
 from facekit import files, folder, zoo
 from facekit.commands import translate as command
-from facekit.nets.quick import QuickConvolution, takes
+from facekit.nets.quick import Asked, QuickConvolution, takes
 from facekit.recipes.cyclegan import CycleGAN
 
 PORTRAIT = Image.fromarray(astronaut()[20:220, 110:340])  # one face, about 95 px, in the middle
@@ -496,7 +496,7 @@ def test_quick_convolutions_are_convolutions(channels, wide, kernel, padding):
         made = conv(x)
     assert (made - expected).abs().max() < 1e-4
     if quick.here:
-        assert takes(x, conv.weight) and not torch.equal(made, conv(x))
+        assert takes(Asked(x, conv.weight)) and not torch.equal(made, conv(x))
 
 
 @pytest.mark.parametrize(

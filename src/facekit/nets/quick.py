@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from . import winograd
-from .winograd import pair
+from .winograd import Asked, pair
 
 HEAVY = 2**21  # weights; their reading is then most of the work
 NARROW = 16  # channels; with fewer the transforms cost more than they save
@@ -32,29 +32,22 @@ class QuickConvolution(TorchFunctionMode):
         self.here = ready and hasattr(torch, "_nnpack_spatial_convolution")
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.conv2d and self.here and not kwargs and takes(*args):
-            image, weight, bias, _, padding = args[:5]
+        if func is not torch.conv2d or kwargs:
+            return func(*args, **(kwargs or {}))
+        asked = Asked(*args)
+        if self.here and takes(asked):
             try:
-                return torch._nnpack_spatial_convolution(image, weight, bias, padding)
+                return torch._nnpack_spatial_convolution(asked.image, asked.weight, asked.bias, asked.padding)
             except RuntimeError:  # no room for what it works in
                 return func(*args)
-        if func is torch.conv2d and not kwargs and heavy(*args):
-            return unrolled(*args)
-        if func is torch.conv2d and not kwargs and winograd.pays(*args):
-            return winograd.conv2d(*args)
-        return func(*args, **(kwargs or {}))
+        if heavy(asked):
+            return unrolled(asked)
+        return winograd.conv2d(asked) if winograd.pays(asked) else func(*args)
 
 
-def takes(
-    image: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> bool:
-    """Whether a convolution, given as `torch.conv2d` takes it, is one that becomes quicker."""
+def takes(asked: Asked) -> bool:
+    """Whether NNPACK makes a convolution quicker."""
+    image, weight, _, stride, padding, dilation, groups = asked
     channels, kernel = tuple(weight.shape[:2]), tuple(weight.shape[2:])
     return (
         groups == 1
@@ -73,16 +66,9 @@ def takes(
     )
 
 
-def heavy(
-    image: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> bool:
-    """Whether a convolution, given as `torch.conv2d` takes it, has many weights for few places."""
+def heavy(asked: Asked) -> bool:
+    """Whether a convolution has many weights for few places."""
+    image, weight, _, stride, padding, dilation, groups = asked
     if image.device.type != "cpu" or image.dim() != 4 or groups != 1 or not isinstance(padding, (int, tuple)):
         return False
     if pair(dilation) != (1, 1) or weight.numel() < HEAVY:
@@ -91,10 +77,9 @@ def heavy(
     return len(image) * math.prod((size + 2 * pad - edge) // step + 1 for size, edge, step, pad in axes) <= 256
 
 
-def unrolled(
-    image: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, *_: Any
-) -> Tensor:
-    """Convolve as `torch.conv2d` does, by one matrix product: the weights, which are most of it, stay as they lie."""
+def unrolled(asked: Asked) -> Tensor:
+    """Convolve by one matrix product: the weights, which are most of it, stay as they lie."""
+    image, weight, bias, stride, padding, *_ = asked
     (down, right), (top, left) = pair(stride), pair(padding)
     last = not weight.is_contiguous()
     windows = F.pad(image, (left, left, top, top)).unfold(2, weight.shape[2], down).unfold(3, weight.shape[3], right)

@@ -11,7 +11,7 @@ import functools
 import math
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -99,23 +99,27 @@ class Winograd(torch.autograd.Function):
         return of_x, of_weight, slope.sum((0, 1, 2)) if wanted[2] else None, None
 
 
-def conv2d(
-    image: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, *_: Any
-) -> Tensor:
-    """Convolve as `torch.conv2d` does where `pays` says yes."""
+class Asked(NamedTuple):
+    """A convolution as `torch.conv2d` is asked for it."""
+
+    image: Tensor
+    weight: Tensor
+    bias: Tensor | None = None
+    stride: Any = 1
+    padding: Any = 0
+    dilation: Any = 1
+    groups: int = 1
+
+
+def conv2d(asked: Asked) -> Tensor:
+    """Convolve, where `pays` says yes."""
+    image, weight, bias, _, padding, *_ = asked
     return Winograd.apply(image, weight, bias, pair(padding))  # type: ignore[no-any-return, no-untyped-call]
 
 
-def pays(
-    image: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> bool:
-    """Whether a convolution, given as `torch.conv2d` takes it, is one that becomes quicker."""
+def pays(asked: Asked) -> bool:
+    """Whether a convolution is one that becomes quicker."""
+    image, weight, _, stride, padding, dilation, groups = asked
     kernel = weight.shape[2]
     if not (
         image.device.type == "cpu"
