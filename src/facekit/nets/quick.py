@@ -18,7 +18,7 @@ NARROW = 16  # channels; with fewer the transforms cost more than they save
 
 
 class QuickConvolution(TorchFunctionMode):
-    """While it is entered, large convolutions take 1/4 to 2/3 of their time on one thread.
+    """While it is entered, large convolutions take less time (`benchmarks/convolution.py`).
 
     Without gradients, one contiguous image goes to NNPACK (Lavin and Gray 2016: 3 x 3 by Winograd; 7 x 7 by FFT), where
     torch has it: results differ from torch's by about 1e-5 of their size. Other convolutions of stride 1 go to
