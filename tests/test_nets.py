@@ -272,6 +272,42 @@ def test_the_pool_gives_back_its_first_images_and_then_older_ones_half_of_the_ti
     assert set(pool.images[:, 0, 0, 0].tolist()) <= set(range(1050))
 
 
+def test_a_pool_takes_the_images_of_a_batch_one_after_another():
+    pool, kept = ImagePool(3, 2), []
+    for step in range(100):
+        torch.manual_seed(step)
+        given = [10.0 * step + index for index in range(1 + step % 5)]
+        found = pool(images(given))[:, 0, 0, 0].tolist()
+        for value, out in zip(given, found, strict=True):
+            if len(kept) < 3:
+                kept.append(value)
+                assert out == value
+            elif out != value:  # the new one has the place of the one that came back
+                kept[kept.index(out)] = value
+        assert pool.images[: len(kept), 0, 0, 0].tolist() == kept and int(pool.count) == len(kept)
+
+
+def test_the_seed_decides_what_a_pool_gives_back():
+    pools = [ImagePool(3, 2) for _ in range(3)]
+    results = []
+    for pool, seed in zip(pools, (1, 1, 2), strict=True):
+        torch.manual_seed(seed)
+        results.append(pool(images(range(40))))
+    assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
+
+
+def test_a_full_pool_gives_back_each_of_its_images_as_often():
+    torch.manual_seed(0)
+    pool, found = ImagePool(4, 2), torch.zeros(4)
+    pool(images(range(4)))
+    for _ in range(500):
+        pool.images.copy_(images(range(4)))
+        out = int(pool(images([9]))[0, 0, 0, 0])
+        if out != 9:
+            found[out] += 1
+    assert found.sum() == pytest.approx(250, abs=50) and found.min() > 35
+
+
 def test_the_pool_resumes_where_it_was():
     pool, again = ImagePool(3, 2), ImagePool(3, 2)
     pool(images(range(5)))

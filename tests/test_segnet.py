@@ -117,14 +117,14 @@ def test_classes_have_colours_of_their_own_and_colours_mix():
 
 def test_warps_move_photo_and_labels_alike():
     torch.manual_seed(0)
-    grid = augment.affine_grid(4, 32)
     labels = torch.zeros(4, 1, 32, 32)
+    grid = augment.affine_grid(labels)
     labels[:, :, 10:20, 8:16] = 1
     warped = torch.nn.functional.grid_sample(labels, grid, "bilinear", "reflection", align_corners=False)
     nearest = torch.nn.functional.grid_sample(labels, grid, "nearest", "reflection", align_corners=False)
     assert ((warped > 0.5) == (nearest > 0.5)).float().mean() > 0.98
     assert len({tuple(g.flatten().tolist()) for g in grid}) == 4
-    still = augment.affine_grid(1, 32, 0, 0, 0)
+    still = augment.affine_grid(labels[:1], 0, 0, 0)
     same = torch.nn.functional.grid_sample(labels[:1], still, "nearest", align_corners=False)
     assert torch.equal(same, labels[:1])
 

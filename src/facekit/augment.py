@@ -39,13 +39,16 @@ def cutout(x: Tensor, share: float = 0.4, chance: float = 0.5, together: int = 1
     count, _, height, width = x.shape
     count //= together
     edge = int(height * share)
-    hit = (torch.rand(count, device="cpu") < chance).tolist()
-    corners = torch.randint(-edge // 2, height - edge // 2, (count, 2), device="cpu").tolist()
-    keep = torch.ones(count, 1, height, width, device="cpu")
-    for index, (top, left) in enumerate(corners):
-        if hit[index]:
-            keep[index, :, max(top, 0) : top + edge, max(left, 0) : left + edge] = 0
-    return x * keep.repeat(together, 1, 1, 1).to(x)
+    hit = torch.rand(count, 1, device=x.device) < chance
+
+    def covered(length: int) -> Tensor:
+        """Which places along an edge lie in each image's square, [count, length]."""
+        start = torch.randint(-edge // 2, length - edge // 2, (count, 1), device=x.device)
+        place = torch.arange(length, device=x.device)
+        return hit & (place >= start) & (place < start + edge)
+
+    blank = covered(height)[:, None, :, None] & covered(width)[:, None, None, :]
+    return x * ~blank.repeat(together, 1, 1, 1)
 
 
 def crop(x: Tensor, size: int) -> Tensor:
@@ -71,13 +74,18 @@ def lighting(x: Tensor, strength: float = 1.0) -> Tensor:
     return light.clamp(0, 1) * 2 - 1
 
 
-def affine_grid(count: int, size: int, turn: float = 20.0, scale: float = 0.2, move: float = 0.1) -> Tensor:
-    """Return random similarity warps as sampling grids [count, size, size, 2] for `torch.nn.functional.grid_sample`.
+def affine_grid(x: Tensor, turn: float = 20.0, scale: float = 0.2, move: float = 0.1) -> Tensor:
+    """Return random similarity warps of images x [N, C, S, S]: grids [N, S, S, 2] for `F.grid_sample`.
 
     Turned by up to `turn` degrees, scaled by up to 1 + `scale` either way, moved by up to `move` of the edge.
     """
-    draw = (torch.rand(4, count, device="cpu") * 2 - 1).double()
+    draw = torch.rand(4, len(x), device=x.device, dtype=x.dtype) * 2 - 1
     angle, zoom, shift = draw[0] * turn * torch.pi / 180, (1 + scale) ** draw[1], draw[2:] * 2 * move
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     rows = torch.stack([torch.stack([cos, -sin, shift[0]], 1), torch.stack([sin, cos, shift[1]], 1)], 1)
-    return F.affine_grid(rows.float(), [count, 1, size, size], align_corners=False)
+    return F.affine_grid(rows, list(x.shape), align_corners=False)
+
+
+def order(count: int, device: torch.device) -> Tensor:
+    """Return 0 to `count` - 1 in random order, drawn on the device."""
+    return torch.rand(count, device=device).argsort()

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import augment
 from .losses import wide
 
 
@@ -18,7 +19,7 @@ def points(*maps: Tensor, most: int = 65 * 65) -> tuple[Tensor, ...]:
     count = flat[0].shape[1]
     if count <= most:
         return tuple(flat)
-    chosen = torch.randperm(count, device="cpu")[:most].to(maps[0].device)
+    chosen = augment.order(count, maps[0].device)[:most]
     return tuple(x[:, chosen] for x in flat)
 
 

@@ -24,8 +24,9 @@ LIGHTCNN_FRAME = (0.75, 0.004)  # eyes 0.31 from the top, the mouth 0.375 below
 
 def framed(x: Tensor, share: float, rise: float) -> Tensor:
     """Cut images [N, 3, H, W] framed as `facekit align` frames faces to another framing, same size; edges repeat."""
-    theta = x.new_tensor([[share, 0.0, 0.0], [0.0, share, rise]]).expand(len(x), 2, 3)
-    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    whole = F.pad(torch.eye(2, device=x.device, dtype=x.dtype), (0, 1)).expand(len(x), 2, 3)
+    grid = share * F.affine_grid(whole, list(x.shape), align_corners=False)
+    grid[..., 1].add_(rise)
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 

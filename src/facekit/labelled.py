@@ -171,14 +171,14 @@ class LabelledScene(Scene):
         strength = self.params.augment
         if not strength:
             return self.x
-        grid = augment.affine_grid(len(self.x), self.x.shape[-1], 10 * strength, 0.05 * strength, 0.03 * strength)
-        x = F.grid_sample(self.x, grid.to(self.x), padding_mode="reflection", align_corners=False)
+        grid = augment.affine_grid(self.x, 10 * strength, 0.05 * strength, 0.03 * strength)
+        x = F.grid_sample(self.x, grid, padding_mode="reflection", align_corners=False)
         return augment.lighting(x, 0.5 * strength)
 
     @view
     def target(self) -> Tensor:
         """The labels to translate to, [N, K]: those of the batch in another order."""
-        return self.x_label[torch.randperm(len(self.x_label), device="cpu").to(self.x_label.device)]
+        return self.x_label[augment.order(len(self.x_label), self.x_label.device)]
 
 
 class Labelled(Recipe):

@@ -113,16 +113,15 @@ def gram(x: Tensor) -> Tensor:
 
 def grey(x: Tensor) -> Tensor:
     """Return images [N, 3, H, W] in grey, in three equal channels; weights 0.299, 0.587, 0.114 (ITU-R BT.601)."""
-    x = wide(x)
-    luma = torch.einsum("nchw,c->nhw", x, torch.tensor([0.299, 0.587, 0.114], device=x.device, dtype=x.dtype))
-    return luma[:, None].expand(-1, 3, -1, -1)
+    r, g, b = wide(x).unbind(1)
+    return (0.299 * r + 0.587 * g + 0.114 * b)[:, None].expand(-1, 3, -1, -1)
 
 
 def yuv(x: Tensor) -> Tensor:
     """Return images [N, 3, H, W] in [-1, 1] as Y in [0, 1], U and V around 0 (BT.601, as TensorFlow's rgb_to_yuv)."""
     rows = [[0.299, 0.587, 0.114], [-0.14714119, -0.28886916, 0.43601035], [0.61497538, -0.51496512, -0.10001026]]
-    light = (wide(x) + 1) / 2
-    return torch.einsum("nchw,dc->ndhw", light, torch.tensor(rows, device=x.device, dtype=light.dtype))
+    r, g, b = ((wide(x) + 1) / 2).unbind(1)
+    return torch.stack([of_r * r + of_g * g + of_b * b for of_r, of_g, of_b in rows], 1)
 
 
 def colour(x: Tensor, y: Tensor) -> Tensor:

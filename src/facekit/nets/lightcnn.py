@@ -16,8 +16,8 @@ def mfm(x: Tensor) -> Tensor:
 
 def grey(x: Tensor) -> Tensor:
     """Return the brightness in [0, 1] of RGB images [N, 3, H, W] in [-1, 1]: [N, 1, H, W]."""
-    weights = x.new_tensor(GREY).view(1, 3, 1, 1)
-    return ((x + 1) / 2 * weights).sum(1, keepdim=True)
+    red, green, blue = (weight * part for weight, part in zip(GREY, ((x + 1) / 2).split(1, 1), strict=True))
+    return red + green + blue
 
 
 def resized(x: Tensor, size: int) -> Tensor:

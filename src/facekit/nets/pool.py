@@ -26,22 +26,23 @@ class ImagePool(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Exchange images ([N, C, H, W]) with the pool; returns as many."""
+        """Exchange images ([N, C, H, W]) with the pool, one after another; returns as many.
+
+        The host reads nothing: it need not wait for the device.
+        """
         if self.capacity == 0 or images.is_meta:  # on the meta device only shapes are of interest
             return images
         every = world.gather(images).to(self.images.dtype)
+        number, place = len(every), every.device
+        count = self.count + torch.arange(number, device=place)  # how many images came before each
+        filling = count < self.capacity
+        older = ~filling & (torch.rand(number, device=place) < 0.5)
+        slots = torch.where(filling, count, torch.randint(self.capacity, (number,), device=place))
+        self.count.copy_((self.count + number).clamp(max=self.capacity))
         out = []
-        for image in every:
-            count = int(self.count)
-            if count < self.capacity:
-                self.images[count] = image
-                self.count += 1
-                out.append(image)
-            elif torch.rand(()) < 0.5:
-                slot = int(torch.randint(self.capacity, ()))
-                out.append(self.images[slot].clone())
-                self.images[slot] = image
-            else:
-                out.append(image)
+        for i, (image, slot) in enumerate(zip(every, slots.split(1), strict=True)):
+            stored = self.images.index_select(0, slot)[0]
+            self.images.index_copy_(0, slot, torch.where(filling[i] | older[i], image, stored)[None])
+            out.append(torch.where(older[i], stored, image))
         mine = torch.stack(out)[world.rank() * len(images) :][: len(images)]
         return mine.to(images.dtype).contiguous(memory_format=torch.channels_last)

@@ -44,7 +44,7 @@ class AngleScene(CycleScene):
         """Turn each image by an angle of its own."""
         if not self.params.turn:
             return x, roll
-        degrees = ((torch.rand(len(x), device="cpu") * 2 - 1) * self.params.turn).to(roll)
+        degrees = (torch.rand_like(roll) * 2 - 1) * self.params.turn
         return angle.turned(x, degrees), roll + degrees
 
     @property

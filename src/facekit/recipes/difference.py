@@ -42,7 +42,8 @@ class Difference(nn.Module):
             return
         before = self.snapshots[-1:].clone()
         self.vector.copy_(before - rate * self.vector.grad * self.vector.numel())
-        self.snapshots[int(self.tenth) :] = self.vector
+        ahead = torch.arange(SHARES, device=self.vector.device) >= self.tenth
+        self.snapshots.copy_(torch.where(ahead[:, None, None, None], self.vector, self.snapshots))
         self.steps += 1
 
 

@@ -21,15 +21,15 @@ from ..recipe import Clock, Phase, Recipe, Scene, term, view
 
 def jittered(x: Tensor, strength: float) -> Tensor:
     """Turn, scale and move each image at random: by 6 degrees, 8 % and 4 % of the edge at strength 1; edges repeat."""
-    grid = augment.affine_grid(len(x), x.shape[-1], 6 * strength, 0.08 * strength, 0.04 * strength)
-    return F.grid_sample(x, grid.to(x), padding_mode="border", align_corners=False)
+    grid = augment.affine_grid(x, 6 * strength, 0.08 * strength, 0.04 * strength)
+    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
 def mixed(x: Tensor, share: float) -> Tensor:
     """Blend the first `share` of the images each with another one, by random parts."""
     count = int(len(x) * share)
-    part = torch.rand(count, 1, 1, 1, device="cpu").to(x)
-    other = x[torch.randperm(len(x), device="cpu")[:count].to(x.device)]
+    part = torch.rand(count, 1, 1, 1, device=x.device, dtype=x.dtype)
+    other = x[augment.order(len(x), x.device)[:count]]
     return torch.cat([x[:count].lerp(other, part), x[count:]])
 
 
@@ -40,7 +40,7 @@ class FaceScene(Scene):
     def faces(self) -> Tensor:
         """All faces, jittered, in other light, some blended: [2N, 3, S, S]."""
         x = torch.cat([self.a, self.b])
-        x = x[torch.randperm(len(x), device="cpu").to(x.device)]
+        x = x[augment.order(len(x), x.device)]
         x = augment.lighting(jittered(x, self.params.jitter), self.params.lighting)
         return mixed(x, self.params.mixed)
 

@@ -106,7 +106,7 @@ class ProjectedScene(Scene):
     def contrast(self) -> Tensor:
         """Each place of the translation shows that place of its photo: PatchNCE on relu3_1 (Park et al. 2020)."""
         query, key = self.nets.projection(self.fake_and_source["relu3_1"]).flatten(2).transpose(1, 2).chunk(2)
-        places = torch.randperm(query.shape[1], device=query.device)[:128]
+        places = augment.order(query.shape[1], query.device)[:128]
         return losses.patch_nce(query[:, places], key[:, places], tau=0.07)
 
     @term("G", 0.0)

@@ -28,10 +28,10 @@ class SegmentScene(Scene):
     @view
     def seen(self) -> tuple[Tensor, Tensor]:
         """Photos and label maps, turned, scaled and moved alike; the light of the photos varies."""
-        p, size = self.params, self.a.shape[-1]
+        p = self.params
         if not p.warp:
             return augment.lighting(self.a, p.lighting), self.a_mask
-        grid = augment.affine_grid(len(self.a), size, 25 * p.warp, 0.25 * p.warp, 0.12 * p.warp).to(self.a)
+        grid = augment.affine_grid(self.a, 25 * p.warp, 0.25 * p.warp, 0.12 * p.warp)
         photo = F.grid_sample(self.a, grid, "bilinear", "reflection", align_corners=False)
         labels = F.grid_sample(self.a_mask[:, None].to(self.a), grid, "nearest", "reflection", align_corners=False)
         return augment.lighting(photo, p.lighting), labels[:, 0].long()
@@ -163,5 +163,5 @@ def paint(shares: Tensor) -> Tensor:
     """Return shares of classes [N, C, H, W] as colours [N, 3, H, W] in [-1, 1]; each class has its own."""
     count = shares.shape[1]
     more = [[(index * step) % 256 for step in (67, 131, 29)] for index in range(len(COLOURS), count)]
-    palette = torch.tensor([*COLOURS, *more][:count], device=shares.device).div(127.5).sub(1)
+    palette = torch.tensor([*COLOURS, *more][:count]).to(shares.device, non_blocking=True).div(127.5).sub(1)
     return torch.einsum("nchw,cd->ndhw", shares.to(palette.dtype), palette)
