@@ -14,7 +14,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from facekit import augment
 from facekit.helpers import vgg_weights
 from facekit.nets.animegan import AnimeGenerator
-from facekit.nets.blocks import EPS, ILN, AdaLIN, InstanceNorm2d, clip_rho_, mixed_norm, moments
+from facekit.nets.blocks import EPS, ILN, AdaLIN, InstanceNorm2d, clip_rho_, mixed_norm
 from facekit.nets.cartoon import CartoonDiscriminator, CartoonGenerator
 from facekit.nets.heads import FeatureHead, Projection
 from facekit.nets.patch import PatchDiscriminator
@@ -414,17 +414,6 @@ def test_each_training_pass_iterates_once_and_none_in_evaluation():
     before = net.u
     net.eval()(x)
     assert net.u is before
-
-
-@pytest.mark.parametrize("correction", [0, 1])
-def test_moments_are_right_and_twice_differentiable(correction):
-    x = torch.randn(2, 3, 4, 5, dtype=torch.float64).requires_grad_()
-    mean, variance = moments(x, correction)
-    assert torch.allclose(mean, x.mean((2, 3), keepdim=True))
-    assert torch.allclose(variance, x.var((2, 3), correction=correction, keepdim=True))
-    assert all(torch.allclose(*pair) for pair in zip(moments(x.detach(), correction), (mean, variance), strict=True))
-    assert torch.autograd.gradcheck(lambda x: moments(x, correction), x)
-    assert torch.autograd.gradgradcheck(lambda x: moments(x, correction), x)
 
 
 @pytest.mark.parametrize("affine", [False, True])

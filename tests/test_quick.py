@@ -11,7 +11,7 @@ from torch import nn
 
 from facekit import recompute
 from facekit.nets import quick, winograd
-from facekit.nets.blocks import InstanceNorm2d
+from facekit.nets.blocks import InstanceNorm2d, Residual
 from facekit.nets.patch import PatchDiscriminator
 from facekit.nets.resnet import ResnetGenerator
 from facekit.nets.ugatit import UGATITGenerator
@@ -254,6 +254,35 @@ def test_what_changes_in_place_is_not_made_again():
         base += 1
     with pytest.raises(RuntimeError, match=r"in place|inplace"):
         z.backward()
+
+
+def test_of_sums_every_third_is_kept():
+    torch.manual_seed(0)
+    net = nn.Sequential(*(Residual(4, bias=False) for _ in range(6))).to(memory_format=torch.channels_last)
+    x = torch.rand(1, 4, 32, 32).to(memory_format=torch.channels_last).requires_grad_()
+    _, expected = kept_bytes(net, x, False)
+    size, found = kept_bytes(net, x, True)
+    assert round(size / (4 * x.numel())) == 6 * 2 + 2  # the results of the convolutions, the input and one sum
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_sum_is_kept_where_its_parts_are_not():
+    mode = recompute.Recompute()
+    one, other, last = (nn.Conv2d(2, 2, 3, padding=1) for _ in range(3))
+    x, kept = torch.rand(1, 2, 8, 8), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda y: kept.append(mode.pack(y)) or kept[-1], mode.unpack), mode:
+        last(one(x) + other(x))
+    assert all(isinstance(y, torch.Tensor) for y in kept)
+
+
+def test_of_what_is_cast_the_smaller_is_kept():
+    mode, kept = recompute.Recompute(), []
+    x = torch.rand(4, 4).bfloat16().requires_grad_() * 1
+    with torch.autograd.graph.saved_tensors_hooks(lambda y: kept.append(mode.pack(y)) or kept[-1], mode.unpack), mode:
+        loss = x.float().square().sum()
+    assert [part.dtype for y in kept for part in recompute.tensors(y) if part.dim()] == [torch.bfloat16]
+    (slope,) = torch.autograd.grad(loss, x)
+    assert torch.equal(slope, (2 * x.float()).bfloat16())
 
 
 def test_nothing_is_left_of_a_graph_that_is_gone():

@@ -3,48 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .normalise import normalise
+
 EPS = 1e-5
-
-
-class Moments(torch.autograd.Function):
-    """Mean and variance over the places of x [N, C, H, W], both [N, C, 1, 1]; one pass over x in the way back.
-
-    On the processor torch's own are many times slower for x in channels-last, or copy it.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, correction: int) -> tuple[Tensor, Tensor]:
-        ctx.freedom = x.shape[2] * x.shape[3] - correction
-        mean = x.mean((2, 3), keepdim=True, dtype=wider(x))
-        ctx.save_for_backward(x, mean)
-        return mean, (x - mean).square_().sum((2, 3), keepdim=True) / ctx.freedom
-
-    @staticmethod
-    def backward(ctx: Any, of_mean: Tensor, of_variance: Tensor) -> tuple[Tensor, None]:
-        x, mean = ctx.saved_tensors
-        slope = of_variance * (2 / ctx.freedom)
-        return torch.addcmul(of_mean / (x.shape[2] * x.shape[3]) - slope * mean, x, slope).to(x.dtype), None
-
-
-def wider(x: Tensor) -> torch.dtype:
-    """Return the type to sum x in: its own, but not one of 16 bits."""
-    return torch.promote_types(x.dtype, torch.float32)
-
-
-def moments(x: Tensor, correction: int) -> tuple[Tensor, Tensor]:
-    """Return mean and variance, divided by H W - correction, of each channel of each image.
-
-    Both are [N, C, 1, 1] and of 32 bits or more.
-    """
-    if x.device.type == "cpu" and x.requires_grad:
-        return Moments.apply(x, correction)  # type: ignore[no-any-return, no-untyped-call]
-    variance, mean = torch.var_mean(x.to(wider(x)), (2, 3), correction=correction, keepdim=True)
-    return mean, variance
 
 
 def mixed_norm(x: Tensor, rho: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
@@ -55,14 +20,15 @@ def mixed_norm(x: Tensor, rho: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
     """
     area = x.shape[2] * x.shape[3]
     count = area * x.shape[1]
-    mean, variance = moments(x, 1)  # [N, C, 1, 1]
-    between, layer_mean = torch.var_mean(mean, 1, correction=0, keepdim=True)  # [N, 1, 1, 1]
-    layer_variance = (variance.mean(1, keepdim=True) * ((area - 1) / area) + between) * (count / (count - 1))
-    instance = rho * (variance + EPS).rsqrt()
-    layer = (1 - rho) * (layer_variance + EPS).rsqrt()
-    scale = gamma * (instance + layer)
-    shift = beta - gamma * (instance * mean + layer * layer_mean)
-    return torch.addcmul(shift, x, scale).to(x.dtype)
+
+    def affine(mean: Tensor, variance: Tensor, rho: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+        between, layer_mean = torch.var_mean(mean, 1, correction=0, keepdim=True)  # [N, 1, 1, 1]
+        layer_variance = (variance.mean(1, keepdim=True) * ((area - 1) / area) + between) * (count / (count - 1))
+        instance = rho * (variance + EPS).rsqrt()
+        layer = (1 - rho) * (layer_variance + EPS).rsqrt()
+        return gamma * (instance + layer), beta - gamma * (instance * mean + layer * layer_mean)
+
+    return normalise(affine, 1, x, rho, gamma, beta)
 
 
 class AdaLIN(nn.Module):
@@ -107,14 +73,14 @@ class InstanceNorm2d(nn.InstanceNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu" or not x.requires_grad:
             return super().forward(x)
-        mean, variance = moments(x, 0)
-        scale = (variance + self.eps).rsqrt()
-        if self.weight is not None:
-            scale = scale * self.weight[:, None, None]
-        shift = -mean * scale
-        if self.bias is not None:
-            shift = shift + self.bias[:, None, None]
-        return torch.addcmul(shift, x, scale).to(x.dtype)
+
+        def affine(mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+            scale = (variance + self.eps).rsqrt()
+            scale = scale if weight is None else scale * weight
+            return scale, -mean * scale if bias is None else bias - mean * scale
+
+        weight, bias = (part if part is None else part[:, None, None] for part in (self.weight, self.bias))
+        return normalise(affine, 0, x, weight, bias)
 
 
 class Residual(nn.Module):
