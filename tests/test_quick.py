@@ -163,6 +163,32 @@ def test_each_convolution_goes_where_it_is_quickest(change, who, monkeypatch):
     assert torch.allclose(found, expected, atol=1e-4) and (who != "torch" or torch.equal(found, expected))
 
 
+def test_a_heavy_weight_learns_as_torchs(monkeypatch):
+    monkeypatch.setattr(quick, "HEAVY", 12)
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(quick.HeavyLinear.apply, (x, weight))
+    assert torch.autograd.gradgradcheck(quick.HeavyLinear.apply, (x, weight))
+
+    def gradients():
+        y = F.linear(x, weight)
+        F.linear(y.sin() @ weight, weight).square().sum().backward()
+        found, weight.grad, x.grad = [y, weight.grad, x.grad], None, None
+        return found
+
+    expected, used = gradients(), []
+    real = quick.HeavyLinear.apply
+    monkeypatch.setattr(quick.HeavyLinear, "apply", lambda *a: used.append(1) or real(*a))
+    with quick.QuickConvolution():
+        found = gradients()
+        assert all(torch.allclose(a, b) for a, b in zip(found, expected, strict=True)) and len(used) == 2
+        F.linear(x, weight, weight[:, 0])
+        with torch.autocast("cpu", torch.bfloat16):
+            F.linear(x.float(), weight.float())
+    assert len(used) == 2
+
+
 # Recompute
 
 

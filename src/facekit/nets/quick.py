@@ -23,7 +23,7 @@ class QuickConvolution(TorchFunctionMode):
     Without gradients, one contiguous image goes to NNPACK (Lavin and Gray 2016: 3 x 3 by Winograd; 7 x 7 by FFT), where
     torch has it: results differ from torch's by about 1e-5 of their size. Other convolutions of stride 1 go to
     `winograd`, which learns: results and gradients differ by about 1e-6. Many weights for few places become one matrix
-    product. What would not gain stays as it is.
+    product, and the gradients of such weights are added up in place. What would not gain stays as it is.
     """
 
     def __init__(self) -> None:
@@ -32,6 +32,8 @@ class QuickConvolution(TorchFunctionMode):
         self.here = ready and hasattr(torch, "_nnpack_spatial_convolution")
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.linear and not kwargs and HeavyLinear.takes(*args):
+            return HeavyLinear.apply(*args[:2])  # type: ignore[no-untyped-call]
         if func is not torch.conv2d or kwargs:
             return func(*args, **(kwargs or {}))
         asked = Asked(*args)
@@ -75,6 +77,37 @@ def heavy(asked: Asked) -> bool:
         return False
     axes = zip(image.shape[2:], weight.shape[2:], pair(stride), pair(padding), strict=True)
     return len(image) * math.prod((size + 2 * pad - edge) // step + 1 for size, edge, step, pad in axes) <= 256
+
+
+class HeavyLinear(torch.autograd.Function):
+    """x [..., C] by a weight [K, C] of many numbers, transposed, without a bias.
+
+    The weight's gradient is a tensor of its own, not the view that torch's is: to that autograd can add the next one in
+    place, where it otherwise holds both and their sum.
+    """
+
+    @staticmethod
+    def takes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
+        """Whether it does the work of `F.linear`."""
+        return (
+            x.device.type == "cpu"
+            and bias is None
+            and weight.numel() >= HEAVY
+            and x.dtype == weight.dtype
+            and not torch.is_autocast_enabled("cpu")
+        )
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.linear(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        of_x = slope @ weight if ctx.needs_input_grad[0] else None
+        of_weight = slope.reshape(-1, len(weight)).T @ x.reshape(-1, x.shape[-1]) if ctx.needs_input_grad[1] else None
+        return of_x, of_weight
 
 
 def unrolled(asked: Asked) -> Tensor:
