@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from . import world, zoo
+from .adam import Adam
 from .card import Optim, TrainCard, suggest
 from .errors import CardError, Diverged, MissingError
+from .heap import Heap
 from .nets.quick import QuickConvolution
 from .recipe import Clock, Phase, Recipe, Scene, Term
 from .recompute import recompute
@@ -32,12 +34,13 @@ class Learner:
     terms: dict[str, Term]
     nets: nn.ModuleDict
     helpers: nn.ModuleDict
-    optims: dict[str, torch.optim.Adam]
+    optims: dict[str, Adam]
     ema: nn.ModuleDict | None
     card: TrainCard
     device: torch.device
     step: int = 0
     pending: list[tuple[int, dict[str, Tensor]]] = field(default_factory=list)
+    heap: Heap = field(default_factory=Heap)
 
     @property
     def exports(self) -> nn.ModuleDict:
@@ -111,13 +114,13 @@ def compile_nets(nets: nn.ModuleDict, device: torch.device) -> None:
         net.compile(dynamic=False)
 
 
-def make_optimiser(nets: nn.ModuleDict, phase: Phase, optim: Optim) -> torch.optim.Adam:
+def make_optimiser(nets: nn.ModuleDict, phase: Phase, optim: Optim) -> Adam:
     """Make the Adam of a phase; its weight decay is the coupled L2 term (specs 0.4)."""
     own = optim.phases.get(phase.name)
     values = {k: v for k, v in own.model_dump().items() if v is not None} if own else {}
     values = {"lr": optim.lr, "betas": optim.betas, "weight_decay": optim.weight_decay, **values}
     parameters = [p for name in phase.nets for p in nets[name].parameters()]
-    made = torch.optim.Adam(parameters, fused=parameters[0].device.type in ("cpu", "cuda"), **values)
+    made = Adam(parameters, fused=parameters[0].device.type in ("cpu", "cuda"), **values)
     for group in made.param_groups:
         group["initial_lr"] = group["lr"]
     return made
@@ -201,6 +204,7 @@ class Turn:
     def take(self, carried: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """Take the optimiser's step on the sum of the active terms; returns their values, detached."""
         learner, recipe, optim = self.learner, self.learner.recipe, self.learner.optims[self.phase.name]
+        learner.heap.give_back(self.phase.name)
         self._free()
         if not self.scenes:
             self._open(carried)
@@ -209,6 +213,7 @@ class Turn:
             with self._arithmetic():
                 parts = {t.name: t.fn(scene) for t in self.active}
             total = sum(t.weight * t.every * parts[t.name] for t in self.active) / len(self.batch)
+            learner.heap.give_back(f"{self.phase.name} backward")
             if isinstance(total, Tensor) and total.requires_grad:
                 total.backward()
             for name, part in parts.items():

@@ -1,0 +1,59 @@
+"""What is freed goes back to the system where more is held than was needed before, and only there."""
+
+import pytest
+import torch
+
+from facekit import heap
+
+
+@pytest.fixture
+def gifts(monkeypatch):
+    """Which amounts of memory were held, in MB, at calls, and a list of those that gave back."""
+    held, given = [], []
+    monkeypatch.setattr(heap, "resident", lambda: held[0] * 2**20)
+    monkeypatch.setattr(heap, "trim", lambda: lambda pad: given.append(held.pop(0)))
+    return held, given
+
+
+def test_it_gives_back_only_what_is_more_than_ever_needed_at_a_place(gifts):
+    held, given = gifts
+    job = heap.Heap()
+    for before, after, gives in [
+        (900, 500, True),
+        (560, 0, False),
+        (900, 500, True),
+        (700, 600, True),
+        (660, 0, False),
+    ]:
+        held[:] = [before, after]
+        job.give_back("here")
+        assert bool(given) == gives
+        given.clear()
+    held[:] = [300, 200]
+    job.give_back("there")
+    assert given == [300]
+
+
+@pytest.mark.skipif(not heap.trim(), reason="this C library cannot give memory back")
+def test_memory_in_pieces_goes_back():
+    kept = []
+    for _ in range(400):
+        freed = torch.ones(100_000)  # 0.4 MB, too small to have pages of its own from the system
+        kept.append(torch.ones(1000))
+        del freed
+    large = [torch.ones(100_000) for _ in range(400)]
+    small = [torch.ones(1000) for _ in range(400)]
+    full = heap.resident()
+    del large
+    heap.Heap().give_back("")
+    assert full - heap.resident() > 100e6 and len(kept) == len(small)
+
+
+def test_without_such_a_library_nothing_happens(monkeypatch):
+    monkeypatch.setattr(heap.sys, "platform", "darwin")
+    heap.trim.cache_clear()
+    try:
+        heap.Heap().give_back("here")
+        assert heap.trim() is None
+    finally:
+        heap.trim.cache_clear()
