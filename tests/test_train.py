@@ -116,6 +116,16 @@ def test_another_card_in_the_same_folder_is_refused_with_the_difference(train, t
     assert not torch.equal(weights(tmp_path / "run"), before)
 
 
+def test_a_card_from_before_a_field_was_there_is_the_same_run(train, tmp_path):
+    train()
+    path = tmp_path / "run" / "card.yaml"
+    old = yaml.safe_load(path.read_text())
+    del old["run"]["graphs"], old["run"]["recompute"]
+    path.write_text(yaml.safe_dump(old))
+    again = train()
+    assert again.code == 0 and "nothing to do" in again.err
+
+
 def test_flags_win_over_set_over_card_over_parent_over_recipe(train, tmp_path):
     (tmp_path / "parent.yaml").write_text("optim: {lr: 0.1, weight_decay: 0.5}\nrun: {steps: 1, ema: 0.25}\nseed: 7\n")
     (tmp_path / "card.yaml").write_text("extends: parent.yaml\noptim: {lr: 0.2}\nrun: {steps: 2}\n")

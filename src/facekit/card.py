@@ -125,6 +125,7 @@ class Run(Section):
     accumulate: int = Field(1, ge=1, description="batches whose gradients make one step")
     recompute: bool = Field(True, description="keep less for the way back and work it out again: less memory")
     compile: bool = Field(False, description="torch.compile the nets that translate: minutes at first, then faster")
+    graphs: bool = Field(False, description="on a CUDA device: repeat each step as one recorded graph, without Python")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the weight average that is saved; 0: none")
     save_every: int = Field(1000, ge=1, description="steps between saves, each with a preview")
     log_every: int = Field(50, ge=1, description="steps between lines of log.jsonl")
@@ -328,7 +329,7 @@ def claim(folder: Path, values: Mapping[str, Any], name: str = NAME, force: bool
     done, begun = folder / name, folder / name.replace(NAME, UNFINISHED)
     for path, state in ((done, "finished"), (begun, "unfinished")):
         if not force and path.exists():
-            changed = differences(load(path), values)
+            changed = differences(_completed(load(path)), _completed(values))
             if changed:
                 raise CardError(
                     f"{folder} holds a run of another card: " + "; ".join(changed),
@@ -339,6 +340,15 @@ def claim(folder: Path, values: Mapping[str, Any], name: str = NAME, force: bool
     done.unlink(missing_ok=True)
     files.write_text(begun, dump(values))
     return "new"
+
+
+def _completed(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a training card with the fields that are newer than it, as they are by default: so it was trained."""
+    if values.get("command") != "train":
+        return values
+    with contextlib.suppress(CardError):  # then the differences tell
+        return plain(validate(TrainCard, values, "card"))
+    return values
 
 
 def finish(folder: Path, values: Mapping[str, Any], made: Mapping[str, Any], name: str = NAME) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import itertools
 import os
 import shutil
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import world, zoo
+from . import graphs, world, zoo
 from .adam import Adam
 from .card import Optim, TrainCard, suggest
 from .errors import CardError, Diverged, MissingError
@@ -41,6 +42,7 @@ class Learner:
     step: int = 0
     pending: list[tuple[int, dict[str, Tensor]]] = field(default_factory=list)
     heap: Heap = field(default_factory=Heap)
+    graphs: graphs.Graphs | None = None
 
     @property
     def exports(self) -> nn.ModuleDict:
@@ -64,6 +66,8 @@ class Learner:
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
         self.step = state["step"]
+        if self.graphs is not None:
+            self.graphs.forget()
 
 
 def chosen(nets: nn.ModuleDict, names: Iterable[str]) -> nn.ModuleDict:
@@ -93,13 +97,17 @@ def make_learner(recipe: Recipe, terms: dict[str, Term], card: TrainCard, device
     frozen = nn.ModuleDict(recipe.helpers(zoo.load_model, weighted))
     helpers = frozen.to(device, dtype).to(memory_format=torch.channels_last)
     helpers.requires_grad_(False).eval()
-    optims = {phase.name: make_optimiser(nets, phase, card.optim) for phase in recipe.phases}
+    recorder = graphs.recorder_for(device) if card.run.graphs else None
+    optims = {phase.name: make_optimiser(nets, phase, card.optim, recorder is not None) for phase in recipe.phases}
     ema = None
     if card.run.ema:
         ema = copy.deepcopy(chosen(nets, recipe.exports)).requires_grad_(False)
     if card.run.compile:
         compile_nets(chosen(nets, recipe.exports), device)
-    return Learner(recipe, terms, nets, helpers, optims, ema, card, device)
+    learner = Learner(recipe, terms, nets, helpers, optims, ema, card, device)
+    if recorder is not None:
+        learner.graphs = graphs.Graphs(recorder, lambda: [*nets.parameters(), *nets.buffers()])
+    return learner
 
 
 def compile_nets(nets: nn.ModuleDict, device: torch.device) -> None:
@@ -114,8 +122,11 @@ def compile_nets(nets: nn.ModuleDict, device: torch.device) -> None:
         net.compile(dynamic=False)
 
 
-def make_optimiser(nets: nn.ModuleDict, phase: Phase, optim: Optim) -> Adam:
-    """Make the Adam of a phase; its weight decay is the coupled L2 term (specs 0.4)."""
+def make_optimiser(nets: nn.ModuleDict, phase: Phase, optim: Optim, recorded: bool = False) -> Adam:
+    """Make the Adam of a phase; its weight decay is the coupled L2 term (specs 0.4).
+
+    Where its steps are recorded, the learning rate is a tensor: a record would hold a number for ever.
+    """
     own = optim.phases.get(phase.name)
     values = {k: v for k, v in own.model_dump().items() if v is not None} if own else {}
     values = {"lr": optim.lr, "betas": optim.betas, "weight_decay": optim.weight_decay, **values}
@@ -123,6 +134,9 @@ def make_optimiser(nets: nn.ModuleDict, phase: Phase, optim: Optim) -> Adam:
     made = Adam(parameters, fused=parameters[0].device.type in ("cpu", "cuda"), **values)
     for group in made.param_groups:
         group["initial_lr"] = group["lr"]
+        if recorded:
+            group["lr"], group["capturable"] = torch.tensor(group["lr"], device=parameters[0].device), True
+    made._warned_capturable_if_run_uncaptured = recorded  # type: ignore[attr-defined]  # the first steps are not
     return made
 
 
@@ -158,12 +172,38 @@ def fit(
 def train_step(learner: Learner, batch: Sequence[Batch], clock: Clock) -> dict[str, Tensor]:
     """Take one step: every live phase its turn. Returns the terms' values, detached."""
     torch.manual_seed((learner.card.seed << 32) + clock.step)  # random choices are a function of the step
-    values: dict[str, Tensor] = {}
-    turns = []
+    turns: dict[Phase, list[Term]] = {}
     for phase in learner.recipe.phases:
         active = [t for t in learner.terms.values() if t.phase == phase.name and t.active(clock.step)]
         if active and phase.live(clock.step):
-            turns.append(Turn(learner, phase, active, batch, clock))
+            turns[phase] = active
+            _set_rate(learner.optims[phase.name], learner.recipe.lr_factor(clock))
+    take = functools.partial(_take_turns, learner, turns, clock)
+    if learner.graphs is not None and turns:
+        kind = tuple((phase.name, *(term.name for term in active)) for phase, active in turns.items())
+        values = learner.graphs.take(kind, batch, take)
+    else:
+        values = take(batch)
+    _average(learner)
+    learner.pending.append((clock.step, values))
+    return values
+
+
+def _set_rate(optim: Adam, factor: float) -> None:
+    for group in optim.param_groups:
+        rate = group["initial_lr"] * factor
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def _take_turns(
+    learner: Learner, phases: Mapping[Phase, list[Term]], clock: Clock, batch: Sequence[Batch]
+) -> dict[str, Tensor]:
+    """Let each phase take its turn with its terms; returns their values, detached."""
+    values: dict[str, Tensor] = {}
+    turns = [Turn(learner, phase, active, batch, clock) for phase, active in phases.items()]
     carried: list[dict[str, Any]] = [{} for _ in batch]
     for turn in turns[1:]:
         carried = turn.lend() if turn.phase.lend and len(batch) == 1 else carried
@@ -172,8 +212,6 @@ def train_step(learner: Learner, batch: Sequence[Batch], clock: Clock) -> dict[s
         turn = turns.pop(0)
         values.update(turn.take(before.carry(turn.phase.reuse) if before else carried))
         before = turn
-    _average(learner)
-    learner.pending.append((clock.step, values))
     return values
 
 
@@ -219,9 +257,6 @@ class Turn:
             for name, part in parts.items():
                 sums[name] = sums.get(name, 0) + part.detach() / len(self.batch)
         world.average_gradients(p for group in optim.param_groups for p in group["params"])
-        factor = recipe.lr_factor(self.clock)
-        for group in optim.param_groups:
-            group["lr"] = group["initial_lr"] * factor
         optim.step()
         recipe.after(learner.nets, self.phase.name)
         optim.zero_grad(set_to_none=True)  # the next turn needs the memory

@@ -53,16 +53,20 @@ class SpectralConv2d(nn.Conv2d):
         """Find the singular vectors of new weights, from random ones."""
         if self.weight.is_meta:
             return
-        self.u, self.v = (F.normalize(torch.randn_like(vector), dim=0) for vector in (self.u, self.v))
+        for vector in (self.u, self.v):
+            vector.copy_(F.normalize(torch.randn_like(vector), dim=0))
         for _ in range(SETTLED):
             self.iterate()
 
     @torch.no_grad()
-    def iterate(self) -> None:
-        """Take one power iteration; the vectors are new ones, for passes before may have yet to go backward."""
+    def iterate(self) -> tuple[Tensor, Tensor]:
+        """Take one power iteration; return the vectors apart from the buffers, which the next one writes to."""
         flat = self.matrix()
-        self.u = F.normalize(torch.mv(flat, self.v), dim=0, eps=1e-12)
-        self.v = F.normalize(torch.mv(flat.T, self.u), dim=0, eps=1e-12)
+        u = F.normalize(torch.mv(flat, self.v), dim=0, eps=1e-12)
+        v = F.normalize(torch.mv(flat.T, u), dim=0, eps=1e-12)
+        self.u.copy_(u)
+        self.v.copy_(v)
+        return u, v
 
     def matrix(self) -> Tensor:
         """Return the weight as a matrix [out, k k in]."""
@@ -70,9 +74,8 @@ class SpectralConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
-            if self.training:
-                self.iterate()
-            weight, sigma = Sigma.apply(self.weight, self.u, self.v)  # type: ignore[no-untyped-call]
+            u, v = self.iterate() if self.training else (self.u.clone(), self.v.clone())
+            weight, sigma = Sigma.apply(self.weight, u, v)  # type: ignore[no-untyped-call]
         out = self._conv_forward(x, weight, None)
         out = out / sigma.to(out.dtype)
         return out if self.bias is None else out + self.bias[:, None, None].to(out.dtype)
