@@ -277,16 +277,21 @@ def cartoongan(options: argparse.Namespace, mark: Marks) -> None:
     runpy.run_path(str(Path(options.path) / "CartoonGAN.py"), run_name="__main__")
 
 
-def learner_of(kind, preset: dict, name: str, size: int, batch: int, params: dict, precision: str = "fp32"):
-    """Return a facekit learner of a recipe as its name sets it up, with some `params`, and a made batch for it."""
+def learner_of(
+    kind, preset: dict, name: str, size: int, batch: int, params: dict, precision: str = "fp32", changes: list[str] = ()
+):
+    """Return a facekit learner of a recipe as its name sets it up, with some `params`, and a made batch for it.
+
+    `changes` are further values of the card, as `facekit train --set` takes them.
+    """
     import torch
 
-    from facekit.card import TrainCard, merge
+    from facekit.card import TrainCard, assignment, merge
     from facekit.engine import make_learner, weighted_terms
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     own = {"recipe": name, "data": {"size": size, "batch": batch}, "params": params, "run": {"precision": precision}}
-    card = TrainCard.model_validate(merge(kind.defaults, preset, own))
+    card = TrainCard.model_validate(merge(kind.defaults, preset, own, *map(assignment, changes)))
     recipe = kind(card.params, size)
     learner = make_learner(recipe, weighted_terms(kind, card.losses), card, device)
     images = recipe.blank(batch, size)
@@ -328,7 +333,9 @@ def ours(options: argparse.Namespace, mark: Marks) -> None:
 
         kind = type("CartoonGAN", (kind,), {"Scene": AtFullSize})
     mark.imported()
-    learner, batch = learner_of(kind, preset, options.method, options.size, options.batch, params, options.precision)
+    learner, batch = learner_of(
+        kind, preset, options.method, options.size, options.batch, params, options.precision, options.set
+    )
     while True:
         mark()
         for _ in range(CYCLE if options.method == "stargan" else 1):
@@ -344,10 +351,12 @@ THEIRS = {
 }
 
 
-def take_turns(runs: dict[str, subprocess.Popen], steps: int) -> tuple[dict[str, list[dict]], dict[str, dict]]:
-    """Return each side's steps, the first one left out, and its memory."""
+def take_turns(
+    runs: dict[str, subprocess.Popen], steps: int, warm: int
+) -> tuple[dict[str, list[dict]], dict[str, dict]]:
+    """Return each side's steps, the first `warm` ones left out, and its memory."""
     found: dict[str, list[dict]] = {side: [] for side in runs}
-    for _ in range(steps + 1):
+    for _ in range(steps + warm):
         for side, run in runs.items():
             run.stdin.write("\n")  # type: ignore[union-attr]
             run.stdin.flush()  # type: ignore[union-attr]
@@ -355,7 +364,7 @@ def take_turns(runs: dict[str, subprocess.Popen], steps: int) -> tuple[dict[str,
             if not line:
                 raise SystemExit(f"{side} ended early with status {run.wait()}")
             found[side].append(json.loads(line))
-    return {side: taken[1:] for side, taken in found.items()}, {
+    return {side: taken[warm:] for side, taken in found.items()}, {
         side: json.loads(run.communicate()[0]) for side, run in runs.items()
     }
 
@@ -370,6 +379,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--width", type=int, default=64, help="of all nets; cartoongan's discriminator has half of it")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of ours; theirs is fp32")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of our card: run.graphs=true")
+    parser.add_argument("--warm", type=int, default=1, help="first steps that do not count; recorded graphs take 5")
     parser.add_argument("--apart", action="store_true", help="run one side after the other")
     parser.add_argument("--side", choices=["ours", "official"], help=argparse.SUPPRESS)
     parser.add_argument("--vgg", default="", help=argparse.SUPPRESS)
@@ -388,8 +399,8 @@ def main() -> None:
 
             vgg = str(Path(folder) / "vgg19.pth")
             torch.save(vgg19(weights=None).state_dict(), vgg)
-        own = ["--size", options.size, "--batch", options.batch, "--width", options.width]
-        own += ["--precision", options.precision, f"--vgg={vgg}"]
+        sizes = ["--size", options.size, "--batch", options.batch, "--width", options.width]
+        sizes += ["--precision", options.precision, f"--vgg={vgg}", *(f"--set={change}" for change in options.set)]
         common = [sys.executable, str(Path(__file__).resolve()), options.method, str(Path(options.path).resolve())]
         found: dict[str, list[dict]] = {}
         peaks: dict[str, dict] = {}
@@ -398,7 +409,7 @@ def main() -> None:
             for side in sides:
                 Path(folder, side).mkdir()
                 runs[side] = subprocess.Popen(
-                    [*common, *map(str, own), "--side", side],
+                    [*common, *map(str, sizes), "--side", side],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,
@@ -406,7 +417,7 @@ def main() -> None:
                     env={**os.environ, "MPLBACKEND": "Agg"},
                 )
             try:
-                taken, peak = take_turns(runs, options.steps)
+                taken, peak = take_turns(runs, options.steps, options.warm)
             finally:
                 for run in runs.values():
                     run.kill()
@@ -416,7 +427,8 @@ def main() -> None:
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} threads"
     print(f"{machine()}, torch {torch.__version__}, {where}")
     what = f"{options.method}, {options.size} px, batch {options.batch}, width {options.width}, {options.steps} steps"
-    print(f"{what}, ours {options.precision}; shims: {SHIMS[options.method.removesuffix('-light')]}\n")
+    own = " ".join([options.precision, *options.set])
+    print(f"{what}, ours {own}; shims: {SHIMS[options.method.removesuffix('-light')]}\n")
     print("| | s a step | processor s | peak MiB | of it beyond libraries |\n|---|---|---|---|---|")
     for side, taken in found.items():
         wall, cpu = (statistics.median(step[kind] for step in taken) for kind in ("wall", "cpu"))
