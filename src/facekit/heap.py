@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-SLACK = 64 * 2**20  # bytes of freed memory that are worth giving back
+SLACK = 128 * 2**20  # bytes of freed memory that are worth giving back
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-PIECE = 2**19  # numbers that are worked on at once: they stay in the cache from one step to the next
+PIECE = 2**20  # numbers that are worked on at once: they stay in the cache from one step to the next
 
 Affine = Callable[..., tuple[Tensor, Tensor]]
 """What makes scale and shift [N, C, 1, 1] of mean, variance and parameters that can be broadcast to it."""
