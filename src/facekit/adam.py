@@ -12,7 +12,7 @@ class Adam(torch.optim.Adam):
     """torch.optim.Adam; `weight_decay` is the coupled L2 term.
 
     Methods of torch's optimisers import the compiler (torch._dynamo) to keep it out of them. Where nothing is compiled
-    that costs 190 MB and a second or two at the start, so these are the same methods as they are underneath.
+    that costs memory and time at the start for nothing, so these are the same methods as they are underneath.
     """
 
     add_param_group = inspect.unwrap(Optimizer.add_param_group)
