@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -45,5 +46,6 @@ def test_training_leaves_the_compiler_out():
         "made.restore(made.state())\n"
         "print('torch._dynamo' in sys.modules)\n"
     )
-    said = subprocess.run([sys.executable, "-c", work], cwd="tests", capture_output=True, text=True, check=True).stdout
+    here = Path(__file__).parent
+    said = subprocess.run([sys.executable, "-c", work], cwd=here, capture_output=True, text=True, check=True).stdout
     assert said == "False\n"
