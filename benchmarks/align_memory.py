@@ -13,7 +13,7 @@ from pathlib import Path
 
 from machine import machine
 
-from facekit.folder import Folder
+from facekit.storage.folder import Folder
 
 PROC = Path("/proc")
 

@@ -15,10 +15,13 @@ import numpy as np
 import torch
 from machine import machine
 
-from facekit import features, images, score, world, zoo
-from facekit.folder import Folder
 from facekit.nets.angle import turned
+from facekit.recipe_api import checkpoint
 from facekit.recipes.cyclegan_angle import CycleGANAngle
+from facekit.runtime.device import find_device
+from facekit.scoring import features, fid_kid
+from facekit.storage import images
+from facekit.storage.folder import Folder
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("weights", nargs="+", help="run folders or weights files of any recipe that goes both ways")
@@ -55,7 +58,7 @@ def described(x: torch.Tensor) -> np.ndarray:
     return np.concatenate(rows)
 
 
-def ways(model: zoo.Model) -> dict[str, Callable[[torch.Tensor, str, torch.Tensor], torch.Tensor]]:
+def ways(model: checkpoint.Model) -> dict[str, Callable[[torch.Tensor, str, torch.Tensor], torch.Tensor]]:
     """Return how tilted faces can be translated: name -> function of images, direction and angles."""
     recipe, nets = model.recipe, model.nets
     found = {
@@ -68,7 +71,7 @@ def ways(model: zoo.Model) -> dict[str, Callable[[torch.Tensor, str, torch.Tenso
 
 
 @torch.inference_mode()
-def measure(model: zoo.Model, way: Callable, angle: float) -> tuple[float, float]:
+def measure(model: checkpoint.Model, way: Callable, angle: float) -> tuple[float, float]:
     """Return the cycle error (mean absolute, of a range of 2) and KID of the photos at an angle."""
     size = model.card.data.size
     errors, made = [], []
@@ -84,18 +87,18 @@ def measure(model: zoo.Model, way: Callable, angle: float) -> tuple[float, float
     drawings = read(arguments.drawings, size)
     level = torch.full((len(drawings),), float(angle))
     drawings = turned(turned(drawings, level), -level)  # as blurred as the translations
-    kid = score.compare(described(torch.cat(made)), described(drawings), extractor.unit)[f"KID-{extractor.unit}"]
+    kid = fid_kid.compare(described(torch.cat(made)), described(drawings), extractor.unit)[f"KID-{extractor.unit}"]
     return torch.cat(errors).mean().item(), kid
 
 
-device = torch.device(world.find_device(arguments.device))
+device = torch.device(find_device(arguments.device))
 extractor = features.load(arguments.features, device=arguments.device)
 print(machine())
 print(f"KID on {extractor.name}; cycle error a -> b -> a, mean absolute of a range of 2")
 print("| weights | way | " + " | ".join(f"{angle:g}°" for angle in arguments.angles) + " |")
 print("|---" * (2 + len(arguments.angles)) + "|")
 for name in arguments.weights:
-    model = zoo.load_model(name, device)
+    model = checkpoint.load_model(name, device)
     for title, way in ways(model).items():
         cells = [measure(model, way, angle) for angle in arguments.angles]
         shown = " | ".join(f"{cycle:.4f}, {kid:.5f}" for cycle, kid in cells)

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from machine import machine, peak_memory
 
-from facekit import images
-from facekit.folder import Folder
+from facekit.storage import images
+from facekit.storage.folder import Folder
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("folders", type=Path, nargs="+")

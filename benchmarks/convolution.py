@@ -1,7 +1,7 @@
 """Convolutions that training on the processor does its own way, beside torch's: there, and there and back.
 
 Each is measured by turns with torch's; what counts is the ratio of the medians. Which way one goes is in
-`facekit.nets.quick`.
+`facekit.ops.cpu_conv`.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main() -> None:
     options = parser.parse_args()
     import torch
 
-    from facekit.nets.quick import QuickConvolution
+    from facekit.ops.cpu_conv import QuickConvolution
 
     print(f"{machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
     print("| layer | images, channels, results, px, kernel, stride | ms | torch | ratio | and back | torch | ratio |")

@@ -12,8 +12,8 @@ import torch
 from machine import machine
 
 import facekit
-from facekit import zoo
-from facekit.nets.quick import QuickConvolution
+from facekit.ops.cpu_conv import QuickConvolution
+from facekit.recipe_api import checkpoint
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--weights", default="anime")
@@ -23,8 +23,8 @@ arguments = parser.parse_args()
 torch.set_num_threads(arguments.threads)
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = arguments.threads
-model = zoo.load_model(arguments.weights)
-side = zoo.direction(model, None)
+model = checkpoint.load_model(arguments.weights)
+side = checkpoint.direction(model, None)
 with tempfile.TemporaryDirectory() as folder:
     path = facekit.export(arguments.weights, Path(folder) / "model.onnx")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

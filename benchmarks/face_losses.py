@@ -10,9 +10,10 @@ import time
 import torch
 from machine import machine
 
-from facekit.card import TrainCard
-from facekit.engine import make_learner, train_step, weighted_terms
-from facekit.recipe import Clock, find
+from facekit.recipe_api.base import Progress
+from facekit.recipe_api.registry import find
+from facekit.storage.card import TrainCard
+from facekit.training.loop import make_learner, train_step, weighted_terms
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--size", type=int, default=128)
@@ -51,7 +52,7 @@ took: dict[str, list[float]] = {name: [] for name in learners}
 for number in range(arguments.rounds + 1):
     for name, learner in learners.items():
         start = time.perf_counter()
-        train_step(learner, batch, Clock(number, 100))
+        train_step(learner, batch, Progress(number, 100))
         if number:  # the first step also allocates
             took[name].append(time.perf_counter() - start)
 print(machine())

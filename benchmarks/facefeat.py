@@ -8,9 +8,12 @@ import torch
 import torch.nn.functional as F
 from machine import machine
 
-from facekit import augment, embedding, images, zoo
-from facekit.folder import Folder
+from facekit.nets import face_embedding
+from facekit.ops import augment
+from facekit.recipe_api import checkpoint
 from facekit.recipes.facefeat import jittered
+from facekit.storage import images
+from facekit.storage.folder import Folder
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("faces", type=Path, help="a folder of faces as `facekit align` cuts them, each person once")
@@ -32,11 +35,12 @@ def report(name: str, embed) -> torch.Tensor:
     plain = torch.cat([embed(x) for x in faces.split(32)])
     took = (time.perf_counter() - start) / len(faces)
     changed = torch.cat([embed(x) for x in others.split(32)])
-    alike = embedding.similarities(plain)
+    alike = face_embedding.similarities(plain)
     strangers = (alike.sum() - len(alike)) / (len(alike) * (len(alike) - 1))
     same = F.cosine_similarity(plain, changed).mean()
     print(
-        f"{name}: known again {embedding.known_again(plain, changed):.3f}, cosine {same:.3f} to the same face changed, "
+        f"{name}: known again {face_embedding.known_again(plain, changed):.3f}, "
+        f"cosine {same:.3f} to the same face changed, "
         f"{strangers:.3f} to other faces; {1000 * took:.1f} ms a face"
     )
     return plain
@@ -50,12 +54,15 @@ others = jumble(faces)
 print(machine())
 print(f"{len(faces)} faces of {arguments.faces} at {arguments.size} px, {torch.get_num_threads()} threads")
 with torch.inference_mode():
-    model = zoo.load_model(arguments.weights)
+    model = checkpoint.load_model(arguments.weights)
     ours = report("student", lambda x: model.recipe.embed(model.nets, x))
     report("grey pixels, 16 px", lambda x: F.adaptive_avg_pool2d(x.mean(1), 16).flatten(1))
     if arguments.teacher:
         params = model.card.params
-        net = embedding.onnx_embedding(arguments.teacher, params.get("mean", 127.5), params.get("scale", 128.0))
-        wanted = report("teacher", lambda x: net(embedding.framed(x, *embedding.ARCFACE)))
+        net = face_embedding.onnx_embedding(arguments.teacher, params.get("mean", 127.5), params.get("scale", 128.0))
+        wanted = report("teacher", lambda x: net(face_embedding.framed(x, *face_embedding.ARCFACE)))
         cosine = F.cosine_similarity(ours, wanted).mean()
-        print(f"student and teacher: cosine {cosine:.3f}, correlation of pairs {embedding.agreement(ours, wanted):.3f}")
+        print(
+            f"student and teacher: cosine {cosine:.3f}, "
+            f"correlation of pairs {face_embedding.agreement(ours, wanted):.3f}"
+        )

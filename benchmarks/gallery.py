@@ -25,13 +25,14 @@ def cost(card_path: str, steps: int) -> None:
     """Print processor seconds and peak memory of a training step of a card's method."""
     import torch
 
-    from facekit import card, report
     from facekit.commands.train import _batches
-    from facekit.engine import make_learner, train_step
-    from facekit.plan import make_plan
-    from facekit.recipe import Clock
+    from facekit.recipe_api.base import Progress
+    from facekit.runtime import console
+    from facekit.storage import card
+    from facekit.training.loop import make_learner, train_step
+    from facekit.training.plan import make_plan
 
-    with report.silenced():
+    with console.silenced():
         plan = make_plan([card.load(Path(card_path))], card_path)
         batches = _batches(plan, torch.device("cpu"))
         learner = make_learner(plan.recipe, plan.terms, plan.card, torch.device("cpu"))
@@ -41,7 +42,7 @@ def cost(card_path: str, steps: int) -> None:
     for step in range(steps + 1):
         batch = batches(step)
         start = time.process_time()
-        train_step(learner, batch, Clock(learner.step, length, batches.epoch_steps))
+        train_step(learner, batch, Progress(learner.step, length, batches.epoch_steps))
         seconds.append(time.process_time() - start)
         learner.step += 1
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -68,8 +69,10 @@ def draw(runs: Path, names: list[str], path: Path) -> None:
 
     Methods between two domains get both faces, turned and in grey, too; those of many labels each face to all labels.
     """
-    from facekit import card, sheet, translator
-    from facekit.rolled import tilt
+    from facekit.data.roll import tilt
+    from facekit.inference import translator
+    from facekit.reports import contact_sheet
+    from facekit.storage import card
 
     values = card.load(runs / "cards" / f"{names[0]}-s0.yaml")
     size, labels = values["data"]["size"], values["params"].get("labels")
@@ -81,7 +84,7 @@ def draw(runs: Path, names: list[str], path: Path) -> None:
     if not labels:
         shown = [first, tilt(first, 20), second, second.convert("L").convert("RGB")]
         rows = [shown, *(model.batch(shown) for model in models)]
-        sheet.save_sheet(path, rows, labels=["input", *names], size=size, groups=2)
+        contact_sheet.save_sheet(path, rows, labels=["input", *names], size=size, groups=2)
         return
     rows = [[first, *[first] * (len(labels) - 1), second, *[second] * (len(labels) - 1)]]
     for model in models:
@@ -91,7 +94,7 @@ def draw(runs: Path, names: list[str], path: Path) -> None:
             told = {"source": [source]} if model.model.recipe.takes("source") else {}
             row += [model.fitted([model.fit(face)], label, **told)[0] for label in labels]
         rows.append(row)
-    sheet.save_sheet(path, rows, titles=labels * 2, labels=["input", *names], size=size)
+    contact_sheet.save_sheet(path, rows, titles=labels * 2, labels=["input", *names], size=size)
 
 
 def main() -> None:

@@ -286,8 +286,8 @@ def learner_of(
     """
     import torch
 
-    from facekit.card import TrainCard, assignment, merge
-    from facekit.engine import make_learner, weighted_terms
+    from facekit.storage.card import TrainCard, assignment, merge
+    from facekit.training.loop import make_learner, weighted_terms
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     own = {"recipe": name, "data": {"size": size, "batch": batch}, "params": params, "run": {"precision": precision}}
@@ -303,10 +303,10 @@ def learner_of(
 
 def take_step(learner, batch) -> None:
     """Take one step, as `facekit train` does."""
-    from facekit.engine import train_step
-    from facekit.recipe import Clock
+    from facekit.recipe_api.base import Progress
+    from facekit.training.loop import train_step
 
-    train_step(learner, [batch], Clock(learner.step, 10**6))
+    train_step(learner, [batch], Progress(learner.step, 10**6))
     learner.step += 1
     if learner.step % learner.card.run.log_every == 0:
         learner.pending.clear()
@@ -316,8 +316,8 @@ def ours(options: argparse.Namespace, mark: Marks) -> None:
     """Run facekit's engine."""
     import torch
 
-    from facekit import engine  # noqa: F401
-    from facekit.recipe import find
+    from facekit.recipe_api.registry import find
+    from facekit.training import loop  # noqa: F401
 
     params: dict = {"width": options.width, "d_width": options.width}
     kind, preset = find(options.method)

@@ -9,10 +9,10 @@ import itertools
 import shutil
 from pathlib import Path
 
-from facekit import card as cards
 from facekit.commands.scoring import LabelScoring
 from facekit.commands.train import train
 from facekit.commands.translate import translate
+from facekit.storage import card as cards
 
 NAME = "cyclegan-pairs"
 

@@ -132,7 +132,7 @@ def main() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     from facekit.nets.vgg import VGG
-    from facekit.recipe import find
+    from facekit.recipe_api.registry import find
 
     kind, preset = find(options.recipe)
     fields = kind.Params.model_fields

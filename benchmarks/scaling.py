@@ -69,9 +69,9 @@ class Result:
 
 def prepare(point: Point, vgg: str):
     """Return a point's recipe, card and weighted terms; raises CardError for what the recipe does not take."""
-    from facekit import card
-    from facekit.engine import weighted_terms
-    from facekit.recipe import find
+    from facekit.recipe_api.registry import find
+    from facekit.storage import card
+    from facekit.training.loop import weighted_terms
 
     kind, preset = find(point.recipe)
     known = kind.Params.model_fields
@@ -87,8 +87,8 @@ def make_step(recipe, card, terms):
     """Return a learner, and a function that takes its next step, in the middle of a run."""
     import torch
 
-    from facekit.engine import make_learner, train_step
-    from facekit.recipe import Clock
+    from facekit.recipe_api.base import Progress
+    from facekit.training.loop import make_learner, train_step
 
     learner = make_learner(recipe, terms, card, torch.device("cpu"))
     blank = recipe.blank(card.data.batch, card.data.size)
@@ -97,7 +97,7 @@ def make_step(recipe, card, terms):
     steps = 2 * learner.step
 
     def step() -> None:
-        train_step(learner, [batch], Clock(learner.step, steps))
+        train_step(learner, [batch], Progress(learner.step, steps))
         learner.step += 1
         learner.pending.clear()
 
@@ -132,19 +132,19 @@ def measure(point: Point, steps: int, rank: int, port: int, vgg: str) -> Result:
     """Measure steps of a point, as one of its processes."""
     import torch
 
-    from facekit import world
+    from facekit.runtime import distributed
 
     torch.set_num_threads(point.threads)
     if point.processes > 1:  # as torchrun sets them
         told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": point.processes, "MASTER_PORT": port}
         os.environ.update({name: str(value) for name, value in told.items()}, MASTER_ADDR="127.0.0.1")
-    world.start("cpu")
+    distributed.start("cpu")
     recipe, card, terms = prepare(point, vgg)
     learner, step = make_step(recipe, card, terms)
     every = period(recipe, terms)
     before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
     flops = count_flops(lambda: [step() for _ in range(every)]) / every
-    world.barrier()
+    distributed.barrier()
     wall, processor = time.perf_counter(), time.process_time()
     for _ in range(steps):
         step()
@@ -206,12 +206,12 @@ def choose(forecasts: dict[Point, Forecast], budget: float) -> dict[Point, str]:
 def scale(recipes: Sequence[str], budget: float, vgg: str):
     """Measure all points of the recipes that fit the budget; returns each one's results, and why others are missing."""
     from facekit.errors import CardError
-    from facekit.recipe import find_entry
+    from facekit.recipe_api.registry import find_entry
 
     end = time.monotonic() + budget
     modules = [find_entry(recipe).target.rpartition(":")[0] for recipe in recipes]
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["facekit.engine", *(name for name in modules if not name.endswith(".py"))])
+    context.set_forkserver_preload(["facekit.training.loop", *(name for name in modules if not name.endswith(".py"))])
     forecasts, left = {}, {}
     for recipe in recipes:
         one = [{axis: value} for axis, values in AXES.items() for value in values]
@@ -472,10 +472,10 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     import torch
 
-    from facekit import report
     from facekit.nets.vgg import VGG
+    from facekit.runtime import console
 
-    with tempfile.TemporaryDirectory() as folder, report.silenced():
+    with tempfile.TemporaryDirectory() as folder, console.silenced():
         vgg = str(Path(folder) / "vgg19.pt")
         torch.save(VGG("vgg19", ["relu4_2"]).state_dict(), vgg)
         rounds, left = scale(arguments.recipes, arguments.budget, vgg)

@@ -29,7 +29,7 @@ def write_weights(path: Path, photos: list[Path]) -> None:
     from PIL import Image
     from torch import nn
 
-    from facekit import features
+    from facekit.scoring import features
 
     class Weights(nn.Module):
         def __init__(self, layers):
@@ -132,14 +132,14 @@ def mathematics(rounds: int, rows: int) -> None:
     import numpy as np
     from cleanfid import fid
 
-    from facekit import score
+    from facekit.scoring import fid_kid
 
     random = np.random.default_rng(0)
     mix = random.normal(size=(2048, 2048)).astype(np.float32) / 45
     x, y = (np.abs(random.normal(size=(rows, 2048)).astype(np.float32) @ mix + shift) for shift in (0, 0.1))
     works = {
         "clean-fid": lambda: (fid.fid_from_feats(x, y), fid.kernel_distance(x, y)),
-        "facekit": lambda: tuple(score.compare(x, y, "2048").values())[:2],
+        "facekit": lambda: tuple(fid_kid.compare(x, y, "2048").values())[:2],
     }
     spent: dict[str, list[dict[str, float]]] = {side: [] for side in works}
     found = {}

@@ -13,7 +13,8 @@ import numpy as np
 from machine import machine
 from PIL import Image
 
-from facekit import edges, images
+from facekit.data import edge_smoothing
+from facekit.storage import images
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("drawings", type=Path)
@@ -67,5 +68,7 @@ with tempfile.TemporaryDirectory() as folder:
     made = [np.asarray(Image.open(Path(folder) / "opencv" / f"{path.stem}.png")) for path in sample]
     equal = sum(np.array_equal(one, other) for one, other in zip(loops, made, strict=True))
     print(f"equal to the loop to the bit: {equal} of {len(sample)} images")
-    share = np.mean([edges.smooth(one, "opencv")[1] for one in (np.asarray(images.read(path)) for path in sample)])
+    share = np.mean(
+        [edge_smoothing.smooth(one, "opencv")[1] for one in (np.asarray(images.read(path)) for path in sample)]
+    )
     print(f"edge pixels: {share:.0%}")

@@ -31,7 +31,7 @@ WEIGHTS = """
 import sys, torch
 sys.path.insert(0, sys.argv[1])
 from model import Generator
-from facekit import zoo
+from facekit.recipe_api import checkpoint as zoo
 from facekit.nets.animegan import AnimeGenerator2, load_port
 from pathlib import Path
 torch.manual_seed(0)

@@ -10,8 +10,8 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from facekit.losses import l1
-from facekit.recipe import term
+from facekit.ops.losses import l1
+from facekit.recipe_api.base import term
 from facekit.recipes.cyclegan import CycleGAN, CycleScene
 
 

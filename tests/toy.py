@@ -12,9 +12,9 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
 
-from facekit import recipe
-from facekit.losses import l1, lsgan
-from facekit.recipe import Phase, Recipe, Scene, term, view
+from facekit.ops.losses import l1, lsgan
+from facekit.recipe_api import base
+from facekit.recipe_api.base import Phase, Recipe, Scene, term, view
 
 FILE = Path(__file__)
 
@@ -82,7 +82,7 @@ class ToyScene(Scene):
         return lsgan(self.nets.d(self.b), True) + lsgan(self.nets.d(self.fake), False)
 
 
-class ToyParams(recipe.Params):
+class ToyParams(base.Params):
     """Parameters of toy."""
 
     width: int = Field(4, ge=1, description="channels")

@@ -11,18 +11,19 @@ from pathlib import Path
 
 from torch import nn
 
-from facekit import card, zoo
+from facekit.recipe_api import checkpoint
+from facekit.storage import card
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("run", type=Path)
 parser.add_argument("name")
 parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of the card")
 arguments = parser.parse_args()
-source = zoo.find_weights(arguments.run)
-values = json.loads(zoo.read_tensors(source)[1][zoo.KEY])
+source = checkpoint.find_weights(arguments.run)
+values = json.loads(checkpoint.read_tensors(source)[1][checkpoint.KEY])
 values = card.merge(values, *(card.assignment(text) for text in arguments.set))
-model = zoo.load_model(source)
-target = zoo.SHIPPED / f"{arguments.name}.safetensors"
-zoo.save_model(target, nn.ModuleDict(dict(model.nets.items())), values, half=True)
-zoo.load_model(target)
+model = checkpoint.load_model(source)
+target = checkpoint.SHIPPED / f"{arguments.name}.safetensors"
+checkpoint.save_model(target, nn.ModuleDict(dict(model.nets.items())), values, half=True)
+checkpoint.load_model(target)
 print(f"{target}: {target.stat().st_size / 1e6:.1f} MB\n{card.dump(values)}")

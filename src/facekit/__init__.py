@@ -25,7 +25,7 @@ _HOMES = {
     "translate": "commands.translate",
     "export": "commands.export",
     "score_fid": "commands.score_fid",
-    "load": "translator",
+    "load": "inference.translator",
 }
 __all__ = ["__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from .commands.train import train as train
     from .commands.train_segnet import train_segnet as train_segnet
     from .commands.translate import translate as translate
-    from .translator import load as load
+    from .inference.translator import load as load
 
 
 def __getattr__(name: str) -> Any:

@@ -87,8 +87,8 @@ def _from_card(ctx: typer.Context, value: Optional[Path]) -> Optional[Path]:
     """Take the values of a flat card as the defaults of this call."""
     if value is None or ctx.resilient_parsing:
         return value
-    from . import card
     from .errors import CardError
+    from .storage import card
 
     try:
         values = card.validate(card.FlatCard, card.load(value), str(value))
@@ -138,13 +138,13 @@ def shell(function: Callable[..., Any]) -> Callable[..., None]:
 
 def guard(work: Callable[[], Any], as_json: bool, quiet: bool, debug: bool) -> None:
     """Run a command's work; whatever it raises becomes a line and an exit code."""
-    from . import report
     from .errors import FacekitError, Interrupted
+    from .runtime import console
 
     def terminate(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    report.current.set(report.choose(as_json, quiet))
+    console.current.set(console.choose(as_json, quiet))
     old = signal.signal(signal.SIGTERM, terminate)
     try:
         work()
@@ -162,15 +162,15 @@ def guard(work: Callable[[], Any], as_json: bool, quiet: bool, debug: bool) -> N
     if debug:
         traceback.print_exception(error)
     if as_json:
-        report.json_line("error", message=error.message, hint=error.hint, exit=error.code)
+        console.json_line("error", message=error.message, hint=error.hint, exit=error.code)
     print(f"error: {error.message}" + (f"\n  next: {error.hint}" if error.hint else ""), file=sys.stderr)
     raise typer.Exit(error.code)
 
 
 def _unexpected(problem: Exception) -> FacekitError:
     """Name an exception that is no FacekitError: a place that cannot be written, or else a bug."""
-    from . import files
     from .errors import FacekitError, OutputError
+    from .storage import files
 
     if isinstance(problem, OSError) and problem.errno in files.REASONS:
         reason, hint = files.REASONS[problem.errno]

@@ -12,8 +12,8 @@ import typer
 from . import options
 
 if TYPE_CHECKING:
-    from ..ablation import Row, Variant
-    from ..plan import Plan
+    from ..ablation.variants import Row, Variant
+    from ..training.plan import Plan
     from .scoring import Scoring
 
 SHOWN = 8  # faces in the report
@@ -60,9 +60,10 @@ def ablate(
     side, OUT/table.md and table.yaml have the figures with their spread over seeds. Stopped, or after more variants
     were asked for, the same command trains only what is missing. A variant that fails is a row that says why.
     """
-    from .. import ablation, report
-    from .. import card as cards
-    from .. import features as extractors
+    from ..ablation import variants as ablation
+    from ..runtime import console
+    from ..scoring import features as extractors
+    from ..storage import card as cards
     from .scoring import open_scoring
 
     out = Path(out)
@@ -79,17 +80,17 @@ def ablate(
     runs = {variant.name: seeded(variant, seeds) for variant in variants}
     if dry_run:
         lines = [f"{variant.name}: {variant.changes}" for variant in variants]
-        report.result("\n".join(lines), variants={v.name: v.changes for v in variants}, seeds=seeds)
+        console.result("\n".join(lines), variants={v.name: v.changes for v in variants}, seeds=seeds)
         return out
     write_cards(out, runs, force)
     if plan:
-        report.note(f"ablate: {len(variants)} variants x {seeds} seeds; train them with: make -j 2 -f {out}/Makefile")
+        console.note(f"ablate: {len(variants)} variants x {seeds} seeds; train them with: make -j 2 -f {out}/Makefile")
         return out
     extractor = extractors.load(features, device=device)  # what is missing is missed before hours of training
     tools = {"features": features, "segnet": segnet, "face": face, **({"classifier": classifier} if classifier else {})}
     score = open_scoring(out, first, to, tools, device)
     score.lay_out(first, force)
-    report.note(f"ablate: {len(variants)} variants x {seeds} seeds; features {extractor.name}")
+    console.note(f"ablate: {len(variants)} variants x {seeds} seeds; features {extractor.name}")
     failed: dict[str, dict[int, str]] = {name: {} for name in runs}
     for index in range(seeds):  # all variants once, then again with the next seed: a stop leaves a fair comparison
         for name, of_seed in runs.items():
@@ -104,8 +105,8 @@ def ablate(
 
 def _card_of(name: str, elsewhere: bool) -> dict[str, Any]:
     """Return the values of a card file, or of a recipe's name; `elsewhere`: its own data folders are left out."""
-    from .. import card as cards
-    from ..recipe import find_entry
+    from ..recipe_api.registry import find_entry
+    from ..storage import card as cards
 
     if Path(name).suffix in (".yaml", ".yml"):
         values = cards.load(Path(name))
@@ -118,10 +119,10 @@ def _card_of(name: str, elsewhere: bool) -> dict[str, Any]:
 
 def quiet_plan(values: dict[str, Any], where: str) -> Plan:
     """Return the plan of a variant; raises CardError for a term, key or value that it does not have."""
-    from .. import report
-    from ..plan import make_plan
+    from ..runtime import console
+    from ..training.plan import make_plan
 
-    with report.silenced():
+    with console.silenced():
         return make_plan([copy.deepcopy(values)], where)
 
 
@@ -136,9 +137,10 @@ def seeded(variant: Variant, seeds: int) -> dict[int, dict[str, Any]]:
 
 def write_cards(out: Path, runs: dict[str, dict[int, dict[str, Any]]], force: bool) -> None:
     """Write a card per run, and a Makefile that trains them; raises CardError where another ablation is there."""
-    from .. import ablation, files
-    from .. import card as cards
+    from ..ablation import variants as ablation
     from ..errors import CardError
+    from ..storage import card as cards
+    from ..storage import files
 
     made = []
     for index in range(len(next(iter(runs.values())))):  # all variants once, then again with the next seed
@@ -164,8 +166,8 @@ def attempt(out: Path, name: str, score: Scoring, device: str, force: bool) -> s
 
     Raises Interrupted, and CardError where the run folder holds another run: those concern the whole ablation.
     """
-    from .. import report
     from ..errors import CardError, FacekitError, Interrupted
+    from ..runtime import console
     from .train import train
 
     try:
@@ -175,7 +177,7 @@ def attempt(out: Path, name: str, score: Scoring, device: str, force: bool) -> s
         raise
     except Exception as error:  # a variant that breaks must not take the others with it
         why = error.message if isinstance(error, FacekitError) else f"{type(error).__name__}: {error}"
-        report.warn(f"{name}: {why}")
+        console.warn(f"{name}: {why}")
         return why
     return None
 
@@ -188,8 +190,8 @@ def collect(
     score: Scoring,
 ) -> list[Row]:
     """Return the table: a row per variant, in which all figures stand beside the first's, and one of the input."""
-    from .. import ablation
-    from .. import card as cards
+    from ..ablation import variants as ablation
+    from ..storage import card as cards
 
     score.score(INPUT, None)
     rows: list[Row] = []
@@ -226,8 +228,11 @@ def write_report(
     seeds: int,
 ) -> None:
     """Write table.yaml, table.md and report.html with its pictures."""
-    from .. import ablation, ablation_page, files, report
-    from .. import card as cards
+    from ..ablation import report as ablation_page
+    from ..ablation import variants as ablation
+    from ..runtime import console
+    from ..storage import card as cards
+    from ..storage import files
 
     metrics = ablation_page.metrics_of(rows)
     lines = ablation.table(rows, metrics)
@@ -246,5 +251,5 @@ def write_report(
     )
     shown = {**drawn, **({"sweeps": swept} if swept else {}), **({"losses over steps": lost} if lost else {})}
     ablation_page.write_page(out, f"ablation of {plan.card.recipe}", lines, shown, budget, cards.dump(plan.values))
-    report.result(ablation.markdown(lines), table=ablation.plain(rows))
-    report.note(f"ablate: done, look at {out}/report.html")
+    console.result(ablation.markdown(lines), table=ablation.plain(rows))
+    console.note(f"ablate: done, look at {out}/report.html")

@@ -13,7 +13,7 @@ from . import options
 
 if TYPE_CHECKING:
     from ..faces import Aligned, Detector, Face
-    from ..folder import Source
+    from ..storage.folder import Source
 
     Cut = tuple[bytes, dict[str, Any]]
 
@@ -43,9 +43,9 @@ def align(
     """
     import os
 
-    from .. import report
     from ..faces import MARGIN, find_detector, template
-    from ..folder import Made, folder_map, keep_originals, open_source, output_names
+    from ..runtime import console
+    from ..storage.folder import Made, folder_map, keep_originals, open_source, output_names
 
     source, out = Path(source), Path(out)
     space = MARGIN if margin is None else margin
@@ -56,7 +56,7 @@ def align(
     if model_root:
         given["model_root"] = str(model_root)
     if dry_run:
-        report.result(f"align: {len(found)} photos with {name} into {out}", sources=len(found), options=given)
+        console.result(f"align: {len(found)} photos with {name} into {out}", sources=len(found), options=given)
         return out
     names = output_names(found)
     keep_originals(found, out, names, force)
@@ -88,7 +88,7 @@ def align(
 
 def _inputs(detector: str) -> dict[str, str]:
     """Return the digest of a cascade file: another one under the same name makes another run."""
-    from .. import files
+    from ..storage import files
 
     kind, _, file = detector.partition(":")
     return {"detector": files.digest(Path(file).expanduser())} if kind == "cascade" and file else {}
@@ -106,7 +106,8 @@ def face_name(name: str, index: int, taken: Collection[str]) -> str:
 
 def provenance(out: Path) -> dict[str, Any]:
     """Return what the card notes of an align run, and write the page of its faces."""
-    from .. import card, survey
+    from ..faces import report as survey
+    from ..storage import card
 
     return {**card.provenance("scikit-image", "insightface"), "faces": survey.write_page(out)}
 
@@ -123,9 +124,9 @@ def align_photo(source: Source, size: int, margin: float, every: bool, detector:
     """Cut the face or faces out of one photo: PNG and manifest entry; raises InputError where there is none."""
     import numpy as np
 
-    from .. import images
     from ..errors import InputError
     from ..faces import align_face
+    from ..storage import images
 
     photo = np.asarray(images.read(source.path))
     found = detector_named(detector, root).detect(photo)

@@ -13,8 +13,8 @@ import typer
 from . import options
 
 if TYPE_CHECKING:
-    from ..folder import Source
-    from ..quality import Judged
+    from ..cleaning.quality import Judged
+    from ..storage.folder import Source
 
 PAGE, FINDINGS, MEASURES, REJECTED = "report.html", "findings.jsonl", "measures.jsonl", "rejected"
 GROUP = 16  # images that a worker measures before it says so
@@ -65,11 +65,11 @@ def clean(
     Without --apply only report.html and its notes are written. With it what is kept is copied to OUT; without OUT what
     is not kept moves to IN-clean/rejected. No image of IN is ever deleted.
     """
-    from .. import files
-    from .. import report as say
+    from ..cleaning.quality import Limits, judge, share_out
     from ..errors import CardError
-    from ..folder import Folder
-    from ..quality import Limits, judge, share_out
+    from ..runtime import console as say
+    from ..storage import files
+    from ..storage.folder import Folder
 
     source = Path(source)
     out = Path(out) if out else None
@@ -106,7 +106,7 @@ def clean(
     if apply and not out and not summary["rejected"] and (place / REJECTED).is_dir():
         say.note(f"clean: nothing to do, what was rejected of {source} is in {place / REJECTED}")
     elif not (place / PAGE).exists() or not known.exists() or known.read_text(encoding="utf-8") != text:
-        from .. import clean_page
+        from ..cleaning import report as clean_page
 
         files.write_text(place / PAGE, clean_page.page(str(source), images, summary, given, cores))
         files.write_text(known, text)
@@ -129,7 +129,7 @@ def _cores() -> int:
 def list_images(source: Path, out: Path | None) -> list[Source]:
     """List the images to judge; raises InputError where there is none."""
     from ..errors import CardError
-    from ..folder import Folder, open_source
+    from ..storage.folder import Folder, open_source
 
     if source.is_file():
         raise CardError(f"{source} is a file", "give a folder of images")
@@ -155,9 +155,9 @@ def parse_split(text: str | None, out: Path | None, apply: bool) -> list[int]:
 
 def check_reasons(names: Sequence[str]) -> set[str]:
     """Return the reasons that --keep names; raises CardError for one that there is not."""
-    from ..card import suggest
+    from ..cleaning.quality import COPIES, FAULTS
     from ..errors import CardError
-    from ..quality import COPIES, FAULTS
+    from ..storage.card import suggest
 
     known = [*(name for name in FAULTS if name != "unreadable"), *COPIES]
     for name in names:
@@ -173,11 +173,11 @@ def measure_all(found: Sequence[Source], path: Path, workers: int, force: bool) 
     """
     import json
 
-    from .. import files
-    from .. import report as say
+    from ..cleaning.quality import stamp
     from ..errors import Interrupted, OutOfMemory
-    from ..folder import pool_of, read_lines
-    from ..quality import stamp
+    from ..runtime import console as say
+    from ..storage import files
+    from ..storage.folder import pool_of, read_lines
 
     stamps = {source.name: stamp(source) for source in found}
     known = {} if force else {row["file"]: row for row in read_lines(path) if "file" in row}
@@ -207,14 +207,14 @@ def measure_all(found: Sequence[Source], path: Path, workers: int, force: bool) 
 
 def measure_some(group: Sequence[Source]) -> list[dict[str, Any]]:
     """Measure a few images, in a worker process."""
-    from ..quality import measure_file
+    from ..cleaning.quality import measure_file
 
     return [measure_file(source) for source in group]
 
 
 def summarise(images: Sequence[Judged], compared: int) -> dict[str, Any]:
     """Return the figures of a run; an image with several reasons counts under each."""
-    from ..quality import SHARES
+    from ..cleaning.quality import SHARES
 
     kept = [one for one in images if one.kept]
     groups = {one.group for one in images if one.group is not None}
@@ -267,10 +267,10 @@ def copy_kept(
     """
     import json
 
-    from .. import card, files
-    from .. import report as say
     from ..errors import InputError
-    from ..folder import MANIFEST, Made, folder_map, keep_originals, read_lines
+    from ..runtime import console as say
+    from ..storage import card, files
+    from ..storage.folder import MANIFEST, Made, folder_map, keep_originals, read_lines
 
     if not kept:
         raise InputError(
@@ -315,9 +315,9 @@ def move_rejected(rejected: Sequence[Judged], place: Path, entries: dict[str, di
     """Move what is not kept to `place`, and note there why and what the manifest said of it."""
     import json
 
-    from .. import files
-    from .. import report as say
-    from ..folder import MANIFEST
+    from ..runtime import console as say
+    from ..storage import files
+    from ..storage.folder import MANIFEST
 
     for one in rejected:
         target = place / one.source.name

@@ -13,9 +13,9 @@ from . import options
 if TYPE_CHECKING:
     from ..sources import Source
     from ..sources.archive import Archive
+    from ..sources.crawler import Harvest, Job
     from ..sources.filters import Filters
-    from ..sources.harvest import Harvest, Job
-    from ..sources.polite import Polite
+    from ..sources.http_client import Polite
 
 SITE = "safebooru, danbooru, safebooru.donmai.us, urls or local"
 CHOOSE, NET = "Which images", "Network"
@@ -79,14 +79,15 @@ def crawl(
     on when it is run again; a higher --limit fetches more. Only images rated general come, unless --rating says
     otherwise. Mind the rights: pictures belong to their artists.
     """
-    from .. import card, report
     from ..errors import Interrupted
+    from ..runtime import console
     from ..sources import find
-    from ..sources.address import Hosts
     from ..sources.archive import Archive, forget
+    from ..sources.crawler import harvest
     from ..sources.filters import Filters, aspect_of, kinds, ratings
-    from ..sources.harvest import harvest
-    from ..sources.polite import Polite
+    from ..sources.http_client import Polite
+    from ..sources.url_guard import Hosts
+    from ..storage import card
 
     out, kind = Path(out), find(site)
     want, without, allow_host = ([one] if isinstance(one, str) else one for one in (want, without, allow_host))
@@ -112,7 +113,7 @@ def crawl(
     todo = jobs(origin, tags.split(), expression, filters)
     polite = Polite(Hosts([*origin.hosts, *(allow_host or [])], origin.ports, allow_local), rate)
     if rate > POLITE and not allow_local:
-        report.warn(
+        console.warn(
             f"--rate {rate:g} is more than the {POLITE:g} requests/s that sites put up with; they may shut you out"
         )
     if dry_run:
@@ -132,7 +133,7 @@ def crawl(
         begin(origin, polite, archive, todo, update)
         if state == "finished":
             if is_complete(archive, todo, limit):
-                report.note(
+                console.note(
                     f"crawl: nothing to do, {out} is complete ({so_far(archive)}; a higher --limit fetches more)"
                 )
                 return out
@@ -170,8 +171,8 @@ def check(kind: type[Source], given: dict[str, Any]) -> None:
 def check_archive(out: Path) -> None:
     """Raise InputError where a crawl's images are but not its archive: all of them would be fetched again."""
     from ..errors import InputError
-    from ..folder import MANIFEST
     from ..sources.archive import NAME
+    from ..storage.folder import MANIFEST
 
     if (out / MANIFEST).exists() and not (out / NAME).exists():
         raise InputError(
@@ -183,8 +184,8 @@ def jobs(origin: Source, tags: list[str], expression: str | None, filters: Filte
     """Return the walks: one for the tags, or one for each expression, into its folder."""
     from dataclasses import replace
 
-    from ..sources import expression as presets
-    from ..sources.harvest import Job
+    from ..sources import tag_presets as presets
+    from ..sources.crawler import Job
 
     if expression is None:
         folder = "" if origin.remote else None
@@ -219,8 +220,8 @@ def is_complete(archive: Archive, todo: list[Job], limit: int | None) -> bool:
 
 def limit_before(out: Path, given: dict[str, Any]) -> dict[str, Any]:
     """Return the limit of the run that the folder holds: another limit makes no other run."""
-    from .. import card
     from ..errors import CardError
+    from ..storage import card
 
     for path in (out / card.NAME, out / card.UNFINISHED):
         if path.exists():
@@ -242,9 +243,9 @@ def passed_over(reasons: dict[str, int]) -> str:
 
 def tell(origin: Source, polite: Polite, archive: Archive, todo: list[Job], given: dict[str, Any]) -> None:
     """Say what would come and how big it is."""
-    from .. import report
-    from ..sources.forecast import size_of
-    from ..sources.harvest import preview
+    from ..runtime import console
+    from ..sources.crawler import preview
+    from ..sources.size_estimate import size_of
 
     posts = list(preview(origin, polite, archive, todo, given.get("limit")))
     size = size_of(origin, polite, posts)
@@ -259,15 +260,16 @@ def tell(origin: Source, polite: Polite, archive: Archive, todo: list[Job], give
         lines.append(f"and {len(posts) - 10} more")
     told = {"images": len(posts), "bytes": size.bytes, "estimated": size.told < size.count, "seen": seen}
     listed = [{**one, **more} for one, more in zip(shown, sizes, strict=True)]
-    report.result("\n".join(lines), **told, passed_over=reasons, posts=listed, options=given)
+    console.result("\n".join(lines), **told, passed_over=reasons, posts=listed, options=given)
 
 
 def finish(
     out: Path, values: dict[str, Any], archive: Archive, todo: list[Job], result: Harvest, polite: Polite
 ) -> None:
     """Write the card and say what came; raises SomeFailed where images failed, InputError where none came."""
-    from .. import card, report
     from ..errors import InputError, SomeFailed
+    from ..runtime import console
+    from ..storage import card
 
     count, limit = archive.count("done"), values["options"].get("limit")
     seen, reasons = archive.seen()
@@ -280,11 +282,11 @@ def finish(
     made |= {"labels": labels} if labels else {}
     card.finish(out, values, {**card.provenance("requests", "pillow"), **made})
     told = f"crawl: {result.made} images fetched; {out} has {so_far(archive)}"
-    report.note(told + (f"; passed over: {passed_over(reasons)}" if reasons else ""))
+    console.note(told + (f"; passed over: {passed_over(reasons)}" if reasons else ""))
     for job in todo:
         had = archive.count("done", job.label)
         if limit and had < limit:
-            report.note(f"there are no more{f' of {job.label}' if job.label else ''}: {had} of {limit}")
+            console.note(f"there are no more{f' of {job.label}' if job.label else ''}: {had} of {limit}")
     if result.failed:
         raise SomeFailed(
             f"crawl: {result.made} images fetched, {result.failed} could not be had",

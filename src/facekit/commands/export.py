@@ -38,12 +38,14 @@ def export(
     compared with PyTorch's translations before the file gets its name; the largest difference, the model's card and
     what to feed it stand in its metadata.
     """
-    from .. import files, report, zoo
-    from ..exporter import as_text, open_generator, shape_of, ways_to_write, write
-    from ..translator import Translator
+    from ..inference.onnx_export import as_text, open_generator, shape_of, ways_to_write, write
+    from ..inference.translator import Translator
+    from ..recipe_api import checkpoint
+    from ..runtime import console
+    from ..storage import files
 
     out = Path(out)
-    found = zoo.load_model(model)
+    found = checkpoint.load_model(model)
     translator = Translator(found, to, size)
     open_generator(translator, came_from)
     given = {"to": translator.name, "came_from": came_from, "size": translator.size, "dynamic": dynamic, "opset": opset}
@@ -51,16 +53,16 @@ def export(
     inputs = {"weights": files.digest(found.path)}
     values = {"facekit": 1, "command": "export", "options": given, "inputs": inputs}
     if _complete(out, found.path, values, force):
-        report.note(f"export: nothing to do, {out} is complete")
+        console.note(f"export: nothing to do, {out} is complete")
         return out
     if dry_run:
         shape = shape_of(ways_to_write(dynamic, found.recipe.multiple)[0], translator.size)
         text = f"export: {translator.name} of {found.path} to {out}, {as_text(shape)}"
-        report.result(text, path=str(out), options=given)
+        console.result(text, path=str(out), options=given)
         return out
     with files.replacing(out) as part:
         made = write(translator, part, came_from, dynamic, opset, values)
-    report.result(
+    console.result(
         f"export: {out} takes {as_text(made.shape)} to {translator.name}; {made.difference:.2g} from PyTorch at most",
         path=str(out),
         domain=translator.name,
@@ -80,8 +82,9 @@ def _complete(out: Path, weights: Path, values: Mapping[str, Any], force: bool) 
     """
     import json
 
-    from .. import card, exporter
     from ..errors import CardError, MissingError
+    from ..inference import onnx_export
+    from ..storage import card
 
     if out.suffix.lower() != ".onnx":
         raise CardError(f"{out} does not end in .onnx", f"facekit export MODEL {out.name}.onnx")
@@ -92,7 +95,7 @@ def _complete(out: Path, weights: Path, values: Mapping[str, Any], force: bool) 
     if force or not out.exists():
         return False
     try:
-        old = json.loads(exporter.read_metadata(out)["export"])
+        old = json.loads(onnx_export.read_metadata(out)["export"])
     except (MissingError, KeyError, ValueError) as error:
         hint = "choose another name, or --force"
         raise CardError(f"{out} is there already, and facekit has not made it", hint) from error

@@ -11,16 +11,16 @@ def recipes(
     name: Annotated[Optional[str], typer.Argument(help="describe this recipe; all are listed if absent")] = None,
 ) -> list[dict[str, Any]]:
     """List the methods that `train` knows, or describe one: terms and weights, parameters, defaults, paper."""
-    from .. import report
-    from ..recipe import catalogue
+    from ..recipe_api.registry import catalogue
+    from ..runtime import console
 
     if name is None:
         rows = [{"name": entry.name, "summary": entry.summary} for entry in catalogue().values()]
         width = max(len(row["name"]) for row in rows)
-        report.result("\n".join(f"{row['name']:{width}}  {row['summary']}" for row in rows), recipes=rows)
+        console.result("\n".join(f"{row['name']:{width}}  {row['summary']}" for row in rows), recipes=rows)
         return rows
     told = describe(name)
-    report.result(as_text(told), **told)
+    console.result(as_text(told), **told)
     return [told]
 
 
@@ -30,8 +30,8 @@ def describe(name: str) -> dict[str, Any]:
 
     import torch
 
-    from .. import card
-    from ..recipe import find
+    from ..recipe_api.registry import find
+    from ..storage import card
 
     kind, preset = find(name)
     values = card.merge(kind.defaults, preset)

@@ -10,8 +10,8 @@ import typer
 from . import options
 
 if TYPE_CHECKING:
-    from ..features import Extractor, ImageSet
-    from ..zoo import Model
+    from ..recipe_api.checkpoint import Model
+    from ..scoring.features import Extractor, ImageSet
 
 FEW = 2048  # images; below, FID's covariance has not even full rank
 PER_IMAGE = (
@@ -72,9 +72,11 @@ def score_fid(
     With --labels every label that both have is scored, and their mean.
     """
     given_all = {**locals()}
-    from .. import card, files, report, score
-    from .. import features as extractors
     from ..errors import CardError, SomeFailed
+    from ..runtime import console
+    from ..scoring import features as extractors
+    from ..scoring import fid_kid
+    from ..storage import card, files
 
     if per_image:
         raise CardError(PER_IMAGE, "score the whole folder; with few images look at KID")
@@ -90,13 +92,13 @@ def score_fid(
     extractor = extractors.load(features, preprocessing, input_size, device)
     given: dict[str, Any] = {"out": out, "reference": reference, "features": features, "preprocessing": preprocessing}
     given |= {"input_size": input_size, "resize": resize, "subsets": subsets, "subset_size": subset_size}
-    given |= {"source": source, "seed": score.SEED if seed is None else seed, "limit": limit}
+    given |= {"source": source, "seed": fid_kid.SEED if seed is None else seed, "limit": limit}
     if source:
         given |= {"segnet": segnet, "face": face}
     given = {key: str(v) if isinstance(v, Path) else v for key, v in given.items() if v is not None}
     if dry_run:
         counts = f"{len(sets[0])} images of {out} against {len(sets[1])} of {reference}"
-        report.result(f"score-fid: {counts} with {extractor.name}", options=given)
+        console.result(f"score-fid: {counts} with {extractor.name}", options=given)
         return {"options": given}
     inputs = {"out": sets[0].digest, "reference": sets[1].digest, "features": extractor.digest}
     models = None
@@ -108,18 +110,18 @@ def score_fid(
     if save:
         check_place(Path(save), values, force)
     for text in warnings:
-        report.warn(text)
+        console.warn(text)
     begun = card.moment()
     x, y = (
         extractors.of_folder(one, extractor, resize=resize, cache=cache and one is sets[1], workers=workers)
         for one in sets
     )
-    result: dict[str, Any] = dict(score.compare(x, y, extractor.unit, given["seed"], subsets, subset_size))
+    result: dict[str, Any] = dict(fid_kid.compare(x, y, extractor.unit, given["seed"], subsets, subset_size))
     kid = describe_kid(len(x), len(y), subsets, subset_size, given["seed"])
     if source and models:
-        from .. import keeping
+        from ..scoring import preservation
 
-        result |= keeping.measure(source, out, *models, limit=limit)
+        result |= preservation.measure(source, out, *models, limit=limit)
     text = table(result, extractor, kid, [len(x), len(y)], resize)
     result |= {
         "images": {"out": len(x), "reference": len(y)},
@@ -129,7 +131,7 @@ def score_fid(
         "digests": dict(inputs),
         "warnings": warnings,
     }
-    report.result(text, **result)
+    console.result(text, **result)
     if save:
         packages = card.provenance("clean-fid", "onnxruntime", "torch", "numpy", "pillow")
         made = {"scores": result, **packages, "start": begun, "end": card.moment()}
@@ -144,8 +146,8 @@ def score_fid(
 
 def check(sets: list[ImageSet], resize: int | None, subset_size: int) -> list[str]:
     """Return warnings about two image sets; raises InputError for too few images and for several sizes."""
-    from .. import features
     from ..errors import InputError
+    from ..scoring import features
 
     for one in sets:
         if len(one) < 2:
@@ -182,14 +184,15 @@ def check(sets: list[ImageSet], resize: int | None, subset_size: int) -> list[st
 
 def load_models(segnet: str, face: str, device: str) -> tuple[Model, Model]:
     """Load the segnet and the face net; raises MissingError with what to do where one is not here."""
-    from .. import world, zoo
     from ..errors import MissingError
+    from ..recipe_api import checkpoint
+    from ..runtime.device import find_device
 
     found = []
-    place = world.find_device(device)
+    place = find_device(device)
     for flag, name in (("--segnet", segnet), ("--face", face)):
         try:
-            found.append(zoo.load_model(name, place))
+            found.append(checkpoint.load_model(name, place))
         except MissingError as error:
             raise MissingError(
                 f"--source needs the weights {name!r}: {error.message}",
@@ -200,8 +203,8 @@ def load_models(segnet: str, face: str, device: str) -> tuple[Model, Model]:
 
 def check_place(path: Path, values: dict[str, Any], force: bool) -> None:
     """Raise CardError where `path` is a folder, or holds anything but the card of this same scoring."""
-    from .. import card
     from ..errors import CardError
+    from ..storage import card
 
     if path.is_dir():
         raise CardError(f"{path} is a folder", "give --save a file name, such as score.yaml")
@@ -226,9 +229,9 @@ def describe(extractor: Extractor, resize: int | None) -> dict[str, Any]:
 
 def describe_kid(n: int, m: int, subsets: int, subset_size: int, seed: int) -> dict[str, Any]:
     """Return how KID was estimated; a `spread_size` of 0 says that there are too few images for a spread."""
-    from .. import score
+    from ..scoring import fid_kid
 
-    size, spread_size = score.subset_sizes(n, m, subset_size)
+    size, spread_size = fid_kid.subset_sizes(n, m, subset_size)
     return {
         "unit": "x1",
         "subsets": subsets if size == spread_size else 1,
@@ -277,16 +280,20 @@ def score_labels(
 
     Raises InputError where they have none in common.
     """
-    from .. import card, files, keeping, recognised, report, world, zoo
     from ..errors import InputError
-    from ..folder import Folder
+    from ..recipe_api import checkpoint
+    from ..runtime import console
+    from ..runtime.device import find_device
+    from ..scoring import label_accuracy, preservation
+    from ..storage import card, files
+    from ..storage.folder import Folder
 
     inside = [{p.name for p in Folder(folder).path.iterdir() if p.is_dir()} for folder in (out, reference)]
     names = sorted(set.intersection(*inside))
     if not names:
         raise InputError(f"{out} and {reference} have no folder of the same name", "one folder per label in both")
     dry_run = options["dry_run"]
-    model = zoo.load_model(classifier, world.find_device(options["device"])) if classifier else None
+    model = checkpoint.load_model(classifier, find_device(options["device"])) if classifier else None
     given = {**options, "out": out, "reference": reference, "source": source, "classifier": classifier, "masks": masks}
     how = ("force", "dry_run", "cache", "workers", "device", "per_image")  # they change no score
     given = {k: v for k, v in given.items() if v is not None and k not in how}
@@ -297,20 +304,20 @@ def score_labels(
     found: dict[str, dict[str, Any]] = {}
     begun = card.moment()
     for name in names:
-        with report.silenced():
+        with console.silenced():
             found[name] = score_fid(out / name, reference / name, source=source, **{**options, "labels": False})
         if model and not dry_run:
-            found[name]["accuracy"] = recognised.accuracy(out / name, model, name, options["limit"])
+            found[name]["accuracy"] = label_accuracy.accuracy(out / name, model, name, options["limit"])
         if masks and not dry_run:
-            found[name]["unchanged-mask"] = keeping.unmasked(masks / name)
+            found[name]["unchanged-mask"] = preservation.unmasked(masks / name)
     if dry_run:
-        report.result(f"score-fid: {', '.join(names)} of {out}", options=given)
+        console.result(f"score-fid: {', '.join(names)} of {out}", options=given)
         return {"options": given}
     metrics = [key for key, value in found[names[0]].items() if isinstance(value, float) and not key.endswith(" std")]
     shared = [key for key in metrics if all(key in scores for scores in found.values())]
     mean = {key: sum(scores[key] for scores in found.values()) / len(found) for key in shared}
     result = {**mean, "labels": found}
-    report.result(labels_table({**found, "mean": mean}, shared), **result)
+    console.result(labels_table({**found, "mean": mean}, shared), **result)
     if save:
         made = {"scores": result, **card.provenance("onnxruntime", "torch", "numpy", "pillow")}
         files.write_text(Path(save), card.dump({**values, "made": {**made, "start": begun, "end": card.moment()}}))

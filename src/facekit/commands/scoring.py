@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..plan import Plan
+    from ..training.plan import Plan
 
 FIGURES = ("FID-", "KID-", "IoU-parts", "identity", "accuracy", "unchanged")
 
@@ -46,23 +46,23 @@ class Scoring:
 
     def measure(self, name: str, made: Path, path: Path, **more: Any) -> None:
         """Score a folder of translations, and save the card; `more` are options of score-fid."""
-        from .. import report
         from ..errors import InputError
+        from ..runtime import console
         from .score_fid import score_fid
 
         what: dict[str, Any] = {**self.tools, **more, "device": self.device, "save": path, "force": True}
-        with report.silenced():  # that few images make FID too high is the same for all
+        with console.silenced():  # that few images make FID too high is the same for all
             try:
                 score_fid(made, self.reference, source=self.faces, **what)
                 return
             except InputError as error:  # no part of a face is found: on drawings that may be
                 reason = error.message
             score_fid(made, self.reference, **what)
-        report.warn(f"{name}: without what it keeps of its input: {reason}")
+        console.warn(f"{name}: without what it keeps of its input: {reason}")
 
     def is_fresh(self, path: Path, weights: Path | None) -> bool:
         """Whether a score card was made with the same features and helpers, and since the run was trained."""
-        from .. import card as cards
+        from ..storage import card as cards
 
         with_these = cards.load(path).get("options", {})
         same = all(with_these.get(key, value) == value for key, value in self.tools.items())
@@ -74,7 +74,7 @@ class Scoring:
 
     def figures(self, name: str) -> dict[str, float] | None:
         """Return a run's scores by metric; None where it has none."""
-        from .. import card as cards
+        from ..storage import card as cards
 
         if not self.path(name).exists():
             return None
@@ -83,16 +83,17 @@ class Scoring:
 
     def faces_shown(self, runs: Mapping[str, Path], count: int) -> dict[str, str]:
         """Draw what every run makes of some held-out faces into the report's folder; returns file names by title."""
-        from .. import ablation_page, images
-        from ..folder import Folder
-        from ..layout import spread
+        from ..ablation import report as ablation_page
+        from ..data.dataset import spread
+        from ..storage import images
+        from ..storage.folder import Folder
 
         paths = [source.path for source in Folder(self.faces).sources()]
         return ablation_page.draw_faces(self.out, runs, [images.read(path) for path in spread(paths, count)], self.to)
 
     def budget(self) -> str:
         """Say how many faces are scored against how many."""
-        from ..folder import Folder
+        from ..storage.folder import Folder
 
         held, real = len(Folder(self.faces).sources()), len(Folder(self.reference).sources())
         return f"{held} held-out faces translated to {self.to}, against {real} images of it"
@@ -116,11 +117,11 @@ class LabelScoring(Scoring):
 
     def translate(self, name: str, weights: Path) -> Path:
         """Translate the held-out faces to every label, and where the method has a mask, show it."""
-        from .. import zoo
+        from ..recipe_api import checkpoint
         from .translate import translate
 
         made = super().translate(name, weights)
-        if zoo.load_model(weights).recipe.masks:
+        if checkpoint.load_model(weights).recipe.masks:
             masks: dict[str, Any] = {"align": False, "device": self.device, "mask": True, "force": True}
             translate(self.faces, self.masks(name), to="all", weights=str(weights), **masks)
         return made
@@ -142,9 +143,10 @@ class LabelScoring(Scoring):
 
     def faces_shown(self, runs: Mapping[str, Path], count: int) -> dict[str, str]:
         """Draw a sheet per label: some held-out faces, and what every run made of them."""
-        from .. import images, sheet
-        from ..folder import Folder
-        from ..layout import spread
+        from ..data.dataset import spread
+        from ..reports import contact_sheet
+        from ..storage import images
+        from ..storage.folder import Folder
 
         sources = spread([source.name for source in Folder(self.faces).sources()], count)
         found = {}
@@ -154,12 +156,12 @@ class LabelScoring(Scoring):
                 made = self.out / "faces" / self.to / run.name / label
                 rows.append([images.read(made / name) for name in sources])
             found[label] = f"{label}.png"
-            sheet.save_sheet(self.out / found[label], rows, labels=["input", *runs], size=96)
+            contact_sheet.save_sheet(self.out / found[label], rows, labels=["input", *runs], size=96)
         return found
 
     def budget(self) -> str:
         """Say how many faces are scored against how many."""
-        from ..folder import Folder
+        from ..storage.folder import Folder
 
         held, real = len(Folder(self.faces).sources()), len(Folder(self.reference).sources())
         return f"{held} held-out faces translated to each of {len(self.labels)} labels, against {real} images of them"
@@ -170,9 +172,9 @@ def open_scoring(out: Path, plan: Plan, to: str | None, tools: dict[str, Any], d
 
     Raises CardError for a domain that is none of the two.
     """
-    from .. import card as cards
     from ..errors import CardError
-    from ..labelled import Labelled
+    from ..recipe_api.labelled import Labelled
+    from ..storage import card as cards
 
     if isinstance(plan.recipe, Labelled):
         if to not in (None, "all"):
@@ -193,8 +195,9 @@ def open_scoring(out: Path, plan: Plan, to: str | None, tools: dict[str, Any], d
 
 def write_squares(folder: Path, paths: Iterable[Path], size: int, force: bool) -> None:
     """Write images as squares of `size` px, numbered; files that are there stay, unless forced."""
-    from .. import images, report
     from ..errors import InputError
+    from ..runtime import console
+    from ..storage import images
 
     for index, path in enumerate(paths):
         target = folder / f"{index:05d}.png"
@@ -202,7 +205,7 @@ def write_squares(folder: Path, paths: Iterable[Path], size: int, force: bool) -
             try:
                 images.save(images.resize(images.square(images.read(path)), size), target)
             except InputError as error:
-                report.warn(f"{error.message}; left out of the scores")
+                console.warn(f"{error.message}; left out of the scores")
 
 
 def _time(path: Path) -> float:

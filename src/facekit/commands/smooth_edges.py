@@ -13,8 +13,8 @@ from . import options
 if TYPE_CHECKING:
     from PIL import Image
 
-    from ..edges import Backend
-    from ..folder import Source
+    from ..data.edge_smoothing import Backend
+    from ..storage.folder import Source
 
 
 def smooth_edges(
@@ -40,8 +40,8 @@ def smooth_edges(
     """
     import os
 
-    from .. import report
-    from ..folder import Made, folder_map, keep_originals, open_source, output_names
+    from ..runtime import console
+    from ..storage.folder import Made, folder_map, keep_originals, open_source, output_names
 
     source, out = Path(source), Path(out)
     found = open_source(source, out)
@@ -49,7 +49,7 @@ def smooth_edges(
     if size:
         given["size"] = size
     if dry_run:
-        report.result(f"smooth-edges: {len(found)} images into {out}", sources=len(found), options=given)
+        console.result(f"smooth-edges: {len(found)} images into {out}", sources=len(found), options=given)
         return out
     names = output_names(found)
     keep_originals(found, out, names, force)
@@ -77,7 +77,7 @@ def smooth_edges(
 
 def provenance() -> dict[str, Any]:
     """Return what the card notes of a run."""
-    from .. import card
+    from ..storage import card
 
     return card.provenance("opencv-python", "scikit-image", "numpy", "pillow")
 
@@ -87,13 +87,14 @@ def smooth_one(source: Source, backend: Backend, size: int | None) -> tuple[byte
     import numpy as np
     from PIL import Image
 
-    from .. import edges, images
+    from ..data import edge_smoothing
+    from ..storage import images
 
     one_thread()
     image = images.read(source.path)
     if size:
         image = images.resize(images.square(image), size)
-    pixels, share = edges.smooth(np.asarray(image), backend)
+    pixels, share = edge_smoothing.smooth(np.asarray(image), backend)
     entry = {"size": list(image.size), "edges": round(share, 4)}
     return png(Image.fromarray(pixels)), entry
 

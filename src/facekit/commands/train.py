@@ -13,10 +13,10 @@ from . import options
 if TYPE_CHECKING:
     import torch
 
-    from ..batches import Batches
-    from ..engine import Learner
-    from ..plan import Plan
-    from ..recipe import Clock
+    from ..data.loader import Batches
+    from ..recipe_api.base import Progress
+    from ..training.loop import TrainState
+    from ..training.plan import Plan
 
 
 def train(
@@ -55,9 +55,11 @@ def train(
     Leaves a run folder: model.safetensors for `facekit translate`, index.html with previews to look at, log.jsonl and
     card.yaml. Stopped at any moment, the same command goes on from the last save. Several GPUs: torchrun.
     """
-    from .. import card as cards
-    from .. import memory, report, world
-    from ..plan import make_plan
+    from ..runtime import console
+    from ..runtime.device import find_device
+    from ..storage import card as cards
+    from ..training import memory_estimate
+    from ..training.plan import make_plan
 
     sources = {"root": data, "a": a, "b": b}
     flags = {
@@ -75,15 +77,15 @@ def train(
         layers[0] = {**layers[0], "data": {k: v for k, v in old.items() if k not in (*sources, "labels")}}
     layers += [cards.assignment(text) for text in set_ or []] + [_given(flags)]
     plan = make_plan(layers, str(card) if card else "these flags")
-    guess = memory.estimate(plan.recipe, plan.terms, plan.card)
-    report.note(f"{plan.card.recipe}: {guess}")
-    report.fact("estimate", parameters=guess.parameters, bytes=guess.total_bytes)
+    guess = memory_estimate.estimate(plan.recipe, plan.terms, plan.card)
+    console.note(f"{plan.card.recipe}: {guess}")
+    console.fact("estimate", parameters=guess.parameters, bytes=guess.total_bytes)
     folder = Path(out) if out else Path("runs") / Path(plan.card.recipe).stem
     if dry_run:
-        report.result(cards.dump(plan.values), card=plan.values)
+        console.result(cards.dump(plan.values), card=plan.values)
     else:
-        with memory.guarded(guess):
-            run_plan(plan, folder, world.find_device(device), force, tensorboard)
+        with memory_estimate.guarded(guess):
+            run_plan(plan, folder, find_device(device), force, tensorboard)
     return folder
 
 
@@ -92,20 +94,20 @@ def run_plan(plan: Plan, folder: Path, device_name: str, force: bool, tensorboar
 
     Raises CardError where the folder holds another run, Interrupted after a signal, Diverged.
     """
-    from .. import card as cards
-    from .. import report, world
-    from ..engine import fit, make_learner
     from ..errors import Interrupted
-    from ..recipe import Clock
-    from ..run import RunFolder, claim, stop_signals
+    from ..recipe_api.base import Progress
+    from ..runtime import console, distributed
+    from ..storage import card as cards
+    from ..training.loop import fit, make_learner
+    from ..training.run_folder import RunFolder, claim, stop_signals
 
-    device = world.start(device_name)
-    finished = world.rank() == 0 and claim(folder, plan.values, force) == "finished"
-    if world.any_of(finished, device):
-        report.note(f"train: nothing to do, {folder} is complete (--force trains it again)")
+    device = distributed.start(device_name)
+    finished = distributed.rank() == 0 and claim(folder, plan.values, force) == "finished"
+    if distributed.any_of(finished, device):
+        console.note(f"train: nothing to do, {folder} is complete (--force trains it again)")
         return
     batches = _batches(plan, device)
-    clock = Clock(0, plan.steps(batches.epoch_steps), batches.epoch_steps)
+    clock = Progress(0, plan.steps(batches.epoch_steps), batches.epoch_steps)
     run = RunFolder(folder, plan.values, plan.layout.held, tensorboard)
     inputs = _inputs(plan)
     began = time.monotonic()
@@ -116,8 +118,8 @@ def run_plan(plan: Plan, folder: Path, device_name: str, force: bool, tensorboar
             run.start_from(learner, plan.card.run.init)
         first = learner.step
         start = f"going on from step {first}" if resumed else "starting"
-        report.note(f"train: {start}, {clock.steps} steps of {plan.card.data.batch} images per domain on {device}")
-        with report.progress("train", clock.steps, first) as bar:
+        console.note(f"train: {start}, {clock.steps} steps of {plan.card.data.batch} images per domain on {device}")
+        with console.progress("train", clock.steps, first) as bar:
 
             def on_losses(step: int, losses: dict[str, float]) -> None:
                 run.log(step, losses)
@@ -130,20 +132,20 @@ def run_plan(plan: Plan, folder: Path, device_name: str, force: bool, tensorboar
         raise Interrupted(f"train: stopped at step {learner.step}, saved", "run the same command again to go on")
     if clock.steps == first:  # killed between the last save and the card, or a run of no steps
         run.save(learner)
-    if world.rank() == 0:
+    if distributed.rank() == 0:
         made = _made(learner, plan, clock, first, time.monotonic() - began)
         scores = run.score(learner, plan.layout)
         if scores:
             made["scores"] = scores
-            report.note(f"train: {', '.join(f'{name} {value}' for name, value in scores.items())}")
+            console.note(f"train: {', '.join(f'{name} {value}' for name, value in scores.items())}")
         cards.finish(folder, plan.values, {**made, "inputs": inputs})
-    report.note(f"train: done, {folder}/model.safetensors; previews in {folder}/index.html")
+    console.note(f"train: done, {folder}/model.safetensors; previews in {folder}/index.html")
 
 
 def _batches(plan: Plan, device: torch.device) -> Batches:
     import torch
 
-    from ..batches import Batches
+    from ..data.loader import Batches
 
     return Batches.of(
         plan.layout.train,
@@ -181,20 +183,20 @@ def _two_names(text: str | None) -> dict[str, str] | None:
     return dict(zip("ab", names, strict=True))
 
 
-def _made(learner: Learner, plan: Plan, clock: Clock, first: int, seconds: float) -> dict[str, Any]:
+def _made(learner: TrainState, plan: Plan, clock: Progress, first: int, seconds: float) -> dict[str, Any]:
     """Return what the card notes of a finished run."""
     import torch
 
-    from .. import card as cards
-    from .. import world
+    from ..runtime import distributed
+    from ..storage import card as cards
 
     count = {name: sum(p.numel() for p in net.parameters()) for name, net in learner.nets.items()}
-    per_step = plan.card.data.batch * plan.card.run.accumulate * world.size()
+    per_step = plan.card.data.batch * plan.card.run.accumulate * distributed.size()
     cuda = learner.device.type == "cuda"
     return {
         **cards.provenance("torch"),
         "device": torch.cuda.get_device_name(learner.device) if cuda else learner.device.type,
-        "processes": world.size(),
+        "processes": distributed.size(),
         "steps": clock.steps,
         "images_per_domain": clock.steps * per_step,
         "last_start": {"from_step": first, "seconds": round(seconds, 1)},
@@ -204,7 +206,7 @@ def _made(learner: Learner, plan: Plan, clock: Clock, first: int, seconds: float
 
 def _inputs(plan: Plan) -> dict[str, Any]:
     """Return what the card notes of the training images, as they are now."""
-    from .. import card as cards
+    from ..storage import card as cards
 
     files = {side: [[p.name, p.stat().st_size] for p in paths] for side, paths in plan.layout.train.items()}
     return {s: {"images": len(rows), "digest": cards.digest({"files": rows})} for s, rows in files.items()}

@@ -14,10 +14,10 @@ import typer
 from . import options
 
 if TYPE_CHECKING:
-    from ..folder import Made, Source
-    from ..readers import Job
-    from ..translator import Translator
-    from ..zoo import Model
+    from ..inference.face_input import Job
+    from ..inference.translator import Translator
+    from ..recipe_api.checkpoint import Model
+    from ..storage.folder import Made, Source
 
 SIDE_BY_SIDE = 4  # images at most, for their memory
 
@@ -77,11 +77,14 @@ def translate(
     Photos are aligned first; folders that `facekit align` made are taken as they are, as is everything with --no-align.
     Names and sub-folders stay; several domains are folders of OUT. Images that fail are lines of failed.jsonl.
     """
-    from .. import files, report, world, zoo
     from ..errors import CardError, SomeFailed
-    from ..folder import folder_map, keep_originals, open_source, output_names
-    from ..readers import PhotoReader, TiltedReader, open_reader
-    from ..translator import Translator
+    from ..inference.face_input import PhotoReader, TiltedReader, open_reader
+    from ..inference.translator import Translator
+    from ..recipe_api import checkpoint
+    from ..runtime import console
+    from ..runtime.device import find_device, share_threads
+    from ..storage import files
+    from ..storage.folder import folder_map, keep_originals, open_source, output_names
 
     source, out = Path(source), Path(out)
     alone = _is_file(source, out)
@@ -90,8 +93,8 @@ def translate(
     if out.is_file() and not source.is_file():
         raise CardError(f"{out} is a file, {source} a folder", "give a folder for the output")
     names = {found[0].name: out.name} if alone else output_names(found, f".{suffix}")
-    place = world.find_device(device)
-    model = zoo.load_model(weights, place)
+    place = find_device(device)
+    model = checkpoint.load_model(weights, place)
     targets = read_targets(to, list(model.directions))
     if alone and len(targets) > 1:
         raise CardError("one file cannot hold several translations", "give a folder for the output")
@@ -113,7 +116,7 @@ def translate(
     inputs = {"weights": files.digest(model.path), **({"source": files.digest(source)} if alone else {})}
     values = {"facekit": 1, "command": "translate", "options": given, "inputs": inputs}
     if dry_run:
-        report.result(f"translate: {len(found)} images to {name} with {model.path}", sources=len(found), options=given)
+        console.result(f"translate: {len(found)} images to {name} with {model.path}", sources=len(found), options=given)
         return out
 
     def together(group: list[tuple[Source, Job]]) -> list[list[Made] | Exception]:
@@ -130,7 +133,7 @@ def translate(
         work: Callable[[Source], Any] = partial(finish_one, read=read, together=together) if by_threads else read
         crew = workers or (min(os.cpu_count() or 1, SIDE_BY_SIDE) if by_threads else 2)
         try:
-            with world.share_threads(crew) if by_threads else contextlib.nullcontext():
+            with share_threads(crew) if by_threads else contextlib.nullcontext():
                 folder_map(
                     "translate",
                     found,
@@ -155,7 +158,7 @@ def translate(
 
         rows = [[row[0], *sorted(row[1:], key=column)] for row in rows]
     if sheet and write_sheet(rows, page, titles):
-        report.note(f"translate: contact sheet in {page}")
+        console.note(f"translate: contact sheet in {page}")
     if failed:
         raise failed
     return out
@@ -185,8 +188,9 @@ def read_sources(found: list[Source], model: Model, given: str | None) -> dict[s
 
     Raises CardError for a name that the weights do not know, and where nothing tells what a face is.
     """
-    from .. import card, zoo
     from ..errors import CardError
+    from ..recipe_api import checkpoint
+    from ..storage import card
 
     if not model.recipe.takes("source"):
         if given is not None:
@@ -194,7 +198,7 @@ def read_sources(found: list[Source], model: Model, given: str | None) -> dict[s
         return None
     known = model.directions
     if given is not None:
-        zoo.direction(model, given)
+        checkpoint.direction(model, given)
         return {source.name: known[given] for source in found}
     folders = {source.name: Path(source.name).parts[0] for source in found}
     for name, folder in folders.items():
@@ -211,8 +215,8 @@ def finish_batch(
     sources: dict[str, str] | None = None,
 ) -> list[Any]:
     """Translate a batch and say what files it becomes; encoding waits until they are written."""
-    from .. import images
-    from ..folder import Made
+    from ..storage import images
+    from ..storage.folder import Made
 
     told: dict[str, list[Any]] = {} if sources is None else {"source": [sources[source.name] for source, _ in group]}
     if any(job.roll for _, job in group):
@@ -222,7 +226,7 @@ def finish_batch(
         faces = translator.fitted([job.face for _, job in group], None, **told)
         for (source, job), picture, made in zip(group, faces, out, strict=True):
             if job.back:
-                from ..rolled import tilt
+                from ..data.roll import tilt
 
                 picture = tilt(picture, job.back)
             if job.photo is not None and job.matrix is not None:
@@ -246,7 +250,7 @@ def finish_one(
 
 
 def _provenance() -> dict[str, Any]:
-    from .. import card
+    from ..storage import card
 
     return card.provenance("torch")
 
@@ -260,9 +264,10 @@ def _one(
     force: bool,
 ) -> None:
     """Translate one file to one file; its card stands beside it."""
-    from .. import card, files, report
     from ..errors import CardError
-    from ..folder import SUFFIXES
+    from ..runtime import console
+    from ..storage import card, files
+    from ..storage.folder import SUFFIXES
 
     if out.suffix.lower() not in SUFFIXES:
         raise CardError(f"{out} has no image type that can be written", "end it in .png, .jpg or .webp")
@@ -270,7 +275,7 @@ def _one(
     if not force and (out.parent / name).exists():
         card.claim(out.parent, values, name)  # refuses another card
         if out.exists():
-            report.note(f"translate: nothing to do, {out} is complete")
+            console.note(f"translate: nothing to do, {out} is complete")
             return
     elif not force and out.exists():
         raise CardError(f"{out} is there already, and facekit has not made it", "choose another name, or --force")
@@ -278,12 +283,12 @@ def _one(
     card.claim(out.parent, values, name, force)
     files.write_bytes(out, made.data())
     card.finish(out.parent, values, _provenance(), name)
-    report.note(f"translate: {out}")
+    console.note(f"translate: {out}")
 
 
 def _rows(source: Path, out: Path) -> list[list[Path]]:
     """Return each input of a folder with its outputs, those that are all there."""
-    from ..folder import Folder
+    from ..storage.folder import Folder
 
     rows: dict[Path, list[Path]] = {}
     for name, entry in sorted(Folder(out).entries.items()):
@@ -294,8 +299,8 @@ def _rows(source: Path, out: Path) -> list[list[Path]]:
 
 def write_sheet(rows: list[list[Path]], path: Path, titles: list[str], most: int = 48) -> bool:
     """Write a contact sheet, an input and its outputs per row; returns whether there was anything new to show."""
-    from .. import images
-    from .. import sheet as sheets
+    from ..reports import contact_sheet as sheets
+    from ..storage import images
 
     shown = [row for row in rows if len(row) == len(titles) + 1][: most // len(titles)]
     newest = max((path.stat().st_mtime_ns for row in shown for path in row[1:]), default=0)

@@ -1,7 +1,7 @@
 """Faces in photos: detectors behind one protocol, five landmarks, the upright crop and the way back into the photo."""
 
-from .detector import DETECTORS, Detector, Face, find_detector
-from .warp import MARGIN, Aligned, align_face, paste, roll, similarity, template
+from .alignment import MARGIN, Aligned, align_face, paste, roll, similarity, template
+from .detectors import DETECTORS, Detector, Face, find_detector
 
 __all__ = [
     "DETECTORS",

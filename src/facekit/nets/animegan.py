@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import InstanceNorm2d, initialise, normal_002
-from .spectral import SpectralConv2d
+from .spectral_norm import SpectralConv2d
 
 EVEN = (0, 1, 0, 1)  # px of reflection left, right, top, bottom before a 3 x 3 convolution of stride 2
 

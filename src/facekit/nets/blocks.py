@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .normalise import normalise
+from ..ops.cpu_norm import normalise
 
 EPS = 1e-5
 

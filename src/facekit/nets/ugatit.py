@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import ILN, AdaLIN, InstanceNorm2d, Residual
-from .spectral import SpectralConv2d
+from .spectral_norm import SpectralConv2d
 
 
 class Attended(NamedTuple):

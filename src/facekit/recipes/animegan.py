@@ -10,12 +10,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from .. import helpers, losses, recipe
 from ..errors import CardError, MissingError
-from ..losses import gram, grey, l1, lsgan
+from ..nets import pretrained as helpers
 from ..nets.animegan import AnimeDiscriminator, AnimeGenerator, AnimeGenerator2, AnimeLite, load_port
-from ..recipe import Clock, term, view
-from ..smoothed import Smoothed, SmoothedScene
+from ..ops import losses
+from ..ops.losses import gram, grey, l1, lsgan
+from ..recipe_api import base
+from ..recipe_api.base import Progress, term, view
+from ..recipe_api.edge_promoting import Smoothed, SmoothedScene
 
 
 class AnimeScene(SmoothedScene):
@@ -86,7 +88,7 @@ class AnimeScene(SmoothedScene):
         return losses.variation(self.fake) if self.warm else self.a.new_zeros(())
 
 
-class AnimeParams(recipe.Params):
+class AnimeParams(base.Params):
     """Parameters of animegan."""
 
     net: Literal["v1", "v2", "v2-lite"] = Field("v2", description="generator and norm of the discriminator")
@@ -208,6 +210,6 @@ class AnimeGAN(Smoothed):
         p = self.params
         return {"vgg": helpers.vgg("vgg19", (p.layer,), p.vgg, p.preprocessing)}
 
-    def lr_factor(self, clock: Clock) -> float:
+    def lr_factor(self, clock: Progress) -> float:
         """Two levels: the warm-up's, then constant."""
         return self.params.warmup_rate if clock.progress < self.params.warmup else 1.0

@@ -9,11 +9,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from .. import helpers, recipe
-from ..losses import l1
+from ..nets import pretrained as helpers
 from ..nets.cartoon import ArtifyDiscriminator, ArtifyGenerator
-from ..nets.pool import ImagePool
-from ..recipe import Clock, term
+from ..nets.image_pool import ImagePool
+from ..ops.losses import l1
+from ..recipe_api import base
+from ..recipe_api.base import Progress, term
 from .cartoongan import CartoonGAN, CartoonScene
 
 
@@ -36,7 +37,7 @@ class ArtifyScene(CartoonScene):
         return mean * photo[0].numel() if self.params.content_sum else mean
 
 
-class ArtifyParams(recipe.Params):
+class ArtifyParams(base.Params):
     """Parameters of artifygan."""
 
     smooth: str | None = Field(None, description="folder that smooth-edges made of domain b; else smoothed as read")
@@ -98,6 +99,6 @@ class ArtifyGAN(CartoonGAN):
         p = self.params
         return {"vgg": helpers.vgg("vgg16", (p.layer,), p.vgg, p.preprocessing)}
 
-    def lr_factor(self, clock: Clock) -> float:
+    def lr_factor(self, clock: Progress) -> float:
         """Constant, or falling exponentially to `lr_end`."""
         return self.params.lr_end**clock.progress

@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from .. import helpers, recipe
-from ..losses import binary, l1, lsgan
+from ..nets import pretrained as helpers
 from ..nets.cartoon import CartoonDiscriminator, CartoonGenerator
-from ..nets.pool import ImagePool
-from ..recipe import Clock, term
-from ..smoothed import Smoothed, SmoothedScene
+from ..nets.image_pool import ImagePool
+from ..ops.losses import binary, l1, lsgan
+from ..recipe_api import base
+from ..recipe_api.base import Progress, term
+from ..recipe_api.edge_promoting import Smoothed, SmoothedScene
 
 
 class CartoonScene(SmoothedScene):
@@ -59,7 +60,7 @@ class CartoonScene(SmoothedScene):
         return l1(self.features(self.fake), photo)
 
 
-class CartoonParams(recipe.Params):
+class CartoonParams(base.Params):
     """Parameters of cartoongan."""
 
     smooth: str | None = Field(None, description="folder that smooth-edges made of domain b; else smoothed as read")
@@ -80,7 +81,7 @@ class CartoonGAN(Smoothed):
     """CartoonGAN: Chen, Lai, Liu, "GANs for photo cartoonization" (CVPR 2018), as in the authors' Torch code."""
 
     Scene = CartoonScene
-    Params: ClassVar[type[recipe.Params]] = CartoonParams
+    Params: ClassVar[type[base.Params]] = CartoonParams
     presets = {"cartoongan": {}, "cartoongan-16": {"params": {"blocks": 16}}}
     defaults = {
         "data": {"size": 256, "batch": 8},
@@ -103,7 +104,7 @@ class CartoonGAN(Smoothed):
         p = self.params
         return {"vgg": helpers.vgg("vgg19", (p.layer,), p.vgg, p.preprocessing)}
 
-    def lr_factor(self, clock: Clock) -> float:
+    def lr_factor(self, clock: Progress) -> float:
         """Flat for half of the warm-up, then linearly to 0; the same again, from optim.lr, for the rest of the run."""
         p, t = self.params, clock.progress
         if t < p.warmup:

@@ -11,14 +11,16 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from .. import augment, images, report
-from ..card import Domains
+from ..data.dataset import Layout
 from ..errors import CardError, InputError
-from ..labelled import Labelled, LabelledParams, LabelledScene
-from ..layout import Layout
-from ..losses import wide
 from ..nets.classifier import FaceClassifier
-from ..recipe import Clock, Phase, term, view
+from ..ops import augment
+from ..ops.losses import wide
+from ..recipe_api.base import Phase, Progress, term, view
+from ..recipe_api.labelled import Labelled, LabelledParams, LabelledScene
+from ..runtime import console
+from ..storage import images
+from ..storage.card import Domains
 
 
 class ClassifierScene(LabelledScene):
@@ -86,7 +88,7 @@ class Classifier(Labelled):
         p = self.params
         return {"face": FaceClassifier(self.labels, p.width, p.blocks, p.colour, p.dropout)}
 
-    def lr_factor(self, clock: Clock) -> float:
+    def lr_factor(self, clock: Progress) -> float:
         """Rise over the first 5 % of the run, then fall along a cosine to 0."""
         rise = max(1.0, 0.05 * clock.steps)
         if clock.step < rise:
@@ -126,7 +128,7 @@ class Classifier(Labelled):
             try:
                 sample = reader.read(path, self.size)
             except InputError as error:
-                report.warn(f"{error.message}; not scored")
+                console.warn(f"{error.message}; not scored")
                 continue
             rows.append(self.probabilities(nets, images.from_bytes(sample["x"][None]).to(parameter))[0].cpu())
             truth.append(torch.from_numpy(sample["x_label"]).bool())

@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..card import Data, suggest
+from ..data.dataset import Layout
 from ..errors import CardError
-from ..labelled import Labelled, LabelledParams, LabelledScene, open_labelled
-from ..layout import Layout
-from ..losses import lsgan, wide
 from ..nets.combogan import ComboDecoder, ComboDiscriminator, ComboEncoder
-from ..nets.pool import ImagePool
-from ..recipe import Clock, Phase, term, view
+from ..nets.image_pool import ImagePool
+from ..ops.losses import lsgan, wide
+from ..recipe_api.base import Phase, Progress, term, view
+from ..recipe_api.labelled import Labelled, LabelledParams, LabelledScene, open_labelled
+from ..storage.card import Data, suggest
 
 DEPTHS = (1, 2, 3, 5)  # how much each depth of a discriminator counts
 Two = tuple[Tensor, ...]
@@ -205,7 +205,7 @@ class ComboGAN(Labelled):
             "pools": nn.ModuleList(ImagePool(p.pool, self.size) for _ in each),
         }
 
-    def lr_factor(self, clock: Clock) -> float:
+    def lr_factor(self, clock: Progress) -> float:
         """Flat for half of the run, then falling in a line to 0."""
         return min(1.0, 2 - 2 * clock.progress)
 

@@ -8,12 +8,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from .. import recipe
-from ..losses import l1, lsgan
-from ..nets.patch import PatchDiscriminator
-from ..nets.pool import ImagePool
+from ..nets.image_pool import ImagePool
+from ..nets.patchgan import PatchDiscriminator
 from ..nets.resnet import ResnetGenerator
-from ..recipe import Clock, Phase, Recipe, Scene, term, view
+from ..ops.losses import l1, lsgan
+from ..recipe_api import base
+from ..recipe_api.base import Phase, Progress, Recipe, Scene, term, view
 
 
 class CycleScene(Scene):
@@ -77,7 +77,7 @@ class CycleScene(Scene):
         return (lsgan(on_real, True) + lsgan(on_fake, False)) / 2
 
 
-class CycleParams(recipe.Params):
+class CycleParams(base.Params):
     """Parameters of cyclegan."""
 
     width: int = Field(64, ge=1, description="channels of the generators at full size (ngf)")
@@ -119,7 +119,7 @@ class CycleGAN(Recipe):
             "pool_b": ImagePool(p.pool, self.size),
         }
 
-    def lr_factor(self, clock: Clock) -> float:
+    def lr_factor(self, clock: Progress) -> float:
         """Flat for half of the epochs, then falling by the epoch: 1 - max(0, e + 1 - flat) / (decay + 1)."""
         flat = clock.epochs // 2
         return 1 - max(0, clock.epoch + 1 - flat) / (clock.epochs - flat + 1)

@@ -9,13 +9,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from .. import rolled
+from ..data import roll as rolled
 from ..errors import InputError
-from ..losses import l1, lsgan
 from ..nets import angle
-from ..nets.patch import PatchDiscriminator
-from ..nets.pool import ImagePool
-from ..recipe import Phase, term, view
+from ..nets.image_pool import ImagePool
+from ..nets.patchgan import PatchDiscriminator
+from ..ops.losses import l1, lsgan
+from ..recipe_api.base import Phase, term, view
 from .cyclegan import CycleGAN, CycleParams, CycleScene
 
 Turned = tuple[Tensor, Tensor]  # images [N, 3, S, S] and their angles [N], degrees clockwise

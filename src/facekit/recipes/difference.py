@@ -9,10 +9,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from .. import images, recipe, report, sheet
 from ..errors import InputError
-from ..losses import wide
-from ..recipe import Phase, Recipe, Scene, term
+from ..ops.losses import wide
+from ..recipe_api import base
+from ..recipe_api.base import Phase, Recipe, Scene, term
+from ..reports import contact_sheet
+from ..runtime import console
+from ..storage import images
 
 SHARES = 10  # snapshots of a run
 
@@ -66,7 +69,7 @@ class DifferenceScene(Scene):
         return 0.5 * (net.vector[0] - apart).square().mean()
 
 
-class DifferenceParams(recipe.Params):
+class DifferenceParams(base.Params):
     """Parameters of difference-vector."""
 
     mode: Literal["average", "literal"] = Field(
@@ -139,12 +142,12 @@ class DifferenceVector(Recipe):
             try:
                 face = images.resize(images.square(images.read(path)), self.size)
             except InputError as error:
-                report.warn(f"{error.message}; left out of the snapshots")
+                console.warn(f"{error.message}; left out of the snapshots")
                 continue
             x = images.to_tensor(face)[None].to(found)
             made = [self.translate(nets, x, "b", snapshot=number + 1)[0] for number in range(SHARES)]
             rows.append([images.to_image(y) for y in made])
         titles = [f"{10 * (number + 1)} %" for number in range(SHARES)]
-        sheet.save_sheet(folder / "snapshots.png", rows, titles=titles, size=min(self.size, 128))
+        contact_sheet.save_sheet(folder / "snapshots.png", rows, titles=titles, size=min(self.size, 128))
         size = found.abs().mean((1, 2, 3)).tolist()
         return {"mean_size_by_tenth": [round(value, 4) for value in size]}

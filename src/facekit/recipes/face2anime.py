@@ -9,15 +9,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from .. import helpers
-from ..embedding import Face
-from ..losses import direction_distance, gradient_penalty, l1, lsgan, wasserstein_d, wasserstein_g, wide
+from ..nets import pretrained as helpers
 from ..nets.blocks import Residual
-from ..nets.patch import PatchDiscriminator
+from ..nets.face_embedding import Face
+from ..nets.patchgan import PatchDiscriminator
 from ..nets.resnet import ResnetGenerator
 from ..nets.vgg import BLOCKS
 from ..nets.xgan import MapClassifier, reversed_gradient
-from ..recipe import Phase, term, view
+from ..ops.losses import direction_distance, gradient_penalty, l1, lsgan, wasserstein_d, wasserstein_g, wide
+from ..recipe_api.base import Phase, term, view
 from .cyclegan import CycleGAN, CycleParams, CycleScene
 
 VGG_LAYERS = ("relu1_2", "relu2_2", "relu3_2", "relu4_2")

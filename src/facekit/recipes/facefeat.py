@@ -12,11 +12,14 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from .. import augment, embedding, images, recipe
 from ..errors import CardError, InputError, MissingError
-from ..losses import cosine_distance, wide
+from ..nets import face_embedding
 from ..nets.lightcnn import SmallLightCNN
-from ..recipe import Clock, Phase, Recipe, Scene, term, view
+from ..ops import augment
+from ..ops.losses import cosine_distance, wide
+from ..recipe_api import base
+from ..recipe_api.base import Phase, Progress, Recipe, Scene, term, view
+from ..storage import images
 
 
 def jittered(x: Tensor, strength: float) -> Tensor:
@@ -48,7 +51,7 @@ class FaceScene(Scene):
     def wanted(self) -> Tensor:
         """The teacher's embeddings, of unit length: [2N, d]."""
         with torch.no_grad():
-            return unit(self.helpers.teacher(embedding.framed(self.faces, *embedding.ARCFACE)))
+            return unit(self.helpers.teacher(face_embedding.framed(self.faces, *face_embedding.ARCFACE)))
 
     @view
     def found(self) -> Tensor:
@@ -87,7 +90,7 @@ class StandIn(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
-class FaceParams(recipe.Params):
+class FaceParams(base.Params):
     """Parameters of facefeat."""
 
     teacher: str = Field("", description="ONNX face-recognition model to learn from")
@@ -128,7 +131,7 @@ class FaceFeatures(Recipe):
         if torch.empty(0).device.type == "meta":
             return {"teacher": StandIn(p.features)}
         try:
-            teacher = embedding.onnx_embedding(p.teacher, p.mean, p.scale)
+            teacher = face_embedding.onnx_embedding(p.teacher, p.mean, p.scale)
         except MissingError as error:
             error.hint = error.hint if p.teacher else "name an ONNX recognition model: --set params.teacher=FILE"
             raise
@@ -137,7 +140,7 @@ class FaceFeatures(Recipe):
             raise CardError(f"{p.teacher} gives {teacher.features} features, not {p.features}", hint)
         return {"teacher": teacher}
 
-    def lr_factor(self, clock: Clock) -> float:
+    def lr_factor(self, clock: Progress) -> float:
         """Rise over the first 5 % of the run, then fall along a cosine to 0."""
         rise = max(1.0, 0.05 * clock.steps)
         if clock.step < rise:
@@ -162,8 +165,8 @@ class FaceFeatures(Recipe):
         for x in torch.stack(faces).to(next(nets.parameters())).split(16):
             plain.append(self.embed(nets, x))
             changed.append(self.embed(nets, augment.lighting(jittered(x.flip(3), 1.0))))
-            cosines.append(F.cosine_similarity(plain[-1], teacher(embedding.framed(x, *embedding.ARCFACE))))
-        known = embedding.known_again(torch.cat(plain), torch.cat(changed))
+            cosines.append(F.cosine_similarity(plain[-1], teacher(face_embedding.framed(x, *face_embedding.ARCFACE))))
+        known = face_embedding.known_again(torch.cat(plain), torch.cat(changed))
         mean = torch.cat(cosines).mean().item()
         return {"faces": len(faces), "cosine_to_teacher": round(mean, 4), "known_again": round(known, 4)}
 

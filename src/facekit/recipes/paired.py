@@ -12,12 +12,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from .. import images, recipe, report
-from ..batches import Reader, Sample
+from ..data.dataset import Layout, find_folders, open_layout, spread
+from ..data.loader import Reader, Sample
 from ..errors import InputError
-from ..layout import Layout, find_folders, open_layout, spread
-from ..losses import wide
-from ..recipe import Phase, Recipe, Scene, term, view
+from ..ops.losses import wide
+from ..recipe_api import base
+from ..recipe_api.base import Phase, Recipe, Scene, term, view
+from ..runtime import console
+from ..storage import images
 
 SMALL = 16  # px at which faces are compared for nearest-neighbour pairs
 BLOCK = 1024  # faces compared at a time
@@ -83,7 +85,7 @@ def _small(paths: Sequence[Path]) -> tuple[list[Path], np.ndarray]:
         try:
             grey = images.resize(images.square(images.read(path)), SMALL).convert("L")
         except InputError as error:
-            report.warn(f"{error.message}; left out")
+            console.warn(f"{error.message}; left out")
             continue
         row = np.asarray(grey, np.float32).ravel()
         row = row - row.mean()
@@ -118,7 +120,7 @@ class PairedScene(Scene):
         return (wide(self.fake_a) - wide(self.a)).square().mean()
 
 
-class PairedParams(recipe.Params):
+class PairedParams(base.Params):
     """Parameters of paired-cnn."""
 
     pairing: Literal["random", "nearest", "name"] = Field(
@@ -165,7 +167,7 @@ class PairedCNN(Recipe):
             told = ""
             if not partners:
                 raise InputError("no image has a partner of its name", "name pairs alike, or choose another pairing")
-        report.note(
+        console.note(
             f"{len(partners)} of {len(a)} images of {layout.names['a']} have a partner ({self.params.pairing})" + told
         )
         train = {"a": [path for path in a if path in partners]}
@@ -195,5 +197,5 @@ class PairedCNN(Recipe):
             try:
                 faces.append(images.to_tensor(images.resize(images.square(images.read(path)), self.size)))
             except InputError as error:
-                report.warn(f"{error.message}; left out of the measure")
+                console.warn(f"{error.message}; left out of the measure")
         return torch.stack(faces) if faces else torch.empty(0, 3, self.size, self.size)

@@ -12,11 +12,14 @@ from pydantic import Field
 from skimage import data
 from torch import Tensor, nn
 
-from .. import augment, helpers, images, losses, recipe
-from ..nets.heads import FeatureHead, Projection
+from ..nets import pretrained as helpers
+from ..nets.projected import FeatureHead, Projection
 from ..nets.unet import ResidualUNet
 from ..nets.vgg import VGG
-from ..recipe import Clock, Phase, Recipe, Scene, term, view
+from ..ops import augment, losses
+from ..recipe_api import base
+from ..recipe_api.base import Phase, Progress, Recipe, Scene, term, view
+from ..storage import images
 
 LAYERS = {"relu2_2": 128, "relu3_1": 256}  # and their widths
 LEVELS = {"relu2_2": 0.82, "relu3_1": 0.84}  # their root mean square on faces, against that on one known photo
@@ -131,7 +134,7 @@ class ProjectedScene(Scene):
         return sum(losses.hinge_d(r, f) for r, f in pairs)  # type: ignore[return-value]
 
 
-class ProjectedParams(recipe.Params):
+class ProjectedParams(base.Params):
     """Parameters of projected-cut."""
 
     width: int = Field(128, ge=8, multiple_of=8, description="channels of the generator at a quarter of the size")
@@ -184,7 +187,7 @@ class ProjectedCUT(Recipe):
         p = self.params
         return {"trunk": Trunk(helpers.vgg("vgg19", tuple(LAYERS), p.vgg, p.preprocessing))}
 
-    def lr_factor(self, clock: Clock) -> float:
+    def lr_factor(self, clock: Progress) -> float:
         """Rise over 50 steps, stay, fall to zero over the last 40 % of the run."""
         return min(1.0, (clock.step + 1) / 50, max(0.02, (clock.steps - clock.step) / (0.4 * clock.steps)))
 

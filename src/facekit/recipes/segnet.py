@@ -10,14 +10,19 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from .. import augment, helpers, images, recipe, report, sheet
-from ..card import Data
+from ..data.dataset import Layout, spread
+from ..data.face_masks import FACE_PARTS, open_masks
 from ..errors import InputError
-from ..layout import Layout, spread
-from ..losses import dice, l1, wide
-from ..masks import FACE_PARTS, open_masks
+from ..nets import pretrained
 from ..nets.segnet import UNet, VGGSegmenter
-from ..recipe import Clock, Phase, Recipe, Scene, term, view
+from ..ops import augment
+from ..ops.losses import dice, l1, wide
+from ..recipe_api import base
+from ..recipe_api.base import Phase, Progress, Recipe, Scene, term, view
+from ..reports import contact_sheet
+from ..runtime import console
+from ..storage import images
+from ..storage.card import Data
 
 COLOURS = ((0, 0, 0), (240, 190, 150), (120, 80, 200), (40, 150, 240), (240, 220, 60), (230, 60, 70))  # of FACE_PARTS
 
@@ -57,7 +62,7 @@ class SegmentScene(Scene):
         return l1(paint(self.logits.softmax(1)), paint(F.one_hot(self.seen[1], self.logits.shape[1]).movedim(-1, 1)))
 
 
-class SegmentParams(recipe.Params):
+class SegmentParams(base.Params):
     """Parameters of segnet."""
 
     trunk: Literal["unet", "vgg16", "vgg19"] = Field("unet", description="a small U-Net, or VGG with a light decoder")
@@ -106,10 +111,10 @@ class SegNet(Recipe):
             return {"net": UNet(len(p.classes), p.width)}
         net = VGGSegmenter(len(p.classes), p.trunk, p.batch_norm, p.width)
         if p.weights != "none" and net.head.weight.device.type != "meta":
-            helpers.load_trunk(net.features, p.weights, f"{p.trunk}_bn" if p.batch_norm else p.trunk)
+            pretrained.load_trunk(net.features, p.weights, f"{p.trunk}_bn" if p.batch_norm else p.trunk)
         return {"net": net}
 
-    def lr_factor(self, clock: Clock) -> float:
+    def lr_factor(self, clock: Progress) -> float:
         """Rise over 50 steps, then fall to zero: (1 - t)^0.9."""
         return min(1.0, (clock.step + 1) / 50) * (1 - clock.progress) ** 0.9
 
@@ -138,7 +143,7 @@ class SegNet(Recipe):
             try:
                 sample = layout.readers["a"].read(path, self.size)
             except InputError as error:
-                report.warn(f"{error.message}; not scored")
+                console.warn(f"{error.message}; not scored")
                 continue
             parameter = next(nets.parameters())
             x = images.from_bytes(sample["a"][None]).to(parameter)
@@ -153,7 +158,9 @@ class SegNet(Recipe):
                 rows.append([images.to_image(cell) for cell in cells])
         if not seen:
             return {}
-        sheet.save_sheet(folder / "overlays.png", rows, titles=["photo", "annotated", "found", "overlay"], groups=2)
+        contact_sheet.save_sheet(
+            folder / "overlays.png", rows, titles=["photo", "annotated", "found", "overlay"], groups=2
+        )
         iou = {name: round(float(b / e), 4) for name, b, e in zip(classes, both, either, strict=True) if e}
         of_face = [value for name, value in iou.items() if name != "background"]
         return {"test_images": seen, "mean_iou": round(sum(of_face) / max(len(of_face), 1), 4), "iou": iou}

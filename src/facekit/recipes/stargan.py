@@ -11,16 +11,17 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from .. import helpers, report
-from ..contextual import contextual, points
 from ..errors import CardError
-from ..labelled import Labelled, LabelledParams, LabelledScene
-from ..losses import gradient_penalty, l1, variation, wasserstein_d, wasserstein_g, wide
+from ..nets import pretrained as helpers
 from ..nets.blocks import initialise
 from ..nets.expression import AttentionNetwork, ControlledGenerator, MaskedGenerator
 from ..nets.stargan import StarGANDiscriminator, StarGANGenerator
 from ..nets.vgg import layer_names
-from ..recipe import Clock, Phase, term, view
+from ..ops.contextual import contextual, points
+from ..ops.losses import gradient_penalty, l1, variation, wasserstein_d, wasserstein_g, wide
+from ..recipe_api.base import Phase, Progress, term, view
+from ..recipe_api.labelled import Labelled, LabelledParams, LabelledScene
+from ..runtime import console
 
 
 def misjudged(logits: Tensor, label: Tensor, single: bool) -> Tensor:
@@ -215,10 +216,10 @@ class StarGAN(Labelled):
         net = helpers.vgg("vgg19", (p.layer,), p.vgg, p.preprocessing)
         places = (self.size // self.reduction) ** 2
         if places > p.positions and next(net.parameters()).device.type != "meta":
-            report.note(f"contextual: compares {p.positions} of the {places} places of {p.layer}, drawn at random")
+            console.note(f"contextual: compares {p.positions} of the {places} places of {p.layer}, drawn at random")
         return {"vgg": net}
 
-    def lr_factor(self, clock: Clock) -> float:
+    def lr_factor(self, clock: Progress) -> float:
         """Flat for half of the run, then linearly to 0.
 
         "stargan_literal" is what the authors' code computes: a step of the linear fall, but at every 1000th only.

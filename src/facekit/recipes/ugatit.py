@@ -9,11 +9,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from .. import recipe
-from ..losses import binary, l1, lsgan
 from ..nets.blocks import clip_rho_
 from ..nets.ugatit import Attended, UGATITDiscriminator, UGATITGenerator
-from ..recipe import Clock, Phase, Recipe, Scene, term, view
+from ..ops.losses import binary, l1, lsgan
+from ..recipe_api import base
+from ..recipe_api.base import Phase, Progress, Recipe, Scene, term, view
 
 
 class UGATITScene(Scene):
@@ -104,7 +104,7 @@ class UGATITScene(Scene):
         return sum(binary(there.cam, True) + binary(same.cam, False) for there, same in passes)  # type: ignore[return-value]
 
 
-class UGATITParams(recipe.Params):
+class UGATITParams(base.Params):
     """Parameters of ugatit."""
 
     width: int = Field(64, ge=1, description="channels of the generators at full size")
@@ -145,7 +145,7 @@ class UGATIT(Recipe):
         layers = {"la": 5, "ga": 7, "lb": 5, "gb": 7}
         return {**generators, **{name: UGATITDiscriminator(p.d_width, n) for name, n in layers.items()}}
 
-    def lr_factor(self, clock: Clock) -> float:
+    def lr_factor(self, clock: Progress) -> float:
         """Flat for half of the steps, then linearly to 0."""
         flat = clock.steps // 2
         return 1.0 if clock.step < flat else (clock.steps - clock.step - 1) / max(clock.steps - flat, 1)

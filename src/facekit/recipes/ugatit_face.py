@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..embedding import Face
 from ..errors import CardError
-from ..losses import cosine_distance, wide
-from ..recipe import Clock, Phase, term, view
+from ..nets.face_embedding import Face
+from ..ops.losses import cosine_distance, wide
+from ..recipe_api.base import Phase, Progress, term, view
 from .ugatit import UGATIT, UGATITParams, UGATITScene
 
 
@@ -171,7 +171,7 @@ class UGATITFace(UGATIT):
             found["face"] = Face(self.params.face, load)
         return found
 
-    def lr_factor(self, clock: Clock) -> float:
+    def lr_factor(self, clock: Progress) -> float:
         """ugatit's, or "decay 20 % each fifth" in one of its three readings (specs 2.2 i)."""
         fifth = min(4, 5 * clock.step // max(clock.steps, 1))
         decays = {"fifths": 0.8**fifth, "fifths-linear": 1 - 0.2 * fifth, "fifths-to-a-fifth": 0.2**fifth}

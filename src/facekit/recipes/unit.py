@@ -9,11 +9,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from .. import helpers, recipe
 from ..errors import CardError
-from ..losses import kl, l1, lsgan, normalised_l2
+from ..nets import pretrained as helpers
 from ..nets.unit import MultiScaleDiscriminator, UNITGenerator
-from ..recipe import Clock, Phase, Recipe, Scene, term, view
+from ..ops.losses import kl, l1, lsgan, normalised_l2
+from ..recipe_api import base
+from ..recipe_api.base import Phase, Progress, Recipe, Scene, term, view
 
 
 class UNITScene(Scene):
@@ -117,7 +118,7 @@ def noisy(mean: Tensor) -> Tensor:
     return mean + torch.randn_like(mean)
 
 
-class UNITParams(recipe.Params):
+class UNITParams(base.Params):
     """Parameters of unit."""
 
     width: int = Field(64, ge=1, description="channels of the generators at full size (dim)")
@@ -167,7 +168,7 @@ class UNIT(Recipe):
             "db": MultiScaleDiscriminator(p.d_width),
         }
 
-    def lr_factor(self, clock: Clock) -> float:
+    def lr_factor(self, clock: Progress) -> float:
         """Halved every 100,000 steps."""
         return 0.5 ** (clock.step // 100000)
 

@@ -10,12 +10,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from .. import recipe
-from ..embedding import Face
 from ..errors import CardError
-from ..losses import binary, cosine_distance, l1, l2, lsgan
+from ..nets.face_embedding import Face
 from ..nets.xgan import EmbeddingClassifier, SmallDiscriminator, XGANGenerator, reversed_gradient
-from ..recipe import Phase, Recipe, Scene, term, view
+from ..ops.losses import binary, cosine_distance, l1, l2, lsgan
+from ..recipe_api import base
+from ..recipe_api.base import Phase, Recipe, Scene, term, view
 
 
 class XGANScene(Scene):
@@ -126,7 +126,7 @@ class XGANScene(Scene):
         return lsgan(on_real, True) + lsgan(on_fake, False)
 
 
-class XGANParams(recipe.Params):
+class XGANParams(base.Params):
     """Parameters of xgan."""
 
     width: int = Field(32, ge=1, description="channels of the encoders' first layer")

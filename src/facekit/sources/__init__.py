@@ -9,7 +9,7 @@ import pkgutil
 from importlib import import_module
 
 from ..errors import CardError
-from .site import Source
+from .base import Source
 
 __all__ = ["Source", "find", "sites"]
 
@@ -22,7 +22,7 @@ def sites() -> dict[str, type[Source]]:
 
 def find(name: str) -> type[Source]:
     """Return the source of that name; raises CardError with the nearest name where there is none."""
-    from .. import card
+    from ..storage import card
 
     known = sites()
     if name not in known:

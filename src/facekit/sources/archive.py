@@ -20,15 +20,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from .. import files
 from ..errors import CardError, FacekitError, InputError, OutputError
-from ..folder import FAILED, MANIFEST, read_lines
-from .fault import Fault
+from ..storage import files
+from ..storage.folder import FAILED, MANIFEST, read_lines
+from .base import Page
+from .errors import Fault
 from .filters import Filters
 from .post import Post
-from .proof import Proof, digest, prove
 from .record import describe, failure
-from .site import Page
+from .validate import Proof, digest, prove
 
 NAME = ".crawl.sqlite"
 VERSION = 1

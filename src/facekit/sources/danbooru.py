@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import CardError, FacekitError
-from .fault import Fault
+from .base import Ask, Board, malformed, parse_json
+from .errors import Fault
 from .filters import Filters
 from .post import RATINGS, Post, checksum, ending, natural, number, text, words
-from .site import Ask, Board, malformed, parse_json
 
 PAGE = 200  # posts, the most that are given
 TAGS = 2  # that anybody may search for

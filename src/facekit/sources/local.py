@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import files
-from ..folder import Folder, open_source
-from .fault import Fault
-from .polite import Polite
+from ..storage import files
+from ..storage.folder import Folder, open_source
+from .base import Page, Source, batches
+from .errors import Fault
+from .http_client import Polite
 from .post import Post, ending, text, words
-from .site import Page, Source, batches
 
 OURS = ("file", "id", "md5", "source", "source_bytes", "source_mtime")
 

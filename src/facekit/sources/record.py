@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .. import card
-from .address import shown
+from ..storage import card
 from .post import Post
-from .proof import Proof
+from .url_guard import shown
+from .validate import Proof
 
 
 def failure(post: Post, stage: str, reason: str, state: str) -> str:

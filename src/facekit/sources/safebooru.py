@@ -12,9 +12,9 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urljoin
 
-from .fault import Fault
+from .base import Ask, Board, malformed, parse_json
+from .errors import Fault
 from .post import Post, checksum, ending, natural, number, text, words
-from .site import Ask, Board, malformed, parse_json
 
 # the engine's own ratings are safe, questionable and explicit, which newer boards write out and divide
 RATINGS = {"g": "g", "s": "g", "q": "q", "e": "e", "general": "g", "safe": "g", "sensitive": "s"}

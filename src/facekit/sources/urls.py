@@ -9,10 +9,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..errors import InputError
-from .address import shown
-from .polite import Polite
+from .base import Page, Source, batches
+from .http_client import Polite
 from .post import Post, ending
-from .site import Page, Source, batches
+from .url_guard import shown
 
 LONGEST = 8000  # characters of an address
 

@@ -1,0 +1,144 @@
+"""Where a training set's two domains lie: trainA/ trainB/, a/ b/, or two folders."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..errors import CardError, InputError
+from ..runtime import console
+from ..storage import card, images
+from ..storage.folder import Folder
+
+Item = TypeVar("Item")
+PAIRS = (("trainA", "trainB"), ("a", "b"))
+HELD_OUT = (("valA", "valB"), ("testA", "testB"))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The images of each domain: for training, for previews (`held`) and for scores (`test`), and the domains' names.
+
+    `readers` tell how files become samples where they are more than images; `params` are values of the recipe's that
+    only the data can tell.
+    """
+
+    train: dict[str, list[Path]]
+    held: dict[str, list[Path]]
+    names: dict[str, str]
+    test: dict[str, list[Path]] = field(default_factory=dict)
+    readers: dict[str, Any] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Each domain's folder for training, for previews and for scores, and the domains' names."""
+
+    train: dict[str, Path]
+    names: dict[str, str]
+    held: dict[str, Path] = field(default_factory=dict)
+    test: dict[str, Path] = field(default_factory=dict)
+
+
+def find_folders(data: card.Data) -> Folders:
+    """Find each domain's folder, and those of held-out images if there are any.
+
+    Raises CardError where the card names no data, or labels, and InputError where the folders are not there.
+    """
+    if data.labels:
+        raise CardError("a method between two domains has no use for labels", "leave out --labels, or use stargan")
+    if data.a and data.b:
+        a, b = Path(data.a), Path(data.b)
+        same = a.resolve().name == b.resolve().name
+        names = {"a": "a", "b": "b"} if same else {"a": a.resolve().name, "b": b.resolve().name}
+        return Folders({"a": a, "b": b}, names)
+    if data.a or data.b:
+        raise CardError("only one of the two domains has a folder", "give --a DIR and --b DIR, or --data ROOT")
+    if not data.root:
+        raise CardError("no training data", "give --data ROOT (with trainA/ trainB/, or a/ b/), or --a DIR --b DIR")
+    root = Folder(data.root).path
+    for a_name, b_name in PAIRS:
+        if (root / a_name).is_dir() and (root / b_name).is_dir():
+            pairs = [{"a": root / x, "b": root / y} for x, y in HELD_OUT if (root / x).is_dir() and (root / y).is_dir()]
+            held, test = (pairs[0], pairs[-1]) if pairs else ({}, {})
+            return Folders({"a": root / a_name, "b": root / b_name}, {"a": "a", "b": "b"}, held, test)
+    found = ", ".join(sorted(p.name for p in root.iterdir() if p.is_dir())) or "no folders"
+    raise InputError(
+        f"{root} has neither trainA/ trainB/ nor a/ b/ (it has {found})", "name the two folders: --a DIR --b DIR"
+    )
+
+
+def open_layout(data: card.Data) -> Layout:
+    """List the images of both domains and say in one line what was found (counts, sizes, what was skipped).
+
+    Images kept out of training for previews come from valA/ valB/ (or testA/ testB/) if they exist, else from the
+    shares that `data.split` says, else evenly from the training images: `data.holdout` of them. Scores are taken on
+    testA/ testB/ (or valA/ valB/), the test share, or the images of the previews. Raises InputError where a domain has
+    no readable image.
+    """
+    folders = find_folders(data)
+    names = folders.names
+    train, held, test, lines = {}, {}, {}, []
+    for domain, path in folders.train.items():
+        usable, line = _usable(Folder(path), data.limit)
+        lines.append(f"{names[domain]}: {line}")
+        if folders.held:
+            seen = _usable(Folder(folders.held[domain]), None)[0]
+            held[domain] = spread(seen, data.holdout or 16)
+            test[domain] = seen if folders.test == folders.held else _usable(Folder(folders.test[domain]), None)[0]
+        elif data.split:
+            usable, seen, test[domain] = shares(usable, data.split)
+            held[domain] = spread(seen, data.holdout or 16)
+        else:
+            count = data.holdout if data.holdout is not None else min(16, len(usable) // 16)
+            held[domain] = spread(usable, min(count, len(usable) - 1))
+            usable = [p for p in usable if p not in set(held[domain])]
+            if not held[domain]:
+                held[domain] = usable[:4]  # nothing kept out: the preview shows training images
+            test[domain] = held[domain]
+        train[domain] = usable
+    console.note("; ".join(lines) + f"; previews of {len(held['a'])} + {len(held['b'])}")
+    found = {d: {"folder": str(folders.train[d]), "images": len(train[d]), "held_out": len(held[d])} for d in train}
+    console.fact("data", **found)
+    return Layout(train, held, names, test)
+
+
+def _usable(folder: Folder, limit: int | None) -> tuple[list[Path], str]:
+    """Return the images whose header can be read, and a line about them."""
+    sizes: Counter[int] = Counter()
+    usable = []
+    for source in folder.sources()[:limit]:
+        try:
+            sizes[min(images.size(source.path))] += 1
+            usable.append(source.path)
+        except InputError as error:
+            console.warn(f"{error.message}; skipped")
+    if not usable:
+        raise InputError(f"no readable image in {folder.path}", "check the files")
+    skipped = len(folder.names[:limit]) - len(usable)
+    notes = [f"{n} unreadable" for n in [skipped] if n] + [f"{n} other files" for n in [folder.listing[1]] if n]
+    spread = f"{min(sizes)} px" if len(sizes) == 1 else f"{min(sizes)}-{max(sizes)} px"
+    return usable, f"{len(usable)} images of {spread}" + (f" (skipped {', '.join(notes)})" if notes else "")
+
+
+def shares(paths: Sequence[Path], split: tuple[int, int, int]) -> tuple[list[Path], list[Path], list[Path]]:
+    """Deal files into three shares by a digest of their names, so that no share follows the order of a series."""
+    if len(paths) < 3:
+        raise InputError(f"{len(paths)} images cannot be split in three", "leave out data.split, or add images")
+    dealt = sorted(paths, key=lambda path: hashlib.sha256(path.name.encode()).digest())
+    first = max(1, len(dealt) * split[1] // sum(split))
+    second = first + max(1, len(dealt) * split[2] // sum(split))
+    return sorted(dealt[second:]), sorted(dealt[:first]), sorted(dealt[first:second])
+
+
+def spread(paths: Sequence[Item], count: int) -> list[Item]:
+    """Return `count` items evenly spaced over the list."""
+    if count <= 0:
+        return []
+    step = max(len(paths) / count, 1)
+    return [paths[int(i * step)] for i in range(min(count, len(paths)))]

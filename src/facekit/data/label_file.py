@@ -1,0 +1,239 @@
+"""Which images carry which labels: a folder per label, or a file that says it of each image."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from ..errors import CardError, InputError
+from ..runtime import console
+from ..storage import card
+from ..storage.folder import SUFFIXES, Folder
+
+FILE_COLUMNS = ("file", "image", "filename", "image_id")
+LABEL_COLUMNS = ("label", "labels")
+VALUES = {"1": True, "true": True, "0": False, "-1": False, "false": False}
+FORMATS = "a labels file is CSV with a header, JSON Lines, or CelebA's list_attr_celeba.txt: see docs/labels.md"
+
+Row = tuple[int, str, tuple[str, ...]]  # line, file name as it is written, labels
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Images with what each is labelled; `test` holds those that the data itself keeps apart, if it does."""
+
+    train: dict[Path, tuple[str, ...]]
+    test: dict[Path, tuple[str, ...]] = field(default_factory=dict)
+
+
+def read_labels(data: card.Data) -> Labels:
+    """Find the labelled images of `data.root`: in a folder per label, or as the file `data.labels` says.
+
+    Where the root has train/ and test/ (or val/), the folders per label are in these, and the images of test/ (else
+    of val/) are kept apart. Images that no label is known of are left out with a warning. Raises CardError where the
+    card names no root, InputError where nothing is labelled, an image is labelled twice and differently, or the file
+    cannot be understood.
+    """
+    if not data.root:
+        hint = "--data ROOT: one folder per label in it, or images with --labels FILE"
+        raise CardError("no labelled images" + (", but two domains" if data.a or data.b else ""), hint)
+    folder = Folder(data.root)
+    folder.sources()  # raises where there are no images
+    train, test = _parts(folder.path)
+    found = _of_file(folder, Path(data.labels)) if data.labels else _of_folders(folder, train, test)
+    for label in dict.fromkeys(label for has in found.values() for label in has):
+        if "+" in label or "," in label:
+            raise InputError(f"the label {label!r} of {data.root} has a + or a comma in it", "choose another name")
+        if label in (".", "..") or "/" in label or "\\" in label:  # translations to it lie in a folder of its name
+            raise InputError(f"the label {label!r} of {data.root} is no name for a folder", "choose another name")
+    own, apart = ({folder.path / name: has for name, has in found.items() if _in(name, top)} for top in (train, test))
+    outside = [name for name in folder.names if not (_in(name, train) or _in(name, test))]
+    _tell(outside, f"images of {folder.path} are neither in {train} nor in {test or 'a test/'}")
+    if not any(own.values()):
+        raise InputError(f"no image in {folder.path / train} has a label", FORMATS)
+    return Labels(own, apart)
+
+
+def _in(name: str, top: str | None) -> bool:
+    return top is not None and name.startswith(top)
+
+
+def _parts(root: Path) -> tuple[str, str | None]:
+    """Return what the names of training and test images start with: train/ and test/ or val/, or all and none."""
+    tops = _folders(root)
+    test = next((name for name in ("test", "val") if name in tops), None)
+    if "train" in tops and (test or tops == ["train"]):
+        return "train/", f"{test}/" if test else None
+    return "", None
+
+
+def _folders(path: Path) -> list[str]:
+    return sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _of_folders(folder: Folder, train: str, test: str | None) -> dict[str, tuple[str, ...]]:
+    """Return each image's label: the folder that it is in, below train/ and test/ if there are such."""
+    tops = _folders(folder.path / train)
+    if {"trainA", "trainB"} <= set(tops):
+        raise InputError(
+            f"{folder.path} has two domains (trainA/ trainB/), no labels",
+            "give a folder that has one folder per label, or name a labels file: --labels FILE",
+        )
+    if len(tops) < 2:
+        has = ", ".join(tops) or "none"
+        hint = "make one folder per label, or name a labels file: --labels FILE"
+        raise InputError(f"{folder.path / train} has no two folders of labels (it has {has})", hint)
+    found: dict[str, tuple[str, ...]] = {}
+    loose = []
+    for name in folder.names:
+        top = train if name.startswith(train) else test
+        if top is None or not name.startswith(top):
+            continue
+        label, slash, _ = name[len(top) :].partition("/")
+        if slash:
+            found[name] = (label,)
+        else:
+            loose.append(name)
+    _tell(loose, f"images of {folder.path} lie in no label's folder")
+    full = {has[0] for name, has in found.items() if name.startswith(train)}
+    for label in tops:
+        if label not in full:
+            raise InputError(f"no images in {folder.path / train / label}", "put some there, or remove the folder")
+    return found
+
+
+def _of_file(folder: Folder, path: Path) -> dict[str, tuple[str, ...]]:
+    """Return the labels of the images that a labels file names."""
+    rows = list(_rows(path))
+    known = set(folder.names)
+    found: dict[str, tuple[str, ...]] = {}
+    missing = []
+    for line, written, labels in rows:
+        name = _inside(written, f"{path}, line {line}")
+        if name not in known:
+            missing.append(written)
+        elif found.setdefault(name, labels) != labels:
+            raise InputError(
+                f"{path}, line {line}: {name} is labelled {_list(found[name])} before and {_list(labels)} here",
+                "leave one of the two rows",
+            )
+    if not found:
+        first = f" (the first: {missing[0]})" if missing else ""
+        hint = "file names are relative to --data; they stand in the first column, or in one called file"
+        raise InputError(f"none of the {len(rows)} rows of {path} names an image in {folder.path}{first}", hint)
+    _tell(missing, f"rows of {path} name images that are not in {folder.path}")
+    _tell([name for name in folder.names if name not in found], f"images of {folder.path} have no row in {path}")
+    return found
+
+
+def _tell(names: Sequence[str], what: str) -> None:
+    if names:
+        console.warn(f"{len(names)} {what} (the first: {names[0]}); left out")
+
+
+def _list(labels: Iterable[str]) -> str:
+    return "|".join(labels) or "nothing"
+
+
+def _inside(written: str, where: str) -> str:
+    """Return a file name relative to the root in its plain form; raises InputError for one that leads outside."""
+    name = PurePosixPath(written)
+    if name.is_absolute() or PureWindowsPath(written).drive or ".." in name.parts:
+        raise InputError(f"{where}: {written!r} is not below the root", "name files relative to --data")
+    return name.as_posix()
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    """Read a labels file in whichever of the three formats it is."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise InputError(f"cannot read the labels file {path}: {error.strerror}", "check the path") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not text in UTF-8", FORMATS) from error
+    first = next((line.strip() for line in lines if line.strip()), "")
+    read = _json_lines if first.startswith("{") else _celeba if first.isdecimal() else _csv
+    return read(path, lines)
+
+
+def _json_lines(path: Path, lines: list[str]) -> Iterator[Row]:
+    """Read {"file": …, "label": "smile"} or {"file": …, "labels": ["smile", "young"]}; other keys do not matter."""
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{path}, line {number} is not JSON: {error}", "one object per line") from error
+        file = row.get("file") if isinstance(row, dict) else None
+        if not isinstance(file, str) or not file:
+            raise InputError(f'{path}, line {number} has no "file"', 'write {"file": "1.png", "label": "smile"}')
+        labels = row["labels"] if "labels" in row else [row.get("label")]
+        if not isinstance(labels, list) or not all(isinstance(label, str) and label.strip() for label in labels):
+            hint = 'write "label": "smile", or "labels": ["smile", "young"]'
+            raise InputError(f"{path}, line {number} says no label of {file}", hint)
+        yield number, file, _unique(labels)
+
+
+def _celeba(path: Path, lines: list[str]) -> Iterator[Row]:
+    """Read CelebA's list: how many rows, the attributes' names, and rows of a file name and 1 or -1 for each."""
+    rows = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
+    if len(rows) < 2 or int(rows[0][1][0]) != len(rows) - 2:
+        raise InputError(
+            f"{path} tells of {rows[0][1][0]} images in its first line and has {max(len(rows) - 2, 0)} rows",
+            "fetch it again: it is not whole",
+        )
+    names = rows[1][1]
+    for number, (file, *values) in rows[2:]:
+        yield number, file, _set(path, number, names, values)
+
+
+def _csv(path: Path, lines: list[str]) -> Iterator[Row]:
+    """Read CSV with a header: a column of labels, several with | between them, or a column for each attribute."""
+    heading = next((line for line in lines if line.strip()), "")
+    delimiter = max(",;\t", key=heading.count)
+    table = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
+        rows = [(table.line_num, [cell.strip() for cell in row]) for row in table if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise InputError(f"{path}, line {table.line_num} is not CSV: {error}", FORMATS) from error
+    header = rows[0][1] if rows else []
+    small = [name.lower() for name in header]
+    if len(header) < 2:
+        raise InputError(f"{path} is neither CSV nor JSON Lines nor CelebA's list", FORMATS)
+    if small[0].endswith(SUFFIXES):
+        raise InputError(f"{path} has no header", "its first line names the columns: file,label")
+    at = next((small.index(name) for name in FILE_COLUMNS if name in small), 0)
+    tag = next((small.index(name) for name in LABEL_COLUMNS if name in small), None)
+    if tag == at:
+        raise InputError(f"{path} has no column of file names", "call it file, or put it first")
+    names = [name for index, name in enumerate(header) if index != at]
+    if tag is None and (len(set(names)) < len(names) or "" in names):
+        raise InputError(f"{path} has two columns of one name, or one without", "give each attribute a name")
+    for number, row in rows[1:]:
+        if len(row) != len(header):
+            raise InputError(f"{path}, line {number} has {len(row)} columns of {len(header)}", "mend the line")
+        if not row[at]:
+            raise InputError(f"{path}, line {number} names no file", "mend the line")
+        rest = [cell for index, cell in enumerate(row) if index != at]
+        labels = _set(path, number, names, rest) if tag is None else _unique(row[tag].split("|"))
+        yield number, row[at], labels
+
+
+def _set(path: Path, number: int, names: Sequence[str], values: Sequence[str]) -> tuple[str, ...]:
+    """Return the attributes whose value is 1 or true."""
+    if len(values) != len(names):
+        raise InputError(f"{path}, line {number} has {len(values)} values for {len(names)} attributes", "mend the line")
+    for name, value in zip(names, values, strict=True):
+        if value.lower() not in VALUES:
+            hint = "attributes are 1 or 0, 1 or -1, true or false; a column of names is called label"
+            raise InputError(f"{path}, line {number}: {name} is {value!r}", hint)
+    return tuple(name for name, value in zip(names, values, strict=True) if VALUES[value.lower()])
+
+
+def _unique(labels: Iterable[str]) -> tuple[str, ...]:
+    """Return labels without blanks around them, each once, none empty."""
+    return tuple(dict.fromkeys(label.strip() for label in labels if label.strip()))

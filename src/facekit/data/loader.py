@@ -1,0 +1,164 @@
+"""Batches as a pure function of (seed, step, process): data order and augmentation never depend on what ran before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..runtime import console, distributed
+from ..storage import images
+
+CPU = torch.device("cpu")
+CACHE_SHARE = 0.4  # of the memory that is free at the start, for decoded images
+
+
+Sample = dict[str, np.ndarray]
+"""What a file gives a batch, by entry: images uint8 [S, S, 3], label maps uint8 [S, S], anything else without edges."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How the files of a domain become samples; a subclass may add entries that belong to the image."""
+
+    name: str
+
+    def read(self, path: Path, size: int) -> Sample:
+        """Decode a file to a square of `size` px; raises InputError where that cannot be done."""
+        return {self.name: np.asarray(images.resize(images.square(images.read(path)), size))}
+
+    def mirror(self, sample: Sample) -> Sample:
+        """Return the sample as a mirror shows it."""
+        return {name: entry[:, ::-1] if entry.ndim > 1 else entry for name, entry in sample.items()}
+
+
+@dataclass
+class Domain:
+    """The files of one domain, decoded once to samples of `size` px while they fit into `budget` bytes."""
+
+    reader: Reader
+    paths: Sequence[Path]
+    size: int
+    budget: float = 0.0
+    cache: dict[int, Sample] = field(default_factory=dict)
+    broken: set[int] = field(default_factory=set)
+
+    def sample(self, index: int) -> Sample:
+        """Return the sample of a file; in place of one that cannot be decoded comes the next that can."""
+        for offset in range(len(self.paths)):
+            at = (index + offset) % len(self.paths)
+            if at in self.broken:
+                continue
+            if at in self.cache:
+                return self.cache[at]
+            try:
+                sample = self.reader.read(self.paths[at], self.size)
+            except InputError as error:
+                self.broken.add(at)
+                console.warn(f"{error.message}; the next image takes its place")
+                continue
+            if (len(self.cache) + 1) * sum(entry.nbytes for entry in sample.values()) <= self.budget:
+                self.cache[at] = sample
+            return sample
+        raise InputError(f"no image of domain {self.reader.name} can be decoded", "check the files")
+
+
+@lru_cache(maxsize=16)
+def _order(seed: int, domain: int, epoch: int, count: int) -> np.ndarray:
+    """Return the order of one pass over a domain."""
+    return np.random.default_rng([seed, domain, epoch]).permutation(count)
+
+
+@dataclass
+class Batches:
+    """The batches of a run: `batches(step)` gives one mapping per accumulated batch.
+
+    A step takes `batch * accumulate * processes` images of each domain; every domain passes through all its images in
+    an order of its own before it repeats one. An image is cropped to `size` from `load_size` and mirrored at random.
+    """
+
+    domains: Sequence[Domain]
+    seed: int
+    batch: int
+    size: int
+    flip: bool = True
+    accumulate: int = 1
+    device: torch.device = CPU
+    dtype: torch.dtype = torch.float32
+
+    @classmethod
+    def of(
+        cls,
+        paths: Mapping[str, Sequence[Path]],
+        load_size: int,
+        readers: Mapping[str, Reader] | None = None,
+        **options: Any,
+    ) -> Batches:
+        """Make batches of the files at `paths`, by domain, read as plain images where `readers` has no other way."""
+        budget = CACHE_SHARE * available_memory() / len(paths)
+        known = {name: (readers or {}).get(name) or Reader(name) for name in paths}
+        return cls([Domain(known[name], found, load_size, budget) for name, found in paths.items()], **options)
+
+    @property
+    def epoch_steps(self) -> int:
+        """How many steps pass over the larger domain once."""
+        whole = self.batch * self.accumulate * distributed.size()
+        return -(-max(len(domain.paths) for domain in self.domains) // whole)
+
+    def __call__(self, step: int) -> list[dict[str, Tensor]]:
+        """Return the batches of `step` by entry: images [N, 3, size, size] in [-1, 1], label maps [N, size, size]."""
+        out = []
+        for micro in range(self.accumulate):
+            first = ((step * self.accumulate + micro) * distributed.size() + distributed.rank()) * self.batch
+            positions = range(first, first + self.batch)
+            batch: dict[str, Tensor] = {}
+            for number in range(len(self.domains)):
+                samples = [self.sample(number, position) for position in positions]
+                batch |= {name: self._tensor(np.stack([sample[name] for sample in samples])) for name in samples[0]}
+            out.append(batch)
+        return out
+
+    def sample(self, number: int, position: int) -> Sample:
+        """Return the sample at a position of a domain's endless order, cropped to `size` px and mirrored."""
+        domain = self.domains[number]
+        epoch, place = divmod(position, len(domain.paths))
+        sample = domain.sample(int(_order(self.seed, number, epoch, len(domain.paths))[place]))
+        rng = np.random.default_rng([self.seed, number, position])
+        top, left = rng.integers(0, domain.size - self.size + 1, 2)
+        crop = (slice(top, top + self.size), slice(left, left + self.size))
+        sample = {name: entry[crop] if entry.ndim > 1 else entry for name, entry in sample.items()}
+        return domain.reader.mirror(sample) if self.flip and rng.random() < 0.5 else sample
+
+    def _tensor(self, entries: np.ndarray) -> Tensor:
+        x = torch.from_numpy(np.ascontiguousarray(entries)).to(self.device, non_blocking=True)
+        if x.ndim == 4:
+            return x.permute(0, 3, 1, 2).to(self.dtype).div_(127.5).sub_(1)  # stays channels-last
+        return x.to(self.dtype) if x.is_floating_point() else x.long()
+
+    def stream(self, start: int, stop: int, ahead: int = 3) -> Iterator[list[dict[str, Tensor]]]:
+        """Yield the batches of steps `start` to `stop`, made by a thread while the step before runs."""
+        with ThreadPoolExecutor(1) as pool:
+            waiting = [pool.submit(copy_context().run, self, step) for step in range(start, min(start + ahead, stop))]
+            for step in range(start, stop):
+                batch = waiting.pop(0).result()
+                if step + ahead < stop:
+                    waiting.append(pool.submit(copy_context().run, self, step + ahead))
+                yield batch
+
+
+def available_memory() -> float:
+    """Return the bytes of memory that are free to use; 4 GB where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return 4e9

@@ -1,0 +1,94 @@
+"""What an aligned folder holds: statistics of its faces, and a page of them with the least sure detections first."""
+
+from __future__ import annotations
+
+import html
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ..reports import contact_sheet
+from ..storage import files
+from ..storage.folder import Folder, failures
+
+NAME = "index.html"
+SHOWN = 2000  # faces on the page
+
+STYLE = """<style>
+.faces { display: flex; flex-wrap: wrap; gap: 8px }
+figure { margin: 0; width: 128px; font-size: 11px; line-height: 1.3 }
+figure img { width: 128px; height: 128px; object-fit: contain; background: #f4f4f6 }
+figcaption { overflow-wrap: anywhere } td { padding: 0 1rem .1rem 0 }
+</style>"""
+
+
+def summary(entries: Mapping[str, Mapping[str, Any]], failed: int) -> dict[str, Any]:
+    """Return what a card notes of the faces by manifest entry: counts, px of the boxes, degrees of roll, scores.
+
+    Sizes, rolls and scores are given as their least, quarter, middle, three-quarter and greatest value.
+    """
+    rows = [entry for entry in entries.values() if "box" in entry]
+    photos = {entry["source"]: entry.get("faces_in_photo", 1) for entry in rows if "source" in entry}
+    faces_found = Counter(str(count) for count in photos.values())
+    out: dict[str, Any] = {
+        "photos": len(photos) + failed,
+        "without_a_face": failed,
+        "faces_in_photo": dict(sorted(faces_found.items(), key=lambda pair: int(pair[0]))),
+    }
+    if rows:
+        out["face_px"] = _spread(max(e["box"][2] - e["box"][0], e["box"][3] - e["box"][1]) for e in rows)
+        out["roll_degrees"] = _spread(entry["roll"] for entry in rows)
+        out["score"] = _spread(entry["score"] for entry in rows)
+    return out
+
+
+def _spread(values: Iterable[float]) -> list[float]:
+    found = sorted(values)
+    quarters = statistics.quantiles(found, n=4, method="inclusive") if len(found) > 1 else found * 3
+    return [round(float(value), 3) for value in (found[0], *quarters, found[-1])]
+
+
+def write_page(out: Path) -> dict[str, Any]:
+    """Write OUT/index.html: statistics, what failed and why, the faces from the least sure on; returns the figures."""
+    entries, failed = Folder(out).entries, failures(out)
+    figures = summary(entries, len(failed))
+    rows = [(name, entry) for name, entry in entries.items() if "box" in entry]
+    rows.sort(key=lambda pair: (pair[1]["score"], -abs(pair[1]["roll"]), pair[0]))
+    lines = "".join(
+        f"<tr><td>{key.replace('_', ' ')}</td><td>{_words(value)}</td></tr>" for key, value in figures.items()
+    )
+    parts = [STYLE, f"<table>{lines}</table>"]
+    if failed:
+        parts.append(f"<h2>{len(failed)} photos that gave no face</h2>")
+        items = (
+            f"<li>{html.escape(name)}: {html.escape(reason)}</li>" for name, reason in list(failed.items())[:SHOWN]
+        )
+        parts.append(f"<ul>{''.join(items)}</ul>")
+    shown = f", the first {SHOWN}" if len(rows) > SHOWN else ""
+    parts.append(f"<h2>faces, the least sure first{shown}</h2>")
+    parts.append(f'<div class="faces">{"".join(_figure(name, entry) for name, entry in rows[:SHOWN])}</div>')
+    files.write_text(
+        out / NAME, contact_sheet.PAGE.format(title=f"faces in {html.escape(out.name)}", body="\n".join(parts))
+    )
+    return figures
+
+
+def _words(value: Any) -> str:
+    """Return a figure of `summary` in words."""
+    if isinstance(value, dict):
+        return html.escape(", ".join(f"{count} photos with {key}" for key, count in value.items()))
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        low, first, middle, third, high = value
+        return f"{low:g} to {high:g}, half of them {first:g} to {third:g}, middle {middle:g}"
+    return html.escape(str(value))
+
+
+def _figure(name: str, entry: Mapping[str, Any]) -> str:
+    told = f"score {entry['score']:.3g}, roll {round(entry['roll']):+d}°"
+    return (
+        f'<figure><img loading="lazy" src="{html.escape(quote(name))}" alt=""><figcaption>{html.escape(told)}<br>'
+        f"{html.escape(str(entry.get('source', name)))}</figcaption></figure>"
+    )

@@ -1,0 +1,249 @@
+"""A trained generator as an ONNX file: images in, images out, its card in the metadata, compared with PyTorch."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ..errors import CardError, FacekitError, MissingError
+from ..recipe_api import checkpoint
+from ..runtime import console
+from ..storage import card, images
+from .translator import Translator
+
+INPUT, OUTPUT = "image", "translation"
+AXES = {0: "batch", 2: "height", 3: "width"}
+OPSET = 17
+LIMIT = 1e-3  # of the difference, of values from -1 to 1; a step of an 8-bit image is 0.008
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: the shape that the file takes and gives, and the largest difference to PyTorch's images.
+
+    Axes that are free stand in `shape` by name; `compared` are the shapes at which the difference was taken.
+    """
+
+    shape: list[int | str]
+    difference: float
+    compared: list[tuple[int, ...]]
+
+
+class Generator(nn.Module):
+    """A model in one direction: images [N, 3, H, W] in [-1, 1] to images; `source` is what all of them are."""
+
+    def __init__(self, translator: Translator, source: str | None = None):
+        super().__init__()
+        self.recipe: Any = translator.model.recipe
+        self.nets, self.side, self.source = translator.model.nets, translator.side, source
+
+    def forward(self, image: Tensor) -> Tensor:
+        told = {} if self.source is None else {"source": [self.source] * len(image)}
+        return self.recipe.translate(self.nets, image, self.side, **told)
+
+
+def open_generator(translator: Translator, came_from: str | None = None) -> Generator:
+    """Return what is written; raises CardError for a size or a source that the model does not know, or lacks."""
+    model, size = translator.model, translator.size
+    name, multiple = model.card.recipe, model.recipe.multiple
+    if multiple and size % multiple:
+        near = dict.fromkeys(edge for edge in (size // multiple * multiple, -(-size // multiple) * multiple) if edge)
+        hint = " or ".join(f"--size {edge}" for edge in near)
+        raise CardError(f"{name} takes edges that are multiples of {multiple} px, not {size}", hint)
+    if came_from is None and model.recipe.takes("source"):
+        hint = f"--from {' or '.join(model.directions)}: one file for each"
+        raise CardError(f"{name} must be told what the faces are, and an ONNX file is given images only", hint)
+    if came_from is not None and not model.recipe.takes("source"):
+        raise CardError(f"{name} need not know what the faces are", "leave out --from")
+    return Generator(translator, None if came_from is None else checkpoint.direction(model, came_from)).eval()
+
+
+def ways_to_write(dynamic: bool, multiple: int) -> list[tuple[int, ...]]:
+    """Return sets of axes to leave free, the freest first; a `multiple` of 0 is a model of one size."""
+    if not dynamic:
+        return [()]
+    return [(0, 2, 3), (2, 3), (0,), ()] if multiple else [(0,), ()]
+
+
+def shape_of(free: Sequence[int], size: int) -> list[int | str]:
+    """Return [batch, 3, height, width], with 1 and `size` for the axes that are not free."""
+    return [AXES[axis] if axis in free else edge for axis, edge in enumerate((1, 3, size, size))]
+
+
+def write(
+    translator: Translator,
+    path: Path,
+    came_from: str | None = None,
+    dynamic: bool = True,
+    opset: int = OPSET,
+    told: Mapping[str, Any] | None = None,
+) -> Exported:
+    """Write the translator's direction as ONNX to `path` and compare what ONNX Runtime makes of it with PyTorch's.
+
+    `dynamic` leaves the batch open, and the edges where the model takes other sizes than its own. What does not answer
+    alike at other shapes is fixed, and a note says so. `told`, the card of the export, goes into the metadata.
+    Raises FacekitError where the answers differ by more than LIMIT even so, CardError for nets that torch cannot write,
+    MissingError without onnx or onnxruntime; `path` may then hold anything.
+    """
+    onnx, runtime = package("onnx"), package("onnxruntime")
+    net, size, multiple = open_generator(translator, came_from), translator.size, translator.model.recipe.multiple
+    problem: FacekitError | None = None
+    for free in ways_to_write(dynamic, multiple):
+        shapes = compared_shapes(free, size, multiple)
+        try:
+            _trace(net, path, free, size, opset)
+            worst = _largest_difference(net, runtime, path, shapes)
+            break
+        except FacekitError as error:
+            problem = error
+    else:
+        assert problem
+        raise problem
+    shape = shape_of(free, size)
+    if dynamic and len(free) < 3:
+        why = "answers otherwise at other shapes" if multiple else f"translates at {size} px only"
+        console.note(f"export: {translator.model.card.recipe} {why}; the file takes {as_text(shape)}")
+    found = Exported(shape, worst, shapes)
+    _sign(onnx, path, translator, found, told or {})
+    return found
+
+
+def as_text(shape: Sequence[int | str]) -> str:
+    """Return a shape for people."""
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def package(name: str) -> Any:
+    """Import a package that comes with facekit but may be gone; raises MissingError with the line that gets it."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise MissingError(f"{name} is not here: {error}", f"pip install {name}") from error
+
+
+def compared_shapes(free: Sequence[int], size: int, multiple: int) -> list[tuple[int, ...]]:
+    """Return shapes to compare at: one image of `size`, then other batches, and higher and wider images, as `free`."""
+    home = (1, 3, size, size)
+    few, more = (2, 3) if 0 in free else (1, 1)
+    if 2 in free:
+        longer = size + multiple * max(1, size // 4 // multiple)
+        return [home, (few, 3, size, longer), (more, 3, longer, size)]
+    return [home, (more, 3, size, size)] if 0 in free else [home]
+
+
+def _trace(net: nn.Module, path: Path, free: Sequence[int], size: int, opset: int) -> None:
+    """Write a net as ONNX with the axes `free` left open; raises CardError where torch cannot.
+
+    By torch's older exporter, which needs no package that facekit has not; the newer one needs onnxscript.
+    """
+    example = torch.zeros(2 if 0 in free else 1, 3, size, size)
+    names = {axis: AXES[axis] for axis in free}
+    try:
+        with warnings.catch_warnings(), torch.no_grad(), _silent():
+            warnings.simplefilter("ignore")  # torch calls this exporter old, and every number of Python's a guess
+            torch.onnx.export(
+                net,
+                (example,),
+                path,  # for a str torch would put weights of more than 2 GB beside it
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_axes={INPUT: names, OUTPUT: names},
+                opset_version=opset,
+                do_constant_folding=False,  # it loses one of two equal parameters; ONNX Runtime folds by itself
+                dynamo=False,
+            )
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0].split(". ")[0]
+        hint = f"--opset {OPSET}" if opset != OPSET else "use it with facekit translate"
+        raise CardError(f"torch cannot write these nets as ONNX of opset {opset}: {reason}", hint) from error
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Send what torch's C++ prints to stdout (a whole graph, where an export fails) nowhere."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _largest_difference(net: nn.Module, runtime: Any, path: Path, shapes: Sequence[tuple[int, ...]]) -> float:
+    """Return how far ONNX Runtime is from PyTorch at most, on noise and on a face; raises FacekitError over LIMIT."""
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 4
+    worst = 0.0
+    try:
+        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        for x in (make(shape) for shape in shapes for make in (noise, portraits)):
+            (made,) = session.run([OUTPUT], {INPUT: x.numpy()})
+            with torch.inference_mode():
+                expected = net(x).numpy()
+            if made.shape != expected.shape:
+                raise ValueError(f"it gives {list(made.shape)} where PyTorch gives {list(expected.shape)}")
+            worst = float(np.maximum(worst, np.abs(made - expected).max()))  # a nan stays one
+    except Exception as error:  # ONNX Runtime's errors have no class in common
+        reason = str(error).strip().splitlines()[-1][:300]
+        raise FacekitError(f"ONNX Runtime cannot be compared with PyTorch: {reason}", "another --opset") from error
+    if not worst <= LIMIT:
+        hint = "another --opset; weights that are not finite cannot be exported"
+        raise FacekitError(f"ONNX Runtime's images differ from PyTorch's by {worst:.2g}, over {LIMIT:g}", hint)
+    return worst
+
+
+def noise(shape: tuple[int, ...]) -> Tensor:
+    """Return uniform noise in [-1, 1], the same at every call."""
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def portraits(shape: tuple[int, ...]) -> Tensor:
+    """Return scikit-image's photo of a face as [N, 3, H, W], each with less contrast than the one before."""
+    from skimage.data import astronaut
+
+    count, _, height, width = shape
+    face = Image.fromarray(astronaut()[:220, 110:330]).resize((width, height), Image.Resampling.BICUBIC)
+    return torch.stack([images.to_tensor(face) * 0.8**number for number in range(count)])
+
+
+def _sign(onnx: Any, path: Path, translator: Translator, found: Exported, told: Mapping[str, Any]) -> None:
+    """Put the model's card, the export's, and what a user must know into the file's metadata."""
+    model = translator.model
+    values = {
+        checkpoint.KEY: json.dumps(card.plain(model.card)),
+        "domain": translator.name,
+        "size": str(translator.size),
+        "multiple": str(model.recipe.multiple if "height" in found.shape else 0),
+        "range": "-1 to 1",
+        "channels": "RGB",
+        "difference": f"{found.difference:.2g}",
+        "export": json.dumps(told),
+    }
+    file = onnx.load(str(path))
+    onnx.helper.set_model_props(file, values)
+    onnx.save(file, str(path))
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata of an ONNX file; raises MissingError for a file that is something else."""
+    onnx = package("onnx")
+    try:
+        return {entry.key: entry.value for entry in onnx.load(str(path), load_external_data=False).metadata_props}
+    except Exception as error:  # protobuf's errors move between its versions
+        raise MissingError(f"{path} is not a whole ONNX file", "export it again") from error

@@ -1,0 +1,139 @@
+"""A trained model as an object: PIL images in, PIL images out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..errors import CardError, InputError, OutOfMemory
+from ..ops.cpu_conv import QuickConvolution
+from ..recipe_api import checkpoint
+from ..runtime.device import find_device
+from ..storage import images
+
+LONGEST = 16  # of an image, the longer edge over the shorter
+
+
+class Translator:
+    """Translates images to a domain of its model.
+
+    `size` is the edge in px that images are brought to (their shorter one, if they are not square); the model's
+    training size if absent. `domains` are the names that `to` takes. `strength` is how much of the change is made,
+    1 being what was learned; with `mask` the results show where faces are changed (white: wholly) instead of the faces.
+    Raises CardError for what the method does not know.
+    """
+
+    def __init__(
+        self,
+        model: checkpoint.Model,
+        to: str | None = None,
+        size: int | None = None,
+        strength: float | None = None,
+        mask: bool = False,
+    ):
+        self.model, self.to, self.size = model, to, size or model.card.data.size
+        self.side = checkpoint.direction(model, to)
+        self.strength, self.mask = strength, mask
+        if strength is not None and not model.recipe.takes("strength"):
+            raise CardError(f"{model.card.recipe} knows no strength", "leave it out")
+        if mask and not model.recipe.masks:
+            raise CardError(f"{model.card.recipe} has no attention mask", "leave out the mask")
+        if not model.recipe.multiple and self.size != model.recipe.size:
+            raise CardError(f"these weights translate at {model.recipe.size} px only", "leave out the size")
+        self.device = next(model.nets.parameters()).device
+        self.alone = self.device.type == "cpu"  # a batch would only take more memory
+        if self.alone:
+            model.nets.to(memory_format=torch.contiguous_format)  # what quick convolutions take
+
+    @property
+    def name(self) -> str:
+        """The domain that is translated to."""
+        known = {side: name for name, side in self.model.directions.items()}
+        return "+".join(known[side] for side in self.side.split("+"))
+
+    @property
+    def domains(self) -> list[str]:
+        """The domains that the model translates to."""
+        return list(self.model.directions)
+
+    def __call__(self, image: Image.Image, to: str | None = None) -> Image.Image:
+        """Translate one image; `to` names a domain other than the translator's own."""
+        return self.batch([image], to)[0]
+
+    def batch(self, pictures: Sequence[Image.Image], to: str | None = None) -> list[Image.Image]:
+        """Translate images of any size and mode; the results are in the model's resolution."""
+        return self.fitted([self.fit(images.to_rgb(picture)) for picture in pictures], to)
+
+    @torch.inference_mode()
+    def fitted(
+        self, pictures: Sequence[Image.Image], to: str | None = None, **told: Sequence[Any]
+    ) -> list[Image.Image]:
+        """Translate images that `fit` has made: those of one shape together, on the processor one after the other.
+
+        `told` is what the recipe's `translate` may know of each of them: `roll`, `source`.
+        """
+        side = self.side if to is None else checkpoint.direction(self.model, to)
+        out: list[Image.Image | None] = [None] * len(pictures)
+        groups: dict[Any, list[int]] = {}
+        for i, picture in enumerate(pictures):
+            groups.setdefault(i if self.alone else picture.size, []).append(i)
+        for places in groups.values():
+            known = {name: [values[i] for i in places] for name, values in told.items()}
+            made = images.to_images(self._run([pictures[i] for i in places], side, known))
+            for place, picture in zip(places, made, strict=True):
+                out[place] = picture
+        return [picture for picture in out if picture is not None]
+
+    def fit(self, picture: Image.Image) -> Image.Image:
+        """Resize an RGB image to what the nets take: the shorter edge to `size`, both to the recipe's multiple.
+
+        Raises InputError for a strip so long that its translation would fill the memory.
+        """
+        recipe = self.model.recipe
+        if not recipe.multiple:
+            return images.resize(picture, recipe.size)
+        if max(picture.size) > LONGEST * min(picture.size):
+            raise InputError(f"an image of {picture.width} x {picture.height} px is too long a strip", "cut it")
+        scale = self.size / min(picture.size)
+        width, height = (max(1, round(edge * scale / recipe.multiple)) * recipe.multiple for edge in picture.size)
+        return picture if picture.size == (width, height) else picture.resize((width, height), Image.Resampling.BICUBIC)
+
+    def _run(self, pictures: list[Image.Image], side: str, told: dict[str, Any]) -> Tensor:
+        x = images.from_bytes(np.stack([np.asarray(picture, np.uint8) for picture in pictures]), self.device)
+        if self.alone:
+            x = x.contiguous()
+        recipe: Any = self.model.recipe
+        if "roll" in told:
+            told["roll"] = torch.tensor(told["roll"]).to(x)
+        if self.strength is not None:
+            told["strength"] = self.strength
+        try:
+            with QuickConvolution() if self.alone else contextlib.nullcontext():
+                if self.mask:
+                    return recipe.mask(self.model.nets, x, side).expand_as(x) * 2 - 1
+                return recipe.translate(self.model.nets, x, side, **told)
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+                count, _, height, width = x.shape
+                raise OutOfMemory(
+                    f"out of memory with {count} images of {width} x {height} px", "a smaller batch or size"
+                ) from error
+            raise
+
+
+def load(
+    weights: str | Path, to: str | None = None, size: int | None = None, device: str = "auto", **options: Any
+) -> Translator:
+    """Load a run folder, a .safetensors file or a shipped name as an object that maps PIL to PIL.
+
+    `options` are those of Translator. Raises MissingError for weights that are not there or damaged,
+    CardError for a domain that they do not know or a device that is not there.
+    """
+    return Translator(checkpoint.load_model(weights, find_device(device)), to, size, **options)

@@ -1,0 +1,104 @@
+"""Frozen nets that losses look through, by name: their weights come from a file or from where they are published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http.client import HTTPException
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CardError, MissingError
+from ..runtime import console
+from .vgg import VGG
+
+VGG_FILES = {k: f"{k.upper()}_Weights" for k in ("vgg16", "vgg19", "vgg16_bn", "vgg19_bn")}
+
+
+def vgg_weights(source: str, kind: str = "vgg19") -> Mapping[str, Tensor]:
+    """Return VGG's trunk weights under torchvision's names (`features.N.weight`).
+
+    `source` is a safetensors or torch file with at least the layers that are used, or "download" for torchvision's
+    ImageNet weights. Raises MissingError where they cannot be had.
+    """
+    if source != "download":
+        return read_weights(Path(source))
+    import torchvision.models as models
+
+    try:
+        return getattr(models, VGG_FILES[kind]).IMAGENET1K_V1.get_state_dict(progress=False)
+    except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: what came has another hash
+        raise MissingError(
+            f"the ImageNet weights of {kind} cannot be downloaded: {error}",
+            "go online, or name a file that holds them: --set params.vgg=FILE",
+        ) from error
+
+
+def vgg(kind: str, layers: Sequence[str], source: str, preprocessing: str = "torchvision") -> VGG:
+    """Return a frozen VGG down to the deepest of `layers`, with its weights from `source`.
+
+    Raises CardError for a layer that it does not have, MissingError where `source` has not all that it needs.
+    """
+    try:
+        net = VGG(kind, layers, preprocessing)
+    except ValueError as error:
+        raise CardError(str(error), "--set params.layer=NAME") from error
+    if next(net.parameters()).device.type != "meta":  # the memory estimate asks for shapes only
+        load_vgg(net, source, kind)
+    return net
+
+
+def load_vgg(net: VGG, source: str, kind: str = "vgg19") -> None:
+    """Give a VGG trunk its weights; raises MissingError where `source` has not all that it needs."""
+    found = vgg_weights(source, kind)
+    needed = net.state_dict()
+    wrong = [key for key, value in needed.items() if key not in found or found[key].shape != value.shape]
+    if wrong and (wrong[0] in found or wrong[0] == "features.0.weight"):
+        raise MissingError(
+            f"{source} is not of a {kind}: {wrong[0]} is missing or of another shape", "give another file"
+        )
+    if wrong:
+        deepest = net.names[int(wrong[0].split(".")[1]) - 1]
+        raise MissingError(
+            f"{source} does not reach {net.names[-1]}, only {deepest}",
+            f"give another file, or --set params.layer={deepest}",
+        )
+    net.load_state_dict({key: found[key] for key in needed})
+
+
+def read_weights(path: Path) -> Mapping[str, Tensor]:
+    """Read a state dict from a safetensors file, or from a torch file without running code that it may hold.
+
+    Raises MissingError where the file is missing or broken.
+    """
+    if not path.is_file():
+        raise MissingError(f"no weights file {path}", "check the path")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the two readers raise on broken files
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise MissingError(f"{path} is not a whole weights file: {reason}", "fetch it again") from error
+    if not isinstance(found, Mapping):
+        raise MissingError(f"{path} holds no weights by name", "give a file that `state_dict()` was saved to")
+    return found
+
+
+def load_trunk(features: nn.Sequential, source: str, kind: str) -> None:
+    """Give a trunk with torchvision's layer numbers its first weights, as far down as `source` reaches.
+
+    Raises MissingError where `source` does not have even the first layer, or has one of another shape.
+    """
+    found = vgg_weights(source, kind)
+    own = features.state_dict()
+    fitting = {key: found[f"features.{key}"] for key in own if f"features.{key}" in found}
+    wrong = [key for key, value in fitting.items() if value.shape != own[key].shape]
+    if "0.weight" not in fitting or wrong:
+        raise MissingError(f"{source} is not of a {kind}: {(wrong or ['0.weight'])[0]}", "give another file")
+    features.load_state_dict(fitting, strict=False)
+    depth = max(int(key.split(".")[0]) for key in fitting)
+    console.note(f"{kind}: weights from {source} up to features.{depth} of {len(features) - 1}")

@@ -1,0 +1,222 @@
+"""What methods of one model for many domains share: labelled images, the label to translate to, previews of all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from ..data.dataset import Layout, shares, spread
+from ..data.label_file import Labels, read_labels
+from ..data.loader import Reader, Sample
+from ..errors import CardError, InputError
+from ..ops import augment
+from ..runtime import console
+from ..storage import images
+from ..storage.card import Data, Domains, suggest
+from . import base
+from .base import Recipe, Scene, view
+
+FEWEST = 8  # images of a label, to train on
+
+
+class LabelledParams(base.Params):
+    """Parameters that all of these methods have."""
+
+    labels: tuple[str, ...] = Field((), description="labels in their order; if absent all of the data, sorted")
+    single: bool = Field(True, description="an image has one label; false: any number of attributes")
+    balance: bool = Field(False, description="show images of rare labels as often as those of the commonest")
+    augment: float = Field(0.0, ge=0, description="random small turns, scales, shifts and colours; 1: up to 10 degrees")
+
+
+@dataclass(frozen=True)
+class LabelledReader(Reader):
+    """Reads an image and its labels; the entries are `NAME` and `NAME_label` (float32 [K], 1 for each label)."""
+
+    labels: Mapping[Path, np.ndarray] = field(default_factory=dict)
+
+    def read(self, path: Path, size: int) -> Sample:
+        """Decode a file to a square of `size` px; raises InputError where that cannot be done."""
+        return {**super().read(path, size), f"{self.name}_label": self.labels[path]}
+
+
+def open_labelled(data: Data, params: LabelledParams) -> Layout:
+    """Find labelled images, say how many each label has, and keep some of each out of training.
+
+    The layout trains one domain, "x"; `held` and `test` have all their images as "x" too, and those of each label under
+    its name. Raises InputError for a label with fewer than `FEWEST` images, or for an image with several labels where
+    it must have one, CardError for labels that the data does not have.
+    """
+    if params.balance and not params.single:
+        raise CardError("params.balance is for images of one label each", "leave it out, or --set params.single=true")
+    found = read_labels(data)
+    known = sorted({label for has in found.train.values() for label in has})
+    labels = params.labels or tuple(known)
+    for label in labels:
+        if label not in known:
+            raise CardError(f"no image is labelled {label!r}{suggest(label, known)}", "mend params.labels")
+        if labels.count(label) > 1:
+            raise CardError(f"params.labels has {label!r} twice", "name each label once")
+    if params.single and len(labels) < 2:
+        raise CardError("there is only one label, nothing to translate between", "give images of two labels or more")
+    for label in sorted({label for has in found.test.values() for label in has} - set(known)):
+        console.warn(f"only test images are labelled {label!r}; it is left out")
+    if params.single:
+        _refuse_several(found, labels)
+    groups, apart = _groups(found.train, labels, params.single), _groups(found.test, labels, params.single)
+    dealt = {}
+    for name, paths in groups.items():
+        usable = _readable(paths[: data.limit])
+        for label in [name] if params.single else labels:
+            has = sum(label in found.train[path] for path in usable)
+            if has < FEWEST:
+                raise InputError(f"only {has} images are labelled {label!r}, of {FEWEST} at least", "add some")
+        dealt[name] = _deal(usable, _readable(apart[name]), data)
+    train = [path for part, _, _ in dealt.values() for path in part]
+    held = _in_turn([part for _, part, _ in dealt.values()])
+    test = [path for _, _, part in dealt.values() for path in part]
+    most = max(len(part) for part, _, _ in dealt.values())
+    count = {label: sum(label in found.train[path] for path in train) for label in labels}
+    other = len(found.train) - sum(map(len, groups.values()))
+    if other:
+        console.note(f"{other} images have none of these labels; left out")
+    _report(count, len(train), len(held), len(test), params)
+    if params.balance:
+        train = [part[i % len(part)] for part, _, _ in dealt.values() for i in range(most)]
+    every = {**found.train, **found.test}
+    vectors = {path: _vector(every[path], labels) for path in (*train, *held, *test)}
+    seen, scored = (
+        {label: [path for path in paths if label in every[path]] for label in labels} for paths in (held, test)
+    )
+    reader = LabelledReader("x", vectors)
+    return Layout({"x": train}, {**seen, "x": held}, {}, {**scored, "x": test}, {"x": reader}, {"labels": list(labels)})
+
+
+def _refuse_several(found: Labels, labels: Sequence[str]) -> None:
+    """Raise InputError for images with several of `labels`."""
+    bad = {}
+    for path, has in (*found.train.items(), *found.test.items()):
+        own = [label for label in labels if label in has]
+        if len(own) > 1:
+            bad[path] = own
+    for path, own in bad.items():
+        more = f", and so are {len(bad) - 1} other images" if len(bad) > 1 else ""
+        hint = "mend the labels, name labels that exclude each other in params.labels, or --set params.single=false"
+        raise InputError(f"{path} is labelled {' and '.join(own)}, not one{more}", hint)
+
+
+def _vector(has: Sequence[str], labels: Sequence[str]) -> np.ndarray:
+    """Return 1 for each label that an image has, [K]."""
+    return np.array([label in has for label in labels], np.float32)
+
+
+def _groups(found: Mapping[Path, Sequence[str]], labels: Sequence[str], single: bool) -> dict[str, list[Path]]:
+    """Return the images by label, or all together where an image may have several; those of other labels go."""
+    if not single:
+        return {"": list(found)}
+    return {label: [path for path, has in found.items() if label in has] for label in labels}
+
+
+def _readable(paths: Sequence[Path]) -> list[Path]:
+    usable = []
+    for path in paths:
+        try:
+            images.size(path)
+            usable.append(path)
+        except InputError as error:
+            console.warn(f"{error.message}; skipped")
+    return usable
+
+
+def _deal(usable: list[Path], apart: list[Path], data: Data) -> tuple[list[Path], list[Path], list[Path]]:
+    """Deal the images of a label for training, for previews and for scores."""
+    shown = 4 if data.holdout is None else data.holdout
+    if apart:
+        return usable, spread(apart, shown), apart
+    if data.split:
+        usable, seen, rest = shares(usable, data.split)
+        return usable, spread(seen, shown), rest
+    held = spread(usable, min(shown, len(usable) // 8 if data.holdout is None else len(usable) - 1))
+    return [path for path in usable if path not in set(held)], held, held
+
+
+def _in_turn(groups: Sequence[Sequence[Path]]) -> list[Path]:
+    """Return the first image of each group, then the second of each, and so on: previews show only the first few."""
+    return [path for row in zip_longest(*groups) for path in row if path is not None]
+
+
+def _report(count: Mapping[str, int], train: int, held: int, test: int, params: LabelledParams) -> None:
+    """Say how many images each label has to train on, and how to balance them where that is far from even."""
+    parts = ", ".join(f"{label} {number} ({number / train:.0%})" for label, number in count.items())
+    after = ", each label shown as often" if params.balance else ""
+    console.note(f"{train} images with labels: {parts}{after}; previews of {held}, {test} for scores")
+    console.fact("data", labels=dict(count), images=train, held_out=held, test=test)
+    rare, common = min(count, key=lambda label: count[label]), max(count, key=lambda label: count[label])
+    if params.single and not params.balance and count[common] > 3 * count[rare]:
+        often = round(count[common] / count[rare], 1)
+        console.warn(f"{common!r} has {often} times the images of {rare!r}; --set params.balance=true evens that out")
+
+
+class LabelledScene(Scene):
+    """A batch `x` [N, 3, S, S] with `x_label` [N, K], 1 where an image has the label."""
+
+    @view
+    def image(self) -> Tensor:
+        """The images, changed at random as `augment` says: turned, scaled, moved, in other colours."""
+        strength = self.params.augment
+        if not strength:
+            return self.x
+        grid = augment.affine_grid(self.x, 10 * strength, 0.05 * strength, 0.03 * strength)
+        x = F.grid_sample(self.x, grid, padding_mode="reflection", align_corners=False)
+        return augment.lighting(x, 0.5 * strength)
+
+    @view
+    def target(self) -> Tensor:
+        """The labels to translate to, [N, K]: those of the batch in another order."""
+        return self.x_label[augment.order(len(self.x_label), self.x_label.device)]
+
+
+class Labelled(Recipe):
+    """A method of one model for many domains. `params.labels` are the targets; several at once where not `single`."""
+
+    Params = LabelledParams
+    directions = ()
+
+    def open(self, data: Data) -> Layout:
+        return open_labelled(data, self.params)
+
+    def blank(self, batch: int, size: int) -> dict[str, Tensor]:
+        label = F.one_hot(torch.arange(batch) % self.labels, self.labels).float()
+        return {"x": torch.empty(batch, 3, size, size), "x_label": label}
+
+    @property
+    def labels(self) -> int:
+        """How many labels there are; 2 before the data has told."""
+        return len(self.params.labels) or 2
+
+    @property
+    def combines(self) -> bool:  # type: ignore[override]
+        return not self.params.single
+
+    def targets(self, domains: Domains) -> dict[str, str]:
+        return {label: label for label in self.params.labels}
+
+    def previews(self) -> dict[str, str]:
+        return dict.fromkeys(self.params.labels[:1], "x")  # its row shows all of them
+
+    def preview(self, nets: Any, x: Tensor, to: str) -> dict[str, Tensor]:
+        return {label: self.translate(nets, x, label) for label in self.params.labels}
+
+    def vector(self, to: str, like: Tensor) -> Tensor:
+        """Return the labels of `to` (names, joined by +) for images `like` [N, …]: [N, K], 1 for each of them."""
+        names = to.split("+")
+        row = [float(label in names) for label in self.params.labels]
+        return like.new_tensor([row]).expand(like.shape[0], -1)

@@ -1,0 +1,95 @@
+"""Finding recipes by name: ours, other packages' (entry point `facekit.recipes`), and files of one's own."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from ..errors import CardError
+from .base import Recipe
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A recipe's name and where it is: known without importing it."""
+
+    name: str
+    target: str  # "package.module:Class" or "path/to/file.py:Class"
+    summary: str
+    preset: dict
+
+
+def catalogue() -> dict[str, Entry]:
+    """List every recipe by name: ours, then those that other packages add (entry point `facekit.recipes`)."""
+    found: dict[str, Entry] = {}
+    for path in sorted((Path(__file__).parents[1] / "recipes").glob("*.py")):
+        found.update(_entries(path, f"facekit.recipes.{path.stem}"))
+    for point in metadata.entry_points(group="facekit.recipes"):
+        found.setdefault(point.name, Entry(point.name, point.value, f"from {point.module}", {}))
+    return found
+
+
+def _entries(path: Path, where: str) -> dict[str, Entry]:
+    """Read the recipe classes of a file from its syntax tree, so that torch stays out."""
+    found = {}
+    for node in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for line in node.body:
+            target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
+            if isinstance(target, ast.Name) and target.id == "presets" and getattr(line, "value", None):
+                summary = (ast.get_docstring(node) or "").split("\n")[0]
+                for name, preset in ast.literal_eval(line.value).items():  # type: ignore[attr-defined]
+                    found[name] = Entry(name, f"{where}:{node.name}", summary, preset)
+    return found
+
+
+def find_entry(name: str) -> Entry:
+    """Find a recipe by name, or by `file.py` / `file.py:name` for a recipe of one's own.
+
+    Raises CardError with the nearest names when there is none.
+    """
+    file, _, preset = name.partition(".py")
+    if preset or name.endswith(".py"):
+        path, wanted = Path(f"{file}.py"), preset.lstrip(":")
+        if not path.is_file():
+            raise CardError(f"no recipe file {path}", "give the path of a Python file that holds a Recipe")
+        try:
+            entries = _entries(path, str(path))
+        except (SyntaxError, ValueError, UnicodeDecodeError) as error:
+            raise CardError(f"{path} is not a Python file with literal presets: {error}", "mend it") from error
+        if not entries or (wanted and wanted not in entries):
+            raise CardError(
+                f"{path} holds no recipe {wanted}".rstrip(), f"it has: {', '.join(entries) or 'no presets'}"
+            )
+        return entries[wanted] if wanted else next(iter(entries.values()))
+    known = catalogue()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise CardError(f"no recipe {name!r}", f"{hint}known: {', '.join(known)}")
+    return known[name]
+
+
+def find(name: str) -> tuple[type[Recipe], dict]:
+    """Import the recipe of `name`; return its class and the card values that its name stands for."""
+    entry = find_entry(name)
+    where, _, cls = entry.target.rpartition(":")
+    if where.endswith(".py"):
+        spec = importlib.util.spec_from_file_location(f"facekit_recipe_{Path(where).stem}", where)
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # dataclasses and pydantic look up annotations there
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # whatever a file of one's own raises
+            raise CardError(f"{where} cannot be imported: {type(error).__name__}: {error}", "mend it") from error
+    else:
+        module = importlib.import_module(where)
+    return getattr(module, cls), entry.preset

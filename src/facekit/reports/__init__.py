@@ -1,0 +1,1 @@
+"""What pages and contact sheets are made of."""

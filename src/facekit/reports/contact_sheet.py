@@ -1,0 +1,86 @@
+"""Contact sheets and the page of previews: what a person looks at."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from ..storage import files, images
+
+INK, PAPER, GAP = (40, 40, 46), (255, 255, 255), 6
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[Image.Image]],
+    titles: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    size: int = 128,
+    groups: int = 1,
+) -> Image.Image:
+    """Lay out rows of images as a table of cells of `size` px, with column titles and row labels.
+
+    With `groups` > 1 so many rows stand side by side. Images keep their proportions. Short rows leave cells empty.
+    """
+    columns = max((len(row) for row in rows), default=0) or 1
+    groups = max(1, min(groups, len(rows)))
+    lines = -(-len(rows) // groups)
+    head = 22 if titles else 0
+    foot = 15 if labels else 0
+    block = columns * (size + GAP) + GAP
+    sheet = Image.new("RGB", (groups * block, head + GAP + lines * (size + foot + GAP)), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for group in range(groups):
+        for column, title in enumerate(titles):
+            left = group * block + GAP + column * (size + GAP)
+            _text(draw, (left, 5), title, size, 13)
+    for index, row in enumerate(rows):
+        top = head + GAP + (index // groups) * (size + foot + GAP)
+        for column, image in enumerate(row):
+            left = (index % groups) * block + GAP + column * (size + GAP)
+            scale = size / max(image.size)
+            shape = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+            small = image if image.size == shape else image.resize(shape, Image.Resampling.BICUBIC)
+            sheet.paste(small, (left + (size - small.width) // 2, top + (size - small.height) // 2))
+        if labels:
+            _text(draw, ((index % groups) * block + GAP, top + size + 1), labels[index], columns * (size + GAP), 11)
+    return sheet
+
+
+def _text(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, width: float, size: int) -> None:
+    """Write a line, cut to `width` px."""
+    font = ImageFont.load_default(size)
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    while text and draw.textlength(text, font) > width:
+        text = text[:-2].rstrip("…") + "…" if len(text) > 2 else ""
+    draw.text(at, text, INK, font)
+
+
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{title}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #28282e }}
+h1 {{ font-size: 1.4rem }} h2 {{ font-size: 1rem; margin: 2rem 0 .4rem }} img {{ max-width: 100%; height: auto }}
+pre {{ background: #f4f4f6; padding: .8rem 1rem; overflow-x: auto }}
+</style>
+<h1>{title}</h1>
+{body}
+</html>
+"""
+
+
+def preview_page(folder: Path, title: str, card: str) -> None:
+    """Write `index.html` into a run folder: the loss plot, then every preview, newest first, then the card."""
+    parts = ['<p><img src="losses.png" alt="losses over steps"></p>'] if (folder / "losses.png").exists() else []
+    for path in sorted((p for p in (folder / "previews").glob("*.png") if p.stem.isdigit()), reverse=True):
+        name = html.escape(path.name)
+        parts.append(f'<h2>step {int(path.stem):,}</h2><img loading="lazy" src="previews/{name}" alt="{name}">')
+    parts.append(f"<h2>card</h2><pre>{html.escape(card)}</pre>")
+    files.write_text(folder / "index.html", PAGE.format(title=html.escape(title), body="\n".join(parts)))
+
+
+def save_sheet(path: Path, rows: Sequence[Sequence[Image.Image]], **options: object) -> None:
+    """Write a contact sheet whole."""
+    images.save(contact_sheet(rows, **options), path)  # type: ignore[arg-type]

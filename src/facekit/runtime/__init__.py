@@ -1,0 +1,1 @@
+"""The process: console, device, sibling processes, memory."""

@@ -1,0 +1,52 @@
+"""How often a classifier of labels sees in images the label that they were translated to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..errors import CardError, InputError
+from ..runtime import console
+from ..storage import images
+from ..storage.card import suggest
+from ..storage.folder import Folder
+
+if TYPE_CHECKING:
+    from ..recipe_api.checkpoint import Model
+
+BATCH = 32
+
+
+@torch.inference_mode()
+def accuracy(out: str | Path, model: Model, label: str, limit: int | None = None) -> float:
+    """Return the share of a folder's images that a model of recipe `classifier` takes for `label`.
+
+    Of labels that exclude each other the likeliest counts; an attribute must be likelier than not. Raises CardError for
+    a model that is no classifier or does not know the label, InputError where no image can be read.
+    """
+    recipe: Any = model.recipe
+    known = getattr(recipe.params, "labels", ())
+    if not callable(getattr(recipe, "probabilities", None)):
+        raise CardError(f"{model.path} is no classifier", "give weights of the recipe classifier")
+    if label not in known:
+        raise CardError(f"the classifier does not know {label!r}{suggest(label, known)}", "train it on these labels")
+    place = next(model.nets.parameters()).device
+    column, right, count = known.index(label), 0, 0
+    sources = Folder(out).sources()[:limit]
+    for start in range(0, len(sources), BATCH):
+        pictures = []
+        for source in sources[start : start + BATCH]:
+            try:
+                pictures.append(images.resize(images.square(images.read(source.path)), model.card.data.size))
+            except InputError as error:
+                console.warn(f"left out: {error.message}")
+        if not pictures:
+            continue
+        seen = recipe.probabilities(model.nets, torch.stack([images.to_tensor(p) for p in pictures]).to(place))
+        hit = seen.argmax(1) == column if recipe.params.single else seen[:, column] > 0.5
+        right, count = right + int(hit.sum()), count + len(pictures)
+    if not count:
+        raise InputError(f"no image of {out} can be read", "look at the warnings")
+    return right / count

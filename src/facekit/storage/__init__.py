@@ -1,0 +1,1 @@
+"""What lies on disk and stays whole: files, images, folders, cards."""

@@ -1,0 +1,408 @@
+"""Run cards: YAML files that hold every choice of a run and, afterwards, what happened."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import difflib
+import getpass
+import hashlib
+import json
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveInt, Tag, ValidationError, model_validator
+
+from ..errors import CardError
+from . import files
+
+FORMAT = 1
+NAME = "card.yaml"
+UNFINISHED = "card.unfinished.yaml"
+
+
+class Loader(yaml.SafeLoader):
+    """YAML 1.1 but for `1e-4`, which is a number, as in YAML 1.2."""
+
+
+class Dumper(yaml.SafeDumper):
+    """Writes what Loader reads."""
+
+
+for _kind in (Loader, Dumper):
+    _number = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+    _kind.add_implicit_resolver("tag:yaml.org,2002:float", _number, list("-+.0123456789"))
+
+
+class Section(BaseModel):
+    """A part of a card; keys that it does not know are errors."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Data(Section):
+    """Which images, at which size."""
+
+    root: str | None = Field(None, description="a folder with both domains: trainA/ trainB/, or a/ b/")
+    a: str | None = Field(None, description="the folder of domain a")
+    b: str | None = Field(None, description="the folder of domain b")
+    labels: str | None = Field(None, description="a CSV, JSON Lines or CelebA attribute file on the images of root")
+    size: int = Field(256, ge=8, description="edge of a training image, px")
+    load_size: int | None = Field(None, ge=8, description="edge before the random crop, px; else the recipe's own")
+    flip: bool = Field(True, description="mirror images at random")
+    batch: int = Field(1, ge=1, description="images per domain, step and process")
+    holdout: int | None = Field(
+        None,
+        ge=0,
+        description="images per domain kept out of training for previews; a sixteenth, at most 16, if absent",
+    )
+    split: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(
+        None, description="shares of training, validation and test images where no folder holds them: [8, 1, 1]"
+    )
+    limit: int | None = Field(None, ge=1, description="use only the first so many images of each domain")
+
+
+class Domains(Section):
+    """What the two domains are called; `translate --to` takes these names."""
+
+    a: str = "a"
+    b: str = "b"
+
+    @model_validator(mode="after")
+    def differ(self) -> Domains:
+        """Refuse one name for both."""
+        if self.a == self.b:
+            raise ValueError("both have the same name")
+        return self
+
+
+class Loss(Section):
+    """How one term counts."""
+
+    weight: float | None = None
+    every: int | None = Field(None, ge=1, description="compute at every n-th step only, n times as heavy")
+    start: int | None = Field(None, ge=0, description="first step")
+    stop: int | None = Field(None, ge=0, description="first step without it")
+
+
+def _kind_of_loss(value: Any) -> str:
+    return "section" if isinstance(value, (Mapping, Loss)) else "weight"
+
+
+Weighted = Annotated[Annotated[float, Tag("weight")] | Annotated[Loss, Tag("section")], Discriminator(_kind_of_loss)]
+
+
+class PhaseOptim(Section):
+    """What one phase's optimiser does otherwise than the others."""
+
+    lr: float | None = Field(None, gt=0)
+    betas: tuple[float, float] | None = None
+    weight_decay: float | None = Field(None, ge=0)
+
+
+class Optim(Section):
+    """Adam. `weight_decay` is its coupled L2 term, not AdamW's."""
+
+    lr: float = Field(2e-4, gt=0)
+    betas: tuple[float, float] = (0.5, 0.999)
+    weight_decay: float = Field(0.0, ge=0)
+    phases: dict[str, PhaseOptim] = Field(default_factory=dict, description="by phase: what differs")
+
+
+class Run(Section):
+    """How long and how to compute, what to save."""
+
+    steps: int | None = Field(None, ge=0, description="length of the run in steps")
+    epochs: int | None = Field(None, ge=1, description="length of the run in passes over the larger domain")
+    precision: Literal["fp32", "bf16", "fp64"] = Field("fp32", description="bf16 is autocast; fp64 is for tests")
+    accumulate: int = Field(1, ge=1, description="batches whose gradients make one step")
+    recompute: bool = Field(True, description="keep less for the way back and work it out again: less memory")
+    compile: bool = Field(False, description="torch.compile the nets that translate: minutes at first, then faster")
+    graphs: bool = Field(False, description="on a CUDA device: repeat each step as one recorded graph, without Python")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay of the weight average that is saved; 0: none")
+    save_every: int = Field(1000, ge=1, description="steps between saves, each with a preview")
+    log_every: int = Field(50, ge=1, description="steps between lines of log.jsonl")
+    init: str | None = Field(None, description="a run folder, weights file or name to take the first weights from")
+
+
+class TrainCard(Section):
+    """The card of `facekit train`."""
+
+    facekit: Literal[1] = 1
+    command: Literal["train"] = "train"
+    extends: str | None = Field(None, description="a card whose values this one starts from, relative to this file")
+    recipe: str
+    seed: int = Field(0, ge=0, lt=2**31)
+    data: Data = Data()
+    domains: Domains = Domains()
+    params: dict[str, Any] = Field(default_factory=dict, description="the recipe's parameters")
+    losses: dict[str, Weighted] = Field(default_factory=dict, description="weights of the terms; 0 drops a term")
+    optim: Optim = Optim()
+    run: Run = Run()
+    made: dict[str, Any] | None = Field(None, description="what happened; ignored on reading")
+
+
+class FlatCard(Section):
+    """The card of a command whose options are flat (align, translate)."""
+
+    facekit: Literal[1] = 1
+    command: str
+    extends: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    inputs: dict[str, str] = Field(default_factory=dict, description="digests of what else the result depends on")
+    made: dict[str, Any] | None = None
+
+
+Model = TypeVar("Model", bound=BaseModel)
+SECTIONS = ("data", "domains", "params", "losses", "optim", "run", "options", "inputs")
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a card with its parents merged in; `made` is left out.
+
+    Raises CardError for a missing file, YAML that does not parse, a newer format, or cards that extend in a circle.
+    """
+    chain: list[dict] = []
+    seen: list[Path] = []
+    here: Path | None = Path(path)
+    while here is not None:
+        if here.resolve() in seen:
+            raise CardError(f"cards extend each other in a circle: {here}", "remove one `extends`")
+        seen.append(here.resolve())
+        values = _read(here)
+        parent = values.pop("extends", None)
+        if not isinstance(parent, str | None):
+            raise CardError(f"{here}: 'extends' is not the name of a card (got {parent!r})", "name one card")
+        chain.append(values)
+        here = here.parent / parent if parent else None
+    return merge(*reversed(chain))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise CardError(f"cannot read card {path}: {error}", "give the path of a YAML card") from error
+    except yaml.YAMLError as error:
+        raise CardError(f"{path} is not YAML: {_reason(error)}", "mend the file") from error
+    if not isinstance(values, dict):
+        raise CardError(f"{path} is not a card: it holds no keys", "see examples/cards/ for cards")
+    if values.get("facekit", FORMAT) != FORMAT:
+        raise CardError(
+            f"{path} has card format {values['facekit']!r}, this facekit reads format {FORMAT}", "upgrade facekit"
+        )
+    values.pop("made", None)
+    return _sections(values, str(path))
+
+
+def read_made(path: Path) -> dict[str, Any]:
+    """Return what a card says happened; raises CardError where it says nothing."""
+    try:
+        return dict(yaml.load(path.read_text(encoding="utf-8"), Loader)["made"])
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise CardError(f"{path} does not tell what happened: {error}", "run its command again") from error
+
+
+def _reason(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return f"{reason}, line {mark.line + 1}" if mark else reason
+
+
+def _sections(values: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return values without empty sections; raises CardError for a section that holds no keys."""
+    for key in SECTIONS:
+        if values.get(key) is not None and not isinstance(values[key], Mapping):
+            raise CardError(f"{where}: {key!r} is a section with keys of its own (got {values[key]!r})", "mend it")
+    return {key: value for key, value in values.items() if key not in SECTIONS or value is not None}
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge mappings, the later over the earlier, nested ones key by key."""
+    out: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            old = out.get(key)
+            out[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return out
+
+
+def assignment(text: str) -> dict[str, Any]:
+    """Turn `a.b=c` (the value is YAML) into {"a": {"b": c}}; raises CardError where there is no `=`."""
+    keys, equals, value = text.partition("=")
+    if not equals or not keys.strip():
+        raise CardError(f"--set {text!r} has no key or no value", "write --set key.key=value")
+    try:
+        out = yaml.load(value, Loader)
+    except yaml.YAMLError as error:
+        raise CardError(f"--set {text!r}: the value is not YAML", "quote it") from error
+    for key in reversed(keys.strip().split(".")):
+        out = {key: out}
+    return _sections(out, f"--set {text!r}")
+
+
+def validate(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
+    """Check values against a model; raises CardError that names every wrong key, with the nearest right one."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        lines = [_explain(model, problem) for problem in error.errors()]
+        raise CardError(f"{where}: " + "; ".join(dict.fromkeys(lines)), "mend the card or the flag") from error
+
+
+def _explain(model: type[BaseModel], problem: Any) -> str:
+    path = [str(part) for part in problem["loc"]]
+    if path[0] == "losses":
+        path = path[:2] + path[3:]  # without the tag of `Weighted`
+    key = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {key!r}{suggest(path[-1], _fields_at(model, path[:-1]))}"
+    if problem["type"] == "missing":
+        return f"{key!r} is missing"
+    return f"{key!r}: {problem['msg'].lower().removeprefix('value error, ')} (got {problem['input']!r})"
+
+
+def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return list(Loss.model_fields) if "losses" in path else list(PhaseOptim.model_fields)
+        model = annotation
+    return list(model.model_fields)
+
+
+def suggest(word: str, known: Any) -> str:
+    """Return ", did you mean …?" for the nearest known word, else the list of them."""
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f", did you mean {near[0]!r}?" if near else f" (known: {', '.join(known)})"
+
+
+def plain(card: BaseModel) -> dict[str, Any]:
+    """Return a card's values as plain data, without what happened and without what is absent."""
+    return card.model_dump(mode="json", exclude={"made", "extends"}, exclude_none=True)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """List the fields in which two cards differ, as `key: old -> new`."""
+    before, after = dict(_leaves(old)), dict(_leaves(new))
+    keys = sorted(before.keys() | after.keys())
+    changed = [k for k in keys if before.get(k) != after.get(k)]
+    return [f"{k}: {before.get(k, 'absent')} -> {after.get(k, 'absent')}" for k in changed]
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """Return a short hash of a card's values, the same for equal cards."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def dump(values: Mapping[str, Any]) -> str:
+    """Return a card's values as YAML, keys in their order."""
+    return yaml.dump(
+        dict(values), Dumper=Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
+    )
+
+
+State = Literal["new", "unfinished", "finished"]
+
+
+def claim(folder: Path, values: Mapping[str, Any], name: str = NAME, force: bool = False) -> State:
+    """Say whether the run of card `values` into `folder` is new, unfinished or finished; a new one is noted there.
+
+    `name` is the file that a finished run leaves. Raises CardError with the differences where another run holds the
+    folder, unless `force` gives the folder to this one.
+    """
+    done, begun = folder / name, folder / name.replace(NAME, UNFINISHED)
+    for path, state in ((done, "finished"), (begun, "unfinished")):
+        if not force and path.exists():
+            changed = differences(_completed(load(path)), _completed(values))
+            if changed:
+                raise CardError(
+                    f"{folder} holds a run of another card: " + "; ".join(changed),
+                    "choose another output folder, or --force to replace this one",
+                )
+            return state  # type: ignore[return-value]
+    files.make_folder(folder)
+    done.unlink(missing_ok=True)
+    files.write_text(begun, dump(values))
+    return "new"
+
+
+def _completed(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a training card with the fields that are newer than it, as they are by default: so it was trained."""
+    if values.get("command") != "train":
+        return values
+    with contextlib.suppress(CardError):  # then the differences tell
+        return plain(validate(TrainCard, values, "card"))
+    return values
+
+
+def finish(folder: Path, values: Mapping[str, Any], made: Mapping[str, Any], name: str = NAME) -> None:
+    """Write the card of a finished run, last of all its outputs; its start is when `claim` noted the run."""
+    begun = folder / name.replace(NAME, UNFINISHED)
+    start = begun.stat().st_mtime if begun.exists() else None
+    files.write_text(folder / name, dump({**values, "made": {**made, "start": moment(start), "end": moment()}}))
+    begun.unlink(missing_ok=True)
+
+
+def reopen(folder: Path) -> None:
+    """Mark a finished run as unfinished: there is more to do."""
+    with contextlib.suppress(FileNotFoundError):  # another shard did
+        (folder / NAME).replace(folder / UNFINISHED)
+    (folder / UNFINISHED).touch()
+
+
+def moment(seconds: float | None = None) -> str:
+    """Return a time stamp, or now, in UTC, to the second."""
+    zone = datetime.timezone.utc
+    when = datetime.datetime.now(zone) if seconds is None else datetime.datetime.fromtimestamp(seconds, zone)
+    return when.isoformat(timespec="seconds")
+
+
+def provenance(*packages: str) -> dict[str, Any]:
+    """Return what a card notes of the surroundings: versions, git state of the working folder, command line, host."""
+    versions = {}
+    for package in ("facekit", *packages):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "absent"
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):
+        user = "unknown"
+    return {
+        "argv": sys.argv,
+        "host": platform.node(),
+        "user": user,
+        "python": platform.python_version(),
+        "versions": versions,
+        "git": _git(),
+    }
+
+
+def _git() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of the train card."""
+    return TrainCard.model_json_schema()

@@ -1,0 +1,106 @@
+"""Files that are either there whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from ..errors import OutputError
+
+UMASK = os.umask(0)
+os.umask(UMASK)
+
+REASONS = {
+    errno.ENOSPC: ("the disk is full", "free some space and run the same command again: finished work is kept"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space and run the same command again"),
+    errno.EROFS: ("the place is read-only", "choose another output folder"),
+    errno.EACCES: ("no permission to write", "choose another output folder, or change its permissions"),
+    errno.EPERM: ("no permission to write", "choose another output folder, or change its permissions"),
+    errno.ENOTDIR: ("a part of the path is a file", "choose another output folder"),
+    errno.EEXIST: ("a file stands where a folder should be", "choose another output folder"),
+    errno.ENAMETOOLONG: ("the name is too long", "shorten it"),
+}
+
+
+def cannot_write(path: Path, error: OSError) -> NoReturn:
+    """Raise OutputError for an OSError met while writing `path`."""
+    reason, hint = REASONS.get(error.errno or 0, (str(error), "choose another output folder"))
+    raise OutputError(f"cannot write {path}: {reason}", hint) from error
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder with its parents; raises OutputError where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        cannot_write(path, error)
+    return path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path` to write to; it takes its real name when the block ends well.
+
+    Raises OutputError where the place cannot be written.
+    """
+    make_folder(path.parent)
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+        os.close(handle)
+    except OSError as error:
+        cannot_write(path, error)
+    part = Path(name)
+    try:
+        yield part
+        part.chmod(0o666 & ~UMASK)
+        os.replace(part, path)
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        cause = error.__context__ if isinstance(error, RuntimeError) else error  # torch.save raises one over the other
+        if isinstance(cause, OSError):
+            cannot_write(path, cause)
+        raise
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that a killed process left in a folder and below; no other may be writing there."""
+    for part in folder.rglob(".*.part"):
+        part.unlink()
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file."""
+    with replacing(path) as part:
+        part.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file."""
+    write_bytes(path, encoded(text))
+
+
+def encoded(text: str) -> bytes:
+    """Return text as UTF-8; what is not (in file names) is escaped as JSON does it."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def digest(path: Path) -> str:
+    """Return a short hash of a file's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append one line with a single write, so that a killed process leaves at most one cut line, the last."""
+    data = encoded(line + "\n")
+    try:
+        with open(path, "ab", buffering=0) as file:
+            if file.write(data) < len(data):
+                raise OSError(errno.ENOSPC, "written in part")
+    except OSError as error:
+        cannot_write(path, error)

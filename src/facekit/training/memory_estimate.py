@@ -1,0 +1,102 @@
+"""How much memory a training step will take, estimated before the first one without computing it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from ..errors import OutOfMemory
+from ..recipe_api import checkpoint
+from ..recipe_api.base import Recipe, Term
+from ..storage.card import TrainCard
+from .activation_checkpointing import Again, Recompute, storage, tensors
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Parameters by net; bytes of weights, gradients and Adam's moments; bytes kept for backward, None if unknown."""
+
+    parameters: dict[str, int]
+    state_bytes: int
+    activation_bytes: int | None
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it; the activations are left out where they are unknown."""
+        return self.state_bytes + (self.activation_bytes or 0)
+
+    def __str__(self) -> str:
+        nets = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in self.parameters.items() if count)
+        parts = f"weights, gradients and Adam {self.state_bytes / 2**30:.2f} GiB"
+        if self.activation_bytes is not None:
+            parts += f", activations {self.activation_bytes / 2**30:.2f} GiB"
+        total = f"{sum(self.parameters.values()):,} parameters ({nets})"
+        return f"{total}; about {self.total_bytes / 2**30:.2f} GiB ({parts})"
+
+
+def estimate(recipe: Recipe, terms: Mapping[str, Term], card: TrainCard) -> Estimate:
+    """Estimate a step's memory: one pass of every phase on the meta device, counting what autograd keeps."""
+    with torch.device("meta"):
+        nets = nn.ModuleDict(recipe.nets())
+    counts = {name: sum(p.numel() for p in net.parameters()) for name, net in nets.items()}
+    width = 8 if card.run.precision == "fp64" else 4
+    learning = max((sum(counts[name] for name in phase.nets) for phase in recipe.phases), default=0)
+    averaged = sum(counts[name] for name in recipe.exports) if card.run.ema else 0
+    state = width * (3 * sum(counts.values()) + learning + averaged)
+    return Estimate(counts, state, _activations(recipe, terms, card, nets))
+
+
+def _activations(recipe: Recipe, terms: Mapping[str, Term], card: TrainCard, nets: nn.ModuleDict) -> int | None:
+    """Return the bytes that the hungriest phase keeps for backward; None where nets cannot run on meta tensors."""
+    size, batch = card.data.size, card.data.batch
+    most = 0
+    try:
+        with torch.device("meta"):
+            weighted = [term.name for term in terms.values() if term.weight]
+            helpers = nn.ModuleDict(recipe.helpers(lambda name: checkpoint.load_model(name, "meta"), weighted))
+            helpers.to("meta").requires_grad_(False)
+            for phase in recipe.phases:
+                for name, net in nets.items():
+                    net.requires_grad_(name in phase.nets)
+                images = recipe.blank(batch, size)
+                kept: dict[int, tuple[Tensor, int]] = {}
+                mode = Recompute()
+                lean = card.run.recompute and not card.run.compile
+
+                def keep(x: Tensor, mode: Recompute = mode, kept: dict = kept) -> Tensor | Again:
+                    packed = mode.pack(x)
+                    for y in tensors(packed):
+                        if not isinstance(y, nn.Parameter):
+                            kept[storage(y)] = (y, y.untyped_storage().nbytes())
+                    return packed
+
+                active = [t for t in terms.values() if t.phase == phase.name and t.weight]
+                scene = recipe.Scene(recipe, nets, images, phase.start, None, helpers, [t.name for t in active])
+                with mode if lean else contextlib.nullcontext(), saved_tensors_hooks(keep, mode.unpack):
+                    parts = [t.fn(scene) for t in active]
+                most = max(most, sum(size for _, size in kept.values()))
+                del parts
+    except (RuntimeError, TypeError, ValueError):
+        return None
+    return most // 2 if card.run.precision == "bf16" else most * (2 if card.run.precision == "fp64" else 1)
+
+
+@contextlib.contextmanager
+def guarded(guess: Estimate) -> Iterator[None]:
+    """Turn running out of memory into an error that names the knobs; raises OutOfMemory."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        named = any(words in str(error) for words in ("allocate memory", "out of memory", "ALLOC_FAILED"))
+        if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or named:
+            raise OutOfMemory(
+                f"out of memory (the estimate was {guess.total_bytes / 2**30:.1f} GiB)",
+                "turn down data.batch (with run.accumulate to keep the sum), data.size, or the recipe's width "
+                "(--set params.width=32, or its light preset), or use --precision bf16",
+            ) from error
+        raise

@@ -1,0 +1,284 @@
+"""The command line itself: help, flags, cards, errors and exit codes, and that README tells the truth about them."""
+
+import inspect
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import facekit as package
+import toy
+from facekit import cli, errors
+from facekit.recipe_api import checkpoint
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+HEAVY = ("torch", "torchvision", "numpy", "skimage", "matplotlib", "insightface")
+LOADED = f"""
+import sys
+from facekit.cli import main
+try:
+    main()
+finally:
+    print("heavy:", [m for m in {HEAVY} if m in sys.modules], file=sys.stderr)
+"""
+
+
+@pytest.fixture
+def light():
+    """Runs the command line in a process of its own; returns its output, after checking that nothing heavy came in."""
+
+    def run(*arguments, **env):
+        around = {**os.environ, "PYTHONPATH": str(ROOT / "src"), **env}
+        command = [sys.executable, "-c", LOADED, *arguments]
+        done = subprocess.run(command, env=around, capture_output=True, text=True, timeout=60)
+        assert done.stderr.splitlines()[-1] == "heavy: []", done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def faces(tmp_path, monkeypatch):
+    """Three pictures in in/ and a model of two domains, photo and anime, in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    values = {"recipe": str(toy.FILE), "data": {"size": 16}, "domains": {"a": "photo", "b": "anime"}}
+    checkpoint.save_model(Path("model.safetensors"), nn.ModuleDict({"ab": toy.Toy({}, 16).nets()["ab"]}), values)
+    return toy.fill(Path("in"), 3)
+
+
+TRANSLATE = ("translate", "in", "out", "--weights", "model.safetensors", "--no-align")
+
+
+def test_help_and_version_import_nothing_heavy(light):
+    told = light("--help")
+    assert all(name in told for name in cli.COMMANDS)
+    assert light("--version") == f"facekit {package.__version__}\n"
+
+
+@pytest.mark.parametrize("name", ["train", "translate"])
+def test_help_of_a_command_imports_nothing_heavy(light, name):
+    assert "--card" in light(name, "--help")
+
+
+def test_a_module_of_the_name_is_the_command(spawn):
+    assert spawn("--version").out == f"facekit {package.__version__}\n"
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_has_help_with_the_shared_flags(facekit, name):
+    done = facekit(name, "--help")
+    assert done.code == 0
+    assert all(flag in done.out for flag in ("--card", "--json", "--quiet", "--debug"))
+    command = cli.load_command(name)
+    assert command.help
+    assert [p.name for p in command.params if p.name != "help" and not getattr(p, "help", None)] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "word"), [("transalte in out", "'translate'"), ("translate in out --wieghts x", "--weights")]
+)
+def test_a_typo_is_refused_with_the_nearest_word(facekit, line, word):
+    done = facekit(*line.split())
+    assert done.code == 2 and word in done.err
+
+
+def test_the_table_of_the_readme_lists_every_command():
+    assert re.findall(r"^\| `facekit (\S+)[^|]*` \|", README, re.M) == list(cli.COMMANDS)
+
+
+@pytest.mark.parametrize("line", re.findall(r"^ *(facekit .*)$", README, re.M))
+def test_every_command_in_the_readme_is_one(line):
+    _, name, *rest = shlex.split(line, comments=True)
+    cli.load_command(name).make_context(name, rest)  # raises for what does not parse
+
+
+@pytest.mark.parametrize("name", ["align", "train", "translate"])
+def test_the_function_has_the_parameters_of_the_command(name):
+    known = {p.name: p for p in cli.load_command(name).params}
+    of_function = inspect.signature(getattr(package, name)).parameters
+    assert set(of_function) == set(known) - ({"as_json", "quiet", "debug", "help", "card"} - set(of_function))
+    for key, parameter in of_function.items():
+        if not known[key].required:
+            assert known[key].default == parameter.default, key
+
+
+def test_every_exit_code_is_documented():
+    codes = {kind.code for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)}
+    section = README.partition("## Exit codes")[2].partition("##")[0]
+    for code in codes:
+        assert re.search(rf"\b{code} \w", section), code
+        assert re.search(rf"\b{code} \w", cli.app.info.epilog), code
+
+
+def test_json_is_one_object_a_line(facekit, faces):
+    done = facekit(*TRANSLATE, "--json")
+    assert done.code == 0 and done.err == ""
+    events = [json.loads(line)["event"] for line in done.out.splitlines()]
+    assert "progress" in events and "note" in events
+
+
+def test_json_tells_of_an_error_too(facekit, faces):
+    done = facekit(*TRANSLATE, "--json", "--to", "pirate")
+    *_, last = map(json.loads, done.out.splitlines())
+    assert last["event"] == "error" and last["exit"] == done.code == 2 and "anime" in last["hint"]
+
+
+def test_quiet_says_nothing_when_all_is_well(facekit, faces):
+    done = facekit(*TRANSLATE, "--quiet")
+    assert (done.code, done.out, done.err) == (0, "", "")
+
+
+def test_a_pipe_gets_plain_lines(facekit, faces):
+    done = facekit(*TRANSLATE)
+    assert done.out == "" and "translate 3/3" in done.err
+    assert "\x1b" not in done.err and "\r" not in done.err
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """Makes `facekit recipes NAME` raise."""
+
+    def make(error):
+        def describe(name):
+            raise error
+
+        monkeypatch.setattr("facekit.commands.recipes.describe", describe)
+
+    return make
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), FileNotFoundError(2, "gone"), KeyError("odd")])
+def test_a_bug_is_one_line_and_exit_1(facekit, broken, error):
+    broken(error)
+    done = facekit("recipes", "cyclegan")
+    assert done.code == 1 and type(error).__name__ in done.err and "bug" in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), errors.InputError("none", "look")])
+def test_debug_shows_the_traceback(facekit, broken, error):
+    broken(error)
+    done = facekit("recipes", "cyclegan", "--debug")
+    assert "Traceback" in done.err and "in describe" in done.err
+    assert done.err.splitlines()[-2].startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (OSError(28, "no space"), 3, "disk is full"),
+        (PermissionError(13, "no", "there"), 3, "there: no permission"),
+        (KeyboardInterrupt(), 130, "same command again"),
+        (errors.Diverged("term cycle at step 3", "a lower --lr"), 6, "next: a lower --lr"),
+    ],
+)
+def test_what_a_user_can_mend_has_its_code_and_a_next_step(facekit, broken, error, code, words):
+    broken(error)
+    done = facekit("recipes", "cyclegan")
+    assert done.code == code and words in done.err and "bug" not in done.err
+
+
+def test_a_card_repeats_its_run_without_arguments(facekit, faces):
+    assert facekit(*TRANSLATE, "--suffix", "webp").code == 0
+    again = facekit("translate", "--card", "out/card.yaml")
+    assert again.code == 0 and "nothing to do" in again.err
+    made = Path("out/000.webp").read_bytes()
+    Path("out/000.webp").unlink()
+    assert facekit("translate", "--card", "out/card.yaml").code == 0
+    assert Path("out/000.webp").read_bytes() == made
+
+
+def test_arguments_and_flags_win_over_the_card(facekit, faces):
+    facekit(*TRANSLATE, "--suffix", "webp")
+    done = facekit("translate", "--card", "out/card.yaml", "in", "other", "--suffix", "jpg")
+    assert done.code == 0, done.err
+    assert sorted(p.name for p in Path("other").glob("0*")) == ["000.jpg", "001.jpg", "002.jpg"]
+
+
+def test_a_train_card_repeats_its_run(facekit, tmp_path):
+    data = toy.domains(tmp_path / "data")
+    assert facekit("train", toy.FILE, "--data", data, "--steps", 2, "--out", tmp_path / "run").code == 0
+    done = facekit("train", "--card", tmp_path / "run" / "card.yaml", "--out", tmp_path / "run")
+    assert done.code == 0 and "nothing to do" in done.err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("command: align\noptions: {size: 64}", "facekit align --card"),
+        ("command: translate\noptions: {wieghts: x}", "did you mean 'weights'?"),
+        ("command: translate\noption: {to: x}", "did you mean 'options'?"),
+        ("command: translate\noptions: {size: large}", "--size"),
+        ("command: translate\noptions: {suffix: gif}", "--suffix"),
+        ("[1, 2]", "not a card"),
+        (None, "cannot read card"),
+    ],
+)
+def test_a_card_that_does_not_fit_is_refused(facekit, tmp_path, text, words):
+    path = tmp_path / "card.yaml"
+    if text:
+        path.write_text(text)
+    done = facekit("translate", "--card", path, "in", "out")
+    assert done.code == 2
+    assert words in re.sub(r"[\s│]+", " ", done.err)
+
+
+@pytest.mark.parametrize(
+    ("words", "count", "expected"), [("facekit ", 1, "translate"), ("facekit align --", 2, "--size")]
+)
+def test_the_shell_completes_commands_and_options(light, words, count, expected):
+    found = light(_FACEKIT_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(count))
+    assert expected in found.split()
+
+
+def test_a_reader_that_has_gone_ends_the_command_without_a_word(spawn):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as closed:
+        process = spawn.start("recipes", stdout=closed)
+    assert process.communicate(timeout=60)[1] == "" and process.returncode == 1
+
+
+def test_recipes_lists_every_preset_with_a_line_about_it(facekit):
+    done = facekit("recipes")
+    assert done.code == 0
+    for name in ("cyclegan", "ugatit", "ugatit-light", "projected-cut"):
+        assert re.search(rf"^{name} +\w.{{20}}", done.out, re.M), name
+    rows = json.loads(facekit("recipes", "--json").out)["recipes"]
+    assert len(rows) == len(done.out.splitlines()) and all(row["summary"] for row in rows)
+
+
+def test_a_recipe_is_described_with_terms_weights_parameters_and_paper(facekit):
+    done = facekit("recipes", "cyclegan")
+    assert done.code == 0
+    assert "ICCV 2017" in done.out
+    assert re.search(r"^  cycle +G +10 +There and back", done.out, re.M)
+    assert re.search(r"^  width +64 +channels", done.out, re.M)
+    assert "28,2" in done.out  # millions of parameters
+    told = json.loads(facekit("recipes", "cyclegan", "--json").out)
+    assert told["terms"]["identity"]["weight"] == 5 and told["translates_to"] == ["a", "b"]
+    assert told["params"]["blocks"]["value"] == 9 and told["defaults"]["optim"]["lr"] == 2e-4
+
+
+def test_a_recipe_of_ones_own_is_described(facekit):
+    done = facekit("recipes", toy.FILE)
+    assert done.code == 0 and "A tiny method for tests." in done.out
+
+
+def test_an_unknown_recipe_is_refused_with_the_nearest(facekit):
+    done = facekit("recipes", "ugatit-lite")
+    assert done.code == 2 and "did you mean 'ugatit-light'?" in done.err
+
+
+def test_the_python_functions_take_plain_strings(faces):
+    assert package.translate("in", "out", weights="model.safetensors", align=False) == Path("out")
+    assert len(list(Path("out").glob("*.png"))) == 3

@@ -1,0 +1,324 @@
+"""Convolutions with fewer products, and less kept for the way back: the same numbers."""
+
+import contextlib
+import threading
+import weakref
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from facekit.nets.blocks import InstanceNorm2d, Residual
+from facekit.nets.patchgan import PatchDiscriminator
+from facekit.nets.resnet import ResnetGenerator
+from facekit.nets.ugatit import UGATITGenerator
+from facekit.ops import cpu_conv, winograd
+from facekit.training import activation_checkpointing
+
+SHAPES = [  # images, channels, results, height, width, kernel, padding
+    (2, 3, 5, 16, 16, 3, (1, 1)),
+    (3, 4, 2, 17, 10, 3, (0, 0)),
+    (1, 2, 3, 6, 6, 3, (2, 0)),
+    (2, 3, 4, 15, 16, 4, (1, 1)),
+    (1, 5, 3, 4, 21, 4, (0, 2)),
+]
+
+
+def by_winograd(*given):
+    return winograd.conv2d(winograd.Asked(*given))
+
+
+def by_one_product(*given):
+    return cpu_conv.unrolled(winograd.Asked(*given))
+
+
+def made(shape, dtype=torch.float64, layout=torch.channels_last):
+    torch.manual_seed(0)
+    count, channels, results, height, width, kernel, padding = shape
+    x = torch.randn(count, channels, height, width, dtype=dtype).to(memory_format=layout).requires_grad_()
+    weight = torch.randn(results, channels, kernel, kernel, dtype=dtype).to(memory_format=layout).requires_grad_()
+    return x, weight, torch.randn(results, dtype=dtype, requires_grad=True), padding
+
+
+def results(y, inputs):
+    torch.manual_seed(1)
+    return y, *torch.autograd.grad(y, inputs, torch.randn(y.shape, dtype=y.dtype), retain_graph=True)
+
+
+def same(found, expected, within=1e-11):
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == other.shape and (one - other).abs().max() <= within * other.abs().max()
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("piece", [256, 3])
+def test_winograd_is_convolution_there_and_back(shape, piece, layout, monkeypatch):
+    monkeypatch.setattr(winograd, "PIECE", piece)
+    x, weight, bias, padding = made(shape, layout=layout)
+    inputs = x, weight, bias
+    expected = results(F.conv2d(*inputs, padding=padding), inputs)
+    same(results(by_winograd(*inputs, 1, padding), inputs), expected)
+    for wanted in (0,), (1,), (2,), (1, 2):  # what is not wanted is not worked out
+        chosen = [inputs[i] if i in wanted else inputs[i].detach() for i in range(3)]
+        leaves = [inputs[i] for i in wanted]
+        same(results(by_winograd(*chosen, 1, padding), leaves), [expected[0], *(expected[1 + i] for i in wanted)])
+    same([by_winograd(x, weight, None, (1, 1), padding)], [F.conv2d(x, weight, padding=padding)])
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize(("shape", "stride"), [(SHAPES[0], 1), (SHAPES[3], 2), (SHAPES[4], (2, 1))])
+def test_one_matrix_product_is_convolution_there_and_back(shape, stride, layout):
+    x, weight, bias, padding = made(shape, layout=layout)
+    expected = F.conv2d(x, weight, bias, stride, padding)
+    found = by_one_product(x, weight, bias, stride, padding)
+    assert found.stride() == expected.stride()
+    same(results(found, (x, weight, bias)), results(expected, (x, weight, bias)))
+
+
+@pytest.mark.parametrize("how", [by_winograd, by_one_product])
+def test_second_derivatives_are_those_of_convolution(how):
+    x, weight, bias, padding = made(SHAPES[0])
+
+    def penalty(conv):
+        (slope,) = torch.autograd.grad(conv(x, weight, bias, 1, padding).square().sum(), x, create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), (x, weight, bias))
+
+    same(penalty(how), penalty(F.conv2d))
+
+
+@pytest.mark.parametrize("kernel", [3, 4])
+def test_winograd_rounds_to_about_a_millionth(kernel):
+    x, weight, bias, padding = made((2, 64, 64, 33, 33, kernel, (1, 1)), torch.float32)
+    inputs = x, weight, bias
+    wide = [leaf.detach().double().requires_grad_() for leaf in inputs]
+    expected = results(F.conv2d(*wide, padding=padding), wide)
+    found = by_winograd(*inputs, 1, padding)
+    torch.manual_seed(1)
+    slope = torch.randn(found.shape, dtype=torch.float64).float()
+    for one, other in zip((found, *torch.autograd.grad(found, inputs, slope)), expected, strict=True):
+        assert (one - other).norm() < 3e-6 * other.norm()
+
+
+def test_scratch_memory_serves_after_translating():
+    x, weight, bias, _ = made((1, 4, 4, 20, 20, 3, (1, 1)))
+    winograd.scratch.kept.clear()
+    with torch.inference_mode():
+        expected = by_winograd(x, weight, bias, 1, 1)
+    found = by_winograd(x, weight, bias, 1, 1)
+    found.sum().backward()
+    assert torch.equal(found, expected)
+
+
+def test_threads_do_not_share_scratch_memory():
+    x, weight, bias, _ = made((2, 16, 16, 40, 40, 3, (1, 1)))
+    expected = by_winograd(x, weight, bias, 1, 1)
+    wrong = []
+
+    def work():
+        wrong.extend(not torch.equal(by_winograd(x, weight, bias, 1, 1), expected) for _ in range(20))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(wrong) == 60 and not any(wrong)
+
+
+@pytest.mark.parametrize(
+    ("change", "who"),
+    [
+        ({}, "winograd"),
+        ({"kernel": 4}, "winograd"),
+        ({"kernel": 5}, "torch"),
+        ({"kernel": (3, 4)}, "torch"),
+        ({"stride": 2}, "torch"),
+        ({"dilation": 2}, "torch"),
+        ({"groups": 2}, "torch"),
+        ({"padding": "same"}, "torch"),
+        ({"channels": 32}, "torch"),
+        ({"size": 16}, "torch"),
+        ({"dtype": torch.float64}, "torch"),
+        ({"autocast": True}, "torch"),
+        ({"channels": 512, "results": 512, "size": 8}, "one product"),
+        ({"channels": 512, "results": 512, "size": 4, "kernel": 4, "stride": 2, "padding": 1}, "one product"),
+    ],
+)
+def test_each_convolution_goes_where_it_is_quickest(change, who, monkeypatch):
+    took = []
+    monkeypatch.setattr(winograd, "conv2d", lambda *a, real=winograd.conv2d: took.append("winograd") or real(*a))
+    monkeypatch.setattr(cpu_conv, "unrolled", lambda *a, real=cpu_conv.unrolled: took.append("one product") or real(*a))
+    change = dict(change)
+    size, channels, results = change.pop("size", 34), change.pop("channels", 128), change.pop("results", 128)
+    dtype, autocast = change.pop("dtype", torch.float32), change.pop("autocast", False)
+    conv = nn.Conv2d(channels, results, change.pop("kernel", 3), **change).to(dtype)
+    x = torch.randn(1, channels, size, size, dtype=dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        expected = conv(x)
+        with cpu_conv.QuickConvolution():
+            found = conv(x)
+    assert (took or ["torch"]) == [who]
+    assert torch.allclose(found, expected, atol=1e-4) and (who != "torch" or torch.equal(found, expected))
+
+
+def test_a_heavy_weight_learns_as_torchs(monkeypatch):
+    monkeypatch.setattr(cpu_conv, "HEAVY", 12)
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(cpu_conv.HeavyLinear.apply, (x, weight))
+    assert torch.autograd.gradgradcheck(cpu_conv.HeavyLinear.apply, (x, weight))
+
+    def gradients():
+        y = F.linear(x, weight)
+        F.linear(y.sin() @ weight, weight).square().sum().backward()
+        found, weight.grad, x.grad = [y, weight.grad, x.grad], None, None
+        return found
+
+    expected, used = gradients(), []
+    real = cpu_conv.HeavyLinear.apply
+    monkeypatch.setattr(cpu_conv.HeavyLinear, "apply", lambda *a: used.append(1) or real(*a))
+    with cpu_conv.QuickConvolution():
+        found = gradients()
+        assert all(torch.allclose(a, b) for a, b in zip(found, expected, strict=True)) and len(used) == 2
+        F.linear(x, weight, weight[:, 0])
+        with torch.autocast("cpu", torch.bfloat16):
+            F.linear(x.float(), weight.float())
+    assert len(used) == 2
+
+
+# Recompute
+
+
+def kept_bytes(net, x, lean):
+    """Run a net forward; return the bytes that it keeps for the way back, beside weights, and its gradients."""
+    storages = {}
+    weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
+
+    mode = activation_checkpointing.Recompute()
+
+    def pack(y):
+        kept = mode.pack(y)
+        for part in activation_checkpointing.tensors(kept):
+            storages[part.untyped_storage().data_ptr()] = part.untyped_storage().nbytes()
+        return kept
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, mode.unpack))
+        if lean:
+            stack.enter_context(mode)
+        out = net(x)
+    size = sum(nbytes for place, nbytes in storages.items() if place not in weights)
+    out = out.out if hasattr(out, "out") else out
+    return size, [out, *torch.autograd.grad(out.square().mean(), list(net.parameters()), allow_unused=True)]
+
+
+@pytest.mark.parametrize(
+    ("net", "share"),
+    [
+        (lambda: ResnetGenerator(8, 3), 0.6),
+        (lambda: UGATITGenerator(8, 2, 64, light=True), 0.8),
+        (lambda: PatchDiscriminator(8), 0.8),
+    ],
+)
+def test_recomputing_keeps_less_and_changes_no_bit(net, share):
+    torch.manual_seed(0)
+    net = net().to(memory_format=torch.channels_last)
+    x = torch.rand(2, 3, 64, 64).to(memory_format=torch.channels_last)
+    plain, expected = kept_bytes(net, x, False)
+    lean, found = kept_bytes(net, x, True)
+    assert lean < share * plain
+    assert all(a is b is None or torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("pad", ["reflect", "replicate"])
+def test_recomputing_keeps_to_the_precision_of_the_way_there(pad):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(4, 4, 3, padding=1, padding_mode=pad)
+    x = torch.rand(1, 4, 12, 12)
+
+    def gradients():
+        with torch.autocast("cpu", torch.bfloat16):
+            y = F.interpolate(F.relu(conv(F.leaky_relu(conv(x), 0.2))), scale_factor=2, mode="bilinear")
+            y = conv(y).float().square().mean()
+        return torch.autograd.grad(y, list(conv.parameters()))
+
+    expected = gradients()
+    with activation_checkpointing.recompute():
+        found = gradients()
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_second_derivatives_survive_recomputing():
+    layers = nn.Conv2d(3, 4, 3), InstanceNorm2d(4), nn.LeakyReLU(0.2), nn.Conv2d(4, 2, 3), nn.ReLU()
+    net = nn.Sequential(*layers).double()
+    x = torch.randn(2, 3, 12, 12, dtype=torch.float64, requires_grad=True)
+
+    def penalty():
+        (slope,) = torch.autograd.grad(net(x).square().sum(), x, create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), [x, *net.parameters()], allow_unused=True)
+
+    expected = penalty()
+    with activation_checkpointing.recompute():
+        found = penalty()
+    assert all(a is b is None or torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_what_changes_in_place_is_not_made_again():
+    w = torch.randn(4, requires_grad=True)
+    with activation_checkpointing.recompute():
+        y = F.leaky_relu(w * 2)
+        y += 1  # so y is no longer what leaky_relu makes
+        z = y.square().sum()
+    z.backward()
+    assert torch.allclose(w.grad, 2 * (F.leaky_relu(w * 2) + 1) * torch.where(w > 0, 1, 0.01) * 2)
+    with activation_checkpointing.recompute():
+        base = w * 2
+        z = F.leaky_relu(base).square().sum()
+        base += 1
+    with pytest.raises(RuntimeError, match=r"in place|inplace"):
+        z.backward()
+
+
+def test_of_sums_every_third_is_kept():
+    torch.manual_seed(0)
+    net = nn.Sequential(*(Residual(4, bias=False) for _ in range(6))).to(memory_format=torch.channels_last)
+    x = torch.rand(1, 4, 32, 32).to(memory_format=torch.channels_last).requires_grad_()
+    _, expected = kept_bytes(net, x, False)
+    size, found = kept_bytes(net, x, True)
+    assert round(size / (4 * x.numel())) == 6 * 2 + 2  # the results of the convolutions, the input and one sum
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_sum_is_kept_where_its_parts_are_not():
+    mode = activation_checkpointing.Recompute()
+    one, other, last = (nn.Conv2d(2, 2, 3, padding=1) for _ in range(3))
+    x, kept = torch.rand(1, 2, 8, 8), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda y: kept.append(mode.pack(y)) or kept[-1], mode.unpack), mode:
+        last(one(x) + other(x))
+    assert all(isinstance(y, torch.Tensor) for y in kept)
+
+
+def test_of_what_is_cast_the_smaller_is_kept():
+    mode, kept = activation_checkpointing.Recompute(), []
+    x = torch.rand(4, 4).bfloat16().requires_grad_() * 1
+    with torch.autograd.graph.saved_tensors_hooks(lambda y: kept.append(mode.pack(y)) or kept[-1], mode.unpack), mode:
+        loss = x.float().square().sum()
+    assert [part.dtype for y in kept for part in activation_checkpointing.tensors(y) if part.dim()] == [torch.bfloat16]
+    (slope,) = torch.autograd.grad(loss, x)
+    assert torch.equal(slope, (2 * x.float()).bfloat16())
+
+
+def test_nothing_is_left_of_a_graph_that_is_gone():
+    mode = activation_checkpointing.Recompute()
+    conv = nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect")
+    with mode, torch.autograd.graph.saved_tensors_hooks(mode.pack, mode.unpack):
+        x = torch.rand(1, 3, 8, 8)
+        for _ in range(3):
+            x = F.relu(conv(x))
+    end = weakref.ref(x)
+    assert mode.made
+    del x
+    assert not mode.made and end() is None

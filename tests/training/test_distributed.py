@@ -1,0 +1,144 @@
+"""Several processes train what one would: two gloo processes on the CPU against one, in double precision."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import toy
+
+TESTS = Path(toy.__file__).parent
+METHOD = '''
+"""A toy method; with STOP set, its second process has the launcher stopped at step 2, as a cluster's queue does."""
+import os
+import signal
+import sys
+import time
+
+sys.path.insert(0, {tests!r})
+import toy
+from facekit.recipe_api.base import term
+
+
+def stop_the_launcher():
+    """Return when its signal has come back to us."""
+    told, came = signal.getsignal(signal.SIGTERM), []
+    signal.signal(signal.SIGTERM, lambda *what: (came.append(what), told(*what)))
+    os.kill(os.getppid(), signal.SIGTERM)
+    while not came:
+        time.sleep(0.01)
+
+
+class StopScene(toy.ToyScene):
+    """Draws nothing: random numbers come per image, and so differently in a batch of another size."""
+
+    noise = None
+
+    @term("D")
+    def judge(self):
+        """Tell real from translated."""
+        if self.step == 2 and os.environ.get("STOP") and os.environ["RANK"] == "1":
+            stop_the_launcher()
+        return toy.ToyScene.judge(self)
+
+
+class Stop(toy.Toy):
+    """A toy that may be stopped."""
+
+    Scene = StopScene
+    presets = {{"stop": {{}}}}
+'''
+SEVERAL = '''
+"""Runs several command lines one after the other, up to the first that fails."""
+import json
+import sys
+
+from facekit.cli import app
+
+for line in json.loads(sys.argv[1]):
+    print("$", *line, file=sys.stderr)
+    try:
+        app(line, prog_name="facekit")
+    except SystemExit as end:
+        if end.code:
+            raise
+'''
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    root = tmp_path_factory.mktemp("distributed")
+    toy.domains(root / "data")
+    (root / "method.py").write_text(METHOD.format(tests=str(TESTS)))
+    (root / "several.py").write_text(SEVERAL)
+    return root
+
+
+def line(place, out, batch, *more):
+    """The arguments of a training."""
+    exact = ("--set", "run.precision=fp64", "--set", "run.accumulate=2", "--steps", 4, "--batch", batch)
+    words = ("train", place / "method.py", "--data", place / "data", "--out", place / out, *exact, *more)
+    return [str(word) for word in words]
+
+
+def torchrun(*arguments, **environment):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
+    path = os.pathsep.join([str(TESTS.parent / "src"), os.environ.get("PYTHONPATH", "")])
+    around = {**os.environ, "PYTHONPATH": path, **environment}
+    return subprocess.run(command, env=around, capture_output=True, text=True, timeout=240)
+
+
+@pytest.fixture(scope="module")
+def stopped(place):
+    """Two processes whose launcher got SIGTERM; what they said, and the state that they left."""
+    done = torchrun("-m", "facekit", *line(place, "two", 2), STOP="1")
+    left = {path.name for path in (place / "two").rglob("*") if path.is_file()}
+    return done, torch.load(place / "two" / "state.pt", weights_only=True)["step"], left
+
+
+@pytest.fixture(scope="module")
+def later(place, stopped):
+    """What two processes said in three more starts: one that goes on, the same again, and one of another card."""
+    lines = [line(place, "two", 2), line(place, "two", 2), line(place, "two", 2, "--lr", 1)]
+    return torchrun(str(place / "several.py"), json.dumps(lines))
+
+
+def test_a_stopped_launcher_makes_all_save_once(stopped):
+    done, step, left = stopped
+    assert done.returncode != 0 and step == 3
+    assert "stopped at step 3, saved" in done.stderr
+    assert "00000003.png" in left and "card.yaml" not in left and not any(name.endswith(".part") for name in left)
+
+
+def test_two_processes_stopped_on_the_way_equal_one(place, later, facekit):
+    assert facekit(*line(place, "one", 4)).code == 0
+    tensors = []
+    for run in (place / "one", place / "two"):
+        state = torch.load(run / "state.pt", weights_only=True)
+        tensors.append({**state["nets"], **state["ema"], **load_file(run / "model.safetensors")})
+    torch.testing.assert_close(*tensors, atol=1e-9, rtol=0)
+    rows = [[json.loads(row) for row in (place / run / "log.jsonl").read_text().splitlines()] for run in ("one", "two")]
+    for one, two in zip(*rows, strict=True):
+        assert one["step"] == two["step"]
+        assert one["losses"] == pytest.approx(two["losses"], abs=1e-9)
+
+
+def test_only_the_first_process_speaks(later):
+    said = later.stderr
+    assert said.count("going on from step 3") == said.count("train: done") == 1
+
+
+def test_a_finished_run_is_left_alone_by_all(later):
+    assert later.stderr.count("nothing to do") == 1
+
+
+def test_a_refusal_in_the_first_process_ends_all_and_is_the_error_to_read(later):
+    said = later.stderr
+    assert later.returncode != 0
+    assert "another card: optim.lr: 0.0002 -> 1.0" in said
+    assert "this is a bug" not in said

@@ -1,0 +1,82 @@
+"""The estimate before the first step, against what autograd really keeps."""
+
+import pytest
+import torch
+
+import toy
+from facekit.recipe_api.base import Progress
+from facekit.recipe_api.registry import find
+from facekit.recipes.cyclegan import CycleGAN
+from facekit.storage import card
+from facekit.training import memory_estimate
+from facekit.training.activation_checkpointing import Recompute, tensors
+from facekit.training.loop import make_learner, train_step, weighted_terms
+
+
+def card_of(size, batch=2, **run):
+    return card.TrainCard.model_validate({"recipe": "x", "data": {"size": size, "batch": batch}, "run": run})
+
+
+def test_parameters_are_counted_net_by_net():
+    guess = memory_estimate.estimate(toy.Toy({}, 16), toy.Toy.terms(), card_of(16))
+    expected = {name: sum(p.numel() for p in net.parameters()) for name, net in toy.Toy({}, 16).nets().items()}
+    assert guess.parameters == expected
+    assert f"{sum(expected.values()):,} parameters" in str(guess)
+
+
+@pytest.mark.parametrize(
+    ("kind", "params", "size"), [(toy.Toy, {}, 16), (CycleGAN, {"width": 8, "blocks": 2, "d_width": 8}, 64)]
+)
+@pytest.mark.parametrize("lean", [True, False])
+def test_activations_are_those_that_autograd_keeps(kind, params, size, lean, monkeypatch):
+    made = card_of(size, recompute=lean)
+    guess = memory_estimate.estimate(kind(params, size), kind.terms(), made)
+    learner = make_learner(kind(params, size), weighted_terms(kind, {}), made, torch.device("cpu"))
+    kept = {}
+
+    def keep(x):
+        for part in tensors(x):
+            if not isinstance(part, torch.nn.Parameter):
+                kept[part.untyped_storage().data_ptr()] = part.untyped_storage().nbytes(), part
+        return x
+
+    monkeypatch.setattr(Recompute, "pack", lambda self, x, real=Recompute.pack: keep(real(self, x)))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        train_step(learner, [{name: torch.rand(2, 3, size, size) for name in "ab"}], Progress(0, 1))
+    both_phases = sum(size for size, _ in kept.values())
+    assert both_phases / 3 < guess.activation_bytes < both_phases * 1.5
+
+
+def test_what_is_worked_out_again_is_not_counted():
+    params = {"width": 8, "blocks": 2, "d_width": 8}
+
+    def activations(**run):
+        return memory_estimate.estimate(CycleGAN(params, 64), CycleGAN.terms(), card_of(64, **run)).activation_bytes
+
+    assert activations() < 0.7 * activations(recompute=False)
+    assert activations(compile=True) == activations(recompute=False)
+
+
+def test_a_larger_batch_and_precision_take_more_and_bf16_less():
+    def activations(**changes):
+        return memory_estimate.estimate(toy.Toy({}, 16), toy.Toy.terms(), card_of(16, **changes)).activation_bytes
+
+    one = activations(batch=1)
+    assert activations(batch=4) > 3 * one
+    assert activations(batch=1, precision="fp64") == 2 * one
+    assert activations(batch=1, precision="bf16") == one // 2
+
+
+@pytest.mark.parametrize("name", ["cyclegan", "ugatit", "ugatit-light", "projected-cut"])
+def test_every_method_can_be_estimated_at_full_size(name):
+    kind, preset = find(name)
+    size = kind.defaults["data"]["size"]
+    guess = memory_estimate.estimate(kind(preset.get("params", {}), size), kind.terms(), card_of(size, 1))
+    assert guess.activation_bytes and guess.activation_bytes > 30e6
+    assert guess.state_bytes >= 12 * sum(guess.parameters.values())
+
+
+def test_other_errors_pass_through():
+    guess = memory_estimate.Estimate({}, 0, None)
+    with pytest.raises(RuntimeError, match="something else"), memory_estimate.guarded(guess):
+        raise RuntimeError("something else")
