@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..storage import files, images
+from ..storage import images
+from . import html
 
 INK, PAPER, GAP = (40, 40, 46), (255, 255, 255), 6
 
@@ -73,12 +73,15 @@ pre {{ background: #f4f4f6; padding: .8rem 1rem; overflow-x: auto }}
 
 def preview_page(folder: Path, title: str, card: str) -> None:
     """Write `index.html` into a run folder: the loss plot, then every preview, newest first, then the card."""
-    parts = ['<p><img src="losses.png" alt="losses over steps"></p>'] if (folder / "losses.png").exists() else []
-    for path in sorted((p for p in (folder / "previews").glob("*.png") if p.stem.isdigit()), reverse=True):
-        name = html.escape(path.name)
-        parts.append(f'<h2>step {int(path.stem):,}</h2><img loading="lazy" src="previews/{name}" alt="{name}">')
-    parts.append(f"<h2>card</h2><pre>{html.escape(card)}</pre>")
-    files.write_text(folder / "index.html", PAGE.format(title=html.escape(title), body="\n".join(parts)))
+    previews = sorted((p for p in (folder / "previews").glob("*.png") if p.stem.isdigit()), reverse=True)
+    html.write(
+        folder / "index.html",
+        "run.html",
+        title=title,
+        card=card,
+        plot="losses.png" if (folder / "losses.png").exists() else None,
+        previews=[(int(path.stem), f"previews/{path.name}") for path in previews],
+    )
 
 
 def save_sheet(path: Path, rows: Sequence[Sequence[Image.Image]], **options: object) -> None:

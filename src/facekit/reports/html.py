@@ -1,0 +1,46 @@
+"""HTML pages from the Jinja2 templates in `templates/`; every value is escaped."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+
+from ..storage import files
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def link(name: str) -> str:
+    """Return a file name as the relative address of a link; bytes that are no UTF-8 stay the bytes of the file."""
+    return quote(name, errors="surrogateescape")
+
+
+@lru_cache(maxsize=1)
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["link"] = link
+    return environment
+
+
+def render(template: str, **values: Any) -> str:
+    """Return the page that `templates/TEMPLATE` makes of the values; a value that the template lacks is an error.
+
+    Templates extend `page.html`, which takes `title` and has the blocks `style` and `body`; the filter `link` turns a
+    file name into an address.
+    """
+    return _environment().get_template(template).render(**values)
+
+
+def write(path: Path, template: str, **values: Any) -> None:
+    """Render a page and write it whole; see `render`."""
+    files.write_text(path, render(template, **values))
