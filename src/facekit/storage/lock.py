@@ -1,0 +1,79 @@
+"""One holder of an output folder at a time: a second command is told who is at work there, and stops."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import errno
+import json
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+
+from ..errors import OutputError
+from ..runtime import console
+from . import files
+
+NAME = ".facekit.lock"
+CANNOT_LOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
+
+_held: dict[Path, int] = {}  # how often this process holds each lock
+
+
+@contextlib.contextmanager
+def held(folder: Path, command: str, name: str = NAME, wait: float = 0) -> Iterator[None]:
+    """Hold an output folder while the block runs; `command` is what others are told is at work in it.
+
+    The operating system holds the lock, so that of a killed process is free at once. The same process may take it
+    again. `name` is the lock's file in the folder, `wait` the seconds to wait for it. Raises OutputError where another
+    process holds it, with that process's host, number and start. Where the file system cannot lock, says so and goes
+    on without.
+    """
+    path = files.make_folder(Path(folder)).resolve() / name
+    if path in _held:
+        _held[path] += 1
+        try:
+            yield
+        finally:
+            _held[path] -= 1
+        return
+    lock = filelock.FileLock(path, timeout=wait, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise OutputError(
+            f"{folder} is in use: {_holder(path)}", "wait until it has finished, or choose another output folder"
+        ) from error
+    except OSError as error:
+        if error.errno not in CANNOT_LOCK:
+            files.cannot_write(path, error)
+        console.warn(f"{folder}: this file system cannot lock files; do not run two commands into it at once")
+        yield
+        return
+    _held[path] = 1
+    try:
+        _sign(path, command)
+        yield
+    finally:
+        del _held[path]
+        with contextlib.suppress(OSError):  # Windows does not remove a file that is open
+            path.unlink()
+        lock.release()
+
+
+def _sign(path: Path, command: str) -> None:
+    since = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    who = {"command": command, "host": platform.node(), "process": os.getpid(), "since": since}
+    with contextlib.suppress(OSError):
+        path.write_text(json.dumps(who), encoding="utf-8")
+
+
+def _holder(path: Path) -> str:
+    try:
+        who = json.loads(path.read_text(encoding="utf-8"))
+        return f"{who['command']}, process {who['process']} on {who['host']}, since {who['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process holds it"
