@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 
 import pytest
 
@@ -235,12 +236,22 @@ def test_data_without_labels_are_refused(tmp_path, faces):
         read(faces)
     with pytest.raises(InputError, match="no such file or folder"):
         read(tmp_path / "nowhere")
-    (faces / "empty").mkdir()
-    with pytest.raises(InputError, match=r"no images in .*empty"):
-        read(faces)
     (tmp_path / "nothing").mkdir()
     with pytest.raises(InputError, match="no images"):
         read(tmp_path / "nothing")
+
+
+def test_a_label_folder_without_images_is_left_out(tmp_path):
+    for label in ("sad", "glad"):
+        toy.fill(tmp_path / label, 1, 8)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "@eaDir").mkdir()
+    with told() as said:
+        assert set(read(tmp_path)[0].values()) == {("sad",), ("glad",)}
+    assert any("1 folders" in text and "empty" in text for text in said)
+    shutil.rmtree(tmp_path / "sad")
+    with pytest.raises(InputError, match="glad"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["sad+glad", "sad,glad"])

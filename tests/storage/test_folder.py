@@ -17,6 +17,7 @@ from facekit.errors import CardError, InputError, Interrupted, OutOfMemory, Some
 from facekit.runtime import console
 from facekit.storage import card, images
 from facekit.storage.folder import Folder, Made, Outcome, Source, folder_map, open_source, output_names, read_lines
+from facekit.storage.listing import Listing
 
 VALUES = {"facekit": 1, "command": "turn", "options": {"by": 180}}
 
@@ -94,12 +95,12 @@ def test_a_folder_lists_images_of_all_sub_folders_in_order_and_counts_the_rest(h
     toy.picture().save(here / "in/Z.JPG")
     folder = Folder(here / "in")
     assert folder.names == ["Z.JPG", "x/000.png", "x/001.png", "x/002.png", "y/000.png", "y/001.png"]
-    assert folder.listing[1] == 2
+    assert folder.listing.others == 2
 
 
 def test_what_facekit_notes_beside_images_is_not_foreign(here):
     run(here / "in", here / "out")
-    assert Folder(here / "out").listing == (["x/000.png", "x/001.png", "x/002.png", "y/000.png", "y/001.png"], 0)
+    assert Folder(here / "out").listing == Listing(["x/000.png", "x/001.png", "x/002.png", "y/000.png", "y/001.png"], 0)
 
 
 @pytest.mark.parametrize(

@@ -267,7 +267,7 @@ def _one(
     from ..errors import CardError
     from ..runtime import console
     from ..storage import card, files
-    from ..storage.folder import SUFFIXES
+    from ..storage.listing import SUFFIXES
 
     if out.suffix.lower() not in SUFFIXES:
         raise CardError(f"{out} has no image type that can be written", "end it in .png, .jpg or .webp")

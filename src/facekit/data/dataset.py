@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -121,7 +122,7 @@ def _usable(folder: Folder, limit: int | None) -> tuple[list[Path], str]:
     if not usable:
         raise InputError(f"no readable image in {folder.path}", "check the files")
     skipped = len(folder.names[:limit]) - len(usable)
-    notes = [f"{n} unreadable" for n in [skipped] if n] + [f"{n} other files" for n in [folder.listing[1]] if n]
+    notes = [f"{n} unreadable" for n in [skipped] if n] + [f"{n} other files" for n in [folder.listing.others] if n]
     spread = f"{min(sizes)} px" if len(sizes) == 1 else f"{min(sizes)}-{max(sizes)} px"
     return usable, f"{len(usable)} images of {spread}" + (f" (skipped {', '.join(notes)})" if notes else "")
 
@@ -130,7 +131,7 @@ def shares(paths: Sequence[Path], split: tuple[int, int, int]) -> tuple[list[Pat
     """Deal files into three shares by a digest of their names, so that no share follows the order of a series."""
     if len(paths) < 3:
         raise InputError(f"{len(paths)} images cannot be split in three", "leave out data.split, or add images")
-    dealt = sorted(paths, key=lambda path: hashlib.sha256(path.name.encode()).digest())
+    dealt = sorted(paths, key=lambda path: hashlib.sha256(os.fsencode(path.name)).digest())
     first = max(1, len(dealt) * split[1] // sum(split))
     second = first + max(1, len(dealt) * split[2] // sum(split))
     return sorted(dealt[second:]), sorted(dealt[:first]), sorted(dealt[first:second])

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from ..errors import CardError, InputError
 from ..runtime import console
 from ..storage import card
-from ..storage.folder import SUFFIXES, Folder
+from ..storage.folder import Folder
+from ..storage.listing import SUFFIXES, sub_folders
 
 FILE_COLUMNS = ("file", "image", "filename", "image_id")
 LABEL_COLUMNS = ("label", "labels")
@@ -63,20 +64,17 @@ def _in(name: str, top: str | None) -> bool:
 
 def _parts(root: Path) -> tuple[str, str | None]:
     """Return what the names of training and test images start with: train/ and test/ or val/, or all and none."""
-    tops = _folders(root)
+    tops = sub_folders(root)
     test = next((name for name in ("test", "val") if name in tops), None)
     if "train" in tops and (test or tops == ["train"]):
         return "train/", f"{test}/" if test else None
     return "", None
 
 
-def _folders(path: Path) -> list[str]:
-    return sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
 def _of_folders(folder: Folder, train: str, test: str | None) -> dict[str, tuple[str, ...]]:
     """Return each image's label: the folder that it is in, below train/ and test/ if there are such."""
-    tops = _folders(folder.path / train)
+    tops = sub_folders(folder.path / train)
+    hint = "make one folder per label, or name a labels file: --labels FILE"
     if {"trainA", "trainB"} <= set(tops):
         raise InputError(
             f"{folder.path} has two domains (trainA/ trainB/), no labels",
@@ -84,7 +82,6 @@ def _of_folders(folder: Folder, train: str, test: str | None) -> dict[str, tuple
         )
     if len(tops) < 2:
         has = ", ".join(tops) or "none"
-        hint = "make one folder per label, or name a labels file: --labels FILE"
         raise InputError(f"{folder.path / train} has no two folders of labels (it has {has})", hint)
     found: dict[str, tuple[str, ...]] = {}
     loose = []
@@ -99,9 +96,9 @@ def _of_folders(folder: Folder, train: str, test: str | None) -> dict[str, tuple
             loose.append(name)
     _tell(loose, f"images of {folder.path} lie in no label's folder")
     full = {has[0] for name, has in found.items() if name.startswith(train)}
-    for label in tops:
-        if label not in full:
-            raise InputError(f"no images in {folder.path / train / label}", "put some there, or remove the folder")
+    _tell([label for label in tops if label not in full], f"folders in {folder.path / train} hold no images")
+    if len(full) < 2:
+        raise InputError(f"only {' '.join(full) or 'none'} of the folders in {folder.path / train} holds images", hint)
     return found
 
 

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from ..reports import contact_sheet
+from ..reports.html import link
 from ..storage import files
 from ..storage.folder import Folder, failures
 
@@ -89,6 +89,6 @@ def _words(value: Any) -> str:
 def _figure(name: str, entry: Mapping[str, Any]) -> str:
     told = f"score {entry['score']:.3g}, roll {round(entry['roll']):+d}°"
     return (
-        f'<figure><img loading="lazy" src="{html.escape(quote(name))}" alt=""><figcaption>{html.escape(told)}<br>'
+        f'<figure><img loading="lazy" src="{html.escape(link(name))}" alt=""><figcaption>{html.escape(told)}<br>'
         f"{html.escape(str(entry.get('source', name)))}</figcaption></figure>"
     )

@@ -13,7 +13,7 @@ from ..storage.folder import Folder, open_source
 from .base import Page, Source, batches
 from .errors import Fault
 from .http_client import Polite
-from .post import Post, ending, text, words
+from .post import Post, text, words
 
 OURS = ("file", "id", "md5", "source", "source_bytes", "source_mtime")
 
@@ -45,7 +45,6 @@ class Local(Source):
             id=hashlib.sha256(files.encoded(name)).hexdigest()[:16],
             url=name,
             page="",
-            kind=ending("/" + name.rpartition("/")[2]),
             bytes=size,
             tags=words(" ".join(map(str, tags)) if isinstance(tags, list) else tags),
             source=text(entry.get("source")) or name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -11,17 +12,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from ..errors import CardError, FacekitError, InputError, Interrupted, OutOfMemory, SomeFailed
 from ..runtime import console
 from . import card, files
+from .listing import SUFFIXES, Listing, list_images
 
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 MANIFEST = "manifest.jsonl"
 FAILED = "failed.jsonl"
-NOTES = (".yaml", ".jsonl", ".html")  # what facekit itself leaves beside images
 
 
 @dataclass(frozen=True)
@@ -55,24 +55,14 @@ class Folder:
             raise InputError(f"{self.path} is not a folder", "give a folder of images")
 
     @cached_property
-    def listing(self) -> tuple[list[str], int]:
-        """The images' names in order, and how many other files were passed over."""
-        names, others = [], 0
-        for root, folders, found in os.walk(self.path):
-            folders[:] = sorted(f for f in folders if not f.startswith("."))
-            for name in found:
-                if name.startswith("."):
-                    continue
-                if name.lower().endswith(SUFFIXES):
-                    names.append((Path(root) / name).relative_to(self.path).as_posix())
-                elif not name.endswith(NOTES):
-                    others += 1
-        return sorted(names), others
+    def listing(self) -> Listing:
+        """The images' names and how many other files there are; see `list_images`."""
+        return list_images(self.path)
 
     @property
     def names(self) -> list[str]:
         """The images' names relative to the folder, sorted."""
-        return self.listing[0]
+        return self.listing.names
 
     @cached_property
     def entries(self) -> dict[str, dict[str, Any]]:
@@ -90,7 +80,7 @@ class Folder:
     def sources(self) -> list[Source]:
         """The images as sources; raises InputError where there is none."""
         if not self.names:
-            extra = f" ({self.listing[1]} other files)" if self.listing[1] else ""
+            extra = f" ({self.listing.others} other files)" if self.listing.others else ""
             raise InputError(f"no images in {self.path}{extra}", f"images end in {' '.join(SUFFIXES)}")
         return [Source(self.path / name, name) for name in self.names]
 
@@ -98,7 +88,7 @@ class Folder:
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Read the objects of a JSON-lines file; a line cut by a kill is passed over."""
     if path.exists():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             with contextlib.suppress(ValueError):
                 row = json.loads(line)
                 if isinstance(row, dict):
@@ -126,10 +116,11 @@ def open_source(path: str | Path, out: str | Path | None = None) -> list[Source]
 
 def output_names(sources: Sequence[Source], suffix: str = ".png") -> dict[str, str]:
     """Return each source's output name: its own with `suffix`; `a.jpg` beside `a.png` become `a_jpg` and `a_png`."""
-    stems = Counter(source.name.rpartition(".")[0] for source in sources)
+    stems = Counter(str(PurePosixPath(source.name).with_suffix("")) for source in sources)
     out = {}
     for source in sources:
-        stem, _, old = source.name.rpartition(".")
+        name = PurePosixPath(source.name)
+        stem, old = str(name.with_suffix("")), name.suffix.removeprefix(".")
         if stems[stem] > 1:
             stem = f"{stem}_{old}"
             while stem in stems:
@@ -143,7 +134,7 @@ def keep_originals(sources: Sequence[Source], out: Path, names: Mapping[str, str
     ours = force or any((out / mark).exists() for mark in (card.NAME, card.UNFINISHED))
     originals = {source.path.resolve() for source in sources}
     for target in (out / name for name in names.values()):
-        if target.exists() and (not ours or target.resolve() in originals):
+        if os.path.exists(target) and (not ours or target.resolve() in originals):
             raise CardError(f"{target} is there already, and facekit has not made it", "choose another output folder")
 
 
@@ -246,6 +237,7 @@ def folder_map(
             ahead = 2 * max(workers, 1) + batch
             groups = _batches(_results(pool, work, todo, ahead), batch)
             for source, images in _images(pool if together and not processes else None, groups, together, ahead):
+                images = _with_names_that_fit(out, images)
                 if isinstance(images, Exception):
                     _note_failure(failed, source, images)
                     outcome.failed += 1
@@ -356,6 +348,17 @@ def _encoded(images: list[Made] | Exception) -> list[Made] | Exception:
     return [replace(image, data=image.data()) if callable(image.data) else image for image in images]
 
 
+def _with_names_that_fit(out: Path, images: list[Made] | Exception) -> list[Made] | Exception:
+    """Return the images, or an InputError where the file system takes no name as long as one of theirs."""
+    for image in [] if isinstance(images, Exception) else images:
+        try:
+            os.lstat(out / image.name)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return InputError(f"the name {image.name[:40]}… is too long for a file here", "rename the image")
+    return images
+
+
 def _write(out: Path, manifest: Path, source: Source, images: list[Made]) -> None:
     rows = []
     for image in images:
@@ -419,7 +422,7 @@ def _is_done(out: Path, source: Source, rows: dict[str, list[dict[str, Any]]]) -
     """Whether the source, as it is now, has failed or all images made of it are there."""
     stamp = _stamp(source)
     known = [row for row in rows.get(source.name, ()) if all(row.get(key) == value for key, value in stamp.items())]
-    return bool(known) and all((out / row["file"]).exists() for row in known if "file" in row)
+    return bool(known) and all(os.path.exists(out / row["file"]) for row in known if "file" in row)
 
 
 def _forget(failed: Path, todo: Sequence[Source]) -> None:

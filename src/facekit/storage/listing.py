@@ -1,0 +1,89 @@
+"""The images below a folder: by ending or by content, through links, without what systems leave beside them."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import signatures
+
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm")
+NOTES = (".yaml", ".jsonl", ".html")  # what facekit itself leaves beside images
+UNFINISHED = (".part", ".crdownload", ".download", ".tmp")
+SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
+SYSTEM_FOLDERS = ("@eadir", "__macosx", "#recycle", "$recycle.bin", "system volume information", "lost+found")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The names of the images below a folder, sorted, with forward slashes, and how many other files there are."""
+
+    names: list[str]
+    others: int
+
+
+def list_images(folder: Path) -> Listing:
+    """List the images in a folder and its sub-folders.
+
+    A file is an image if its ending is one of SUFFIXES, or if its first bytes are those of a picture. Links to folders
+    are followed; each folder is listed once, so that links in a circle end. Hidden files, thumbnails of a NAS
+    (`@eaDir`), resource forks (`__MACOSX`) and the like are not looked at.
+    """
+    names, others = [], 0
+    for name in _files(folder):
+        ending = name.lower()
+        if ending.endswith(SUFFIXES) or (not ending.endswith((*NOTES, *UNFINISHED)) and _is_picture(folder / name)):
+            names.append(name)
+        elif not ending.endswith(NOTES):
+            others += 1
+    return Listing(sorted(names), others)
+
+
+def sub_folders(folder: Path) -> list[str]:
+    """Return the names of the folders in a folder that may hold images, sorted."""
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not _is_system_folder(path.name))
+
+
+def _is_system_folder(name: str) -> bool:
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
+
+
+def _is_picture(file: Path) -> bool:
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):  # reading a pipe would never end
+            return False
+    except OSError:
+        return False
+    return signatures.kind_of(file) in signatures.PICTURES
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """Yield the files below a folder by their names in it; folders come before links to folders, and none twice."""
+    seen = set()
+    waiting, links = [""], list[str]()
+    while waiting or links:
+        here = waiting.pop() if waiting else links.pop()
+        try:
+            status = os.stat(folder / here)
+            entries = sorted(os.scandir(folder / here), key=lambda entry: entry.name, reverse=True)
+        except OSError:
+            continue
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        for entry in entries:
+            if _is_folder(entry):
+                if not _is_system_folder(entry.name):
+                    (links if entry.is_symlink() else waiting).append(f"{here}{entry.name}/")
+            elif not entry.name.startswith(".") and entry.name.lower() not in SYSTEM_FILES:
+                yield here + entry.name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
