@@ -2,13 +2,17 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 FACEKIT := $(VENV)/bin/facekit
+# CPU=1 installs torch without CUDA: smaller by some 4 GB, for machines without an NVIDIA GPU
+CPU ?=
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-help: ## say what there is to make
+help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 $(VENV)/installed: pyproject.toml
 	python3 -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet --upgrade pip
+	$(if $(CPU),$(PYTHON) -m pip install --quiet torch torchvision --index-url $(TORCH_INDEX))
 	$(PYTHON) -m pip install --quiet -e .
 	touch $@
 
@@ -16,9 +20,11 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(PYTHON) -m pip install --quiet -e '.[dev]'
 	touch $@
 
-install: $(VENV)/installed ## virtual environment with facekit in it
+install: $(VENV)/installed ## create .venv with facekit in it (CPU=1: without CUDA)
 
-demo: install ## the bundled photo -> its face -> an anime face, into demo/
+install-dev: $(VENV)/installed-dev ## also with the tools for tests, lint and docs
+
+demo: install ## one bundled photo -> its face -> an anime face, in demo/
 	mkdir -p demo/photos
 	$(PYTHON) -c "from skimage import data, io; io.imsave('demo/photos/astronaut.png', data.astronaut())"
 	$(FACEKIT) align demo/photos demo/faces --size 256
@@ -26,16 +32,19 @@ demo: install ## the bundled photo -> its face -> an anime face, into demo/
 	$(FACEKIT) translate --to anime demo/photos demo/pasted --paste
 	@echo "look at demo/anime-sheet.png"
 
-test: $(VENV)/installed-dev ## all tests
-	$(PYTHON) -m pytest
+test: install-dev ## all tests, on all cores
+	$(PYTHON) -m pytest -n auto
 
-lint: $(VENV)/installed-dev ## lint, types, import layers
+lint: install-dev ## style, types, import layers
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-clean: ## remove what demo and test made
-	rm -rf demo $(VENV)
+package: install-dev ## wheel and sdist, in dist/
+	$(PYTHON) -m build
 
-.PHONY: help install demo test lint clean
+clean: ## remove what these targets created
+	rm -rf demo site dist build $(VENV)
+
+.PHONY: help install install-dev demo test lint package clean

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveInt, Tag, ValidationError, model_validator
 
+from .. import __version__
 from ..errors import CardError
 from . import files
 
@@ -375,8 +376,8 @@ def moment(seconds: float | None = None) -> str:
 
 def provenance(*packages: str) -> dict[str, Any]:
     """Return what a card notes of the surroundings: versions, git state of the working folder, command line, host."""
-    versions = {}
-    for package in ("facekit", *packages):
+    versions = {"facekit": __version__}
+    for package in packages:
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
