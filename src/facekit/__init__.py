@@ -6,13 +6,10 @@ The public functions are those of the commands: `crawl`, `align`, `train`, `tran
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch, imported later, takes its memory in large pages (Linux)
+__version__ = "0.2.0"
 
 _HOMES = {
     "crawl": "commands.crawl",

@@ -1,11 +1,13 @@
-"""The `facekit` executable: a lazy table of commands, the flags they all have, and errors as exit codes."""
+"""The `facekit` executable: commands that load on demand, the flags they share, errors as exit codes."""
 
 from __future__ import annotations
 
 import functools
 import inspect
+import shutil
 import signal
 import sys
+import textwrap
 import traceback
 import typing
 from collections.abc import Callable
@@ -14,43 +16,89 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
+
+from .commands.table import COMMANDS
 
 if TYPE_CHECKING:
     from .errors import FacekitError
 
-COMMANDS = {
-    "crawl": "Fetch pictures from a board, a list of addresses or a folder: politely, checked, with their sources.",
-    "align": "Find the faces in photos, level the eyes, cut out squares.",
-    "clean": "Find duplicates, near-duplicates and bad images; keep the best of each group.",
-    "smooth-edges": "Blur drawings along their edges and nowhere else, as CartoonGAN's training wants them.",
-    "train": "Train a face translator on two folders of images.",
-    "train-segnet": "Train a segmenter of face parts on photos with masks.",
-    "ablate": "Train a method without its parts, sweep its weights, set other methods beside it, compare.",
-    "translate": "Turn photos into anime faces, or whatever the weights know.",
-    "export": "Write trained weights as an ONNX file, for programs without PyTorch.",
-    "score-fid": "Score a folder of images against real ones: FID, KID, and what a translation keeps.",
-    "recipes": "List the methods that `train` knows, or describe one.",
-}
+USAGE_ERROR = typer.BadParameter.__base__  # click's UsageError, of the click that typer brings
+EPILOG = (
+    "`facekit COMMAND --help` shows a command's options and examples. Exit codes: 0 done, 1 a bug, 2 usage or card, "
+    "3 input or output, 4 some images failed, 5 weights or package missing, 6 training diverged, 7 out of memory, "
+    "130 interrupted."
+)
 
 
-class LazyGroup(TyperGroup):
-    """Knows every command's name and line of help, and imports only the one that runs."""
+class FacekitGroup(TyperGroup):
+    """Knows every command's name and summary, and imports only the one that runs."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Replace the placeholder of a command by the command."""
         if args and args[0] in COMMANDS:
             self.commands[args[0]] = load_command(args[0])  # type: ignore[assignment]
         return super().resolve_command(ctx, args)
 
+    def main(self, args: Any = None, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
+        """Run the command line; a usage error becomes a message with a next step, also in JSON, and exit code 2."""
+        words = sys.argv[1:] if args is None else list(args)
+        try:
+            code = super().main(words or ["--help"], standalone_mode=False, **extra)
+        except USAGE_ERROR as error:  # type: ignore[misc]
+            from .errors import CardError
+
+            path = error.ctx.command_path if error.ctx else "facekit"
+            as_json = "--json" in words[: words.index("--")] if "--" in words else "--json" in words
+            report_error(CardError(error.format_message(), f"{path} --help"), as_json)
+            code = error.exit_code
+        if standalone_mode:
+            sys.exit(code if isinstance(code, int) else 0)
+        return code
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the commands by group; plain text, because rich takes longer to import than the rest to run."""
+        width = min(shutil.get_terminal_size().columns, 100)
+        column = 24
+        indent = " " * column
+        lines = ["Usage: facekit COMMAND [OPTIONS] ...", "", *textwrap.wrap(self.help or "", width)]
+        for group in dict.fromkeys(command.group for command in COMMANDS.values()):
+            lines += ["", typer.style(group, bold=True)]
+            for name, command in COMMANDS.items():
+                if command.group == group:
+                    text = f"  {name:{column - 2}}{command.summary}"
+                    lines += textwrap.wrap(text, width, subsequent_indent=indent)
+        lines += ["", typer.style("Options", bold=True)]
+        for parameter in self.get_params(ctx):
+            flags = ", ".join(sorted(parameter.opts, key=len))
+            text = f"  {flags:{column - 2}}{getattr(parameter, 'help', '')}"
+            lines += textwrap.wrap(text, width, subsequent_indent=indent)
+        typer.echo("\n".join([*lines, "", *textwrap.wrap(EPILOG, width)]))
+
+
+class FacekitCommand(TyperCommand):
+    """A command whose help ends with examples."""
+
+    examples: tuple[tuple[str, str], ...] = ()
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help, then the examples."""
+        super().format_help(ctx, formatter)
+        if not self.examples:
+            return
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.panel import Panel
+
+        lines = [f"[bold]{escape(line)}[/]\n  [dim]{escape(about)}[/]" for line, about in self.examples]
+        Console().print(Panel("\n".join(lines), title="Examples", title_align="left", border_style="dim"))
+
 
 app = typer.Typer(
-    cls=LazyGroup,
-    no_args_is_help=True,
-    rich_markup_mode=None if "--help" not in sys.argv and len(sys.argv) > 1 else "rich",
+    cls=FacekitGroup,
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Every command takes --help. Exit codes: 2 usage or card, 3 input or output, 4 some images failed, "
-    "5 weights or package missing, 6 diverged, 7 out of memory, 130 interrupted, 1 a bug.",
 )
 
 
@@ -65,22 +113,34 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def facekit(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and stop.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     """Turn face photos into anime, cartoon and game-character faces, with models that you train yourself."""
 
 
-for _name, _help in COMMANDS.items():
-    app.command(_name, help=_help)(lambda: None)
+for _name, _command in COMMANDS.items():
+    app.command(_name, help=_command.summary, rich_help_panel=_command.group)(lambda: None)
 
 
 def load_command(name: str) -> Any:
-    """Import a command and return it with the flags that all commands share."""
-    module = import_module(f".commands.{name.replace('-', '_')}", __package__)
+    """Import a command and return it with the flags that all commands share, its help and its examples."""
+    function = getattr(import_module(f".commands.{name.replace('-', '_')}", __package__), name.replace("-", "_"))
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-    alone.command(name)(shell(getattr(module, name.replace("-", "_"))))
-    return typer.main.get_command(alone)
+    alone.command(name, cls=FacekitCommand, help=unwrapped(inspect.getdoc(function) or ""))(shell(function))
+    command: Any = typer.main.get_command(alone)
+    command.examples = COMMANDS[name].examples
+    for parameter in command.params:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+        elif parameter.param_type_name == "argument" and parameter.metavar is None:
+            parameter.metavar = parameter.name.upper() if parameter.required else f"[{parameter.name.upper()}]"
+    return command
+
+
+def unwrapped(text: str) -> str:
+    """Return a docstring with every paragraph on one line, so that it fills any width of terminal."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 def _from_card(ctx: typer.Context, value: Optional[Path]) -> Optional[Path]:
@@ -95,23 +155,29 @@ def _from_card(ctx: typer.Context, value: Optional[Path]) -> Optional[Path]:
         if values.command != ctx.info_name:
             raise CardError(f"{value} is a card of {values.command!r}", f"run: facekit {values.command} --card {value}")
         known = {p.name for p in ctx.command.params} - {"as_json", "quiet", "debug", "card", "help"}
-        for key in values.options:
+        options = {key if key in known else CARD_KEYS.get(key, key): option for key, option in values.options.items()}
+        for key in options:
             if key not in known:
-                raise CardError(f"{value}: unknown option {key!r}{card.suggest(key, known)}", "mend the card")
+                raise CardError(f"{value}: unknown option {key!r}{card.suggest(key, known)}", "fix the card")
     except CardError as error:
         raise typer.BadParameter(f"{error.message} ({error.hint})") from error
-    ctx.default_map = {**(ctx.default_map or {}), **values.options}
+    ctx.default_map = {**(ctx.default_map or {}), **options}
     return value
 
 
+CARD_KEYS = {"came_from": "from_", "source": "from_"}  # what cards call --from
 Card = Annotated[
     Optional[Path],
-    typer.Option("--card", help="repeat the run of a card; flags win over it", callback=_from_card, is_eager=True),
+    typer.Option("--card", help="repeat the run of a card; flags override it", callback=_from_card, is_eager=True),
 ]
 SHARED = {
-    "as_json": Annotated[bool, typer.Option("--json", help="JSON lines on stdout", rich_help_panel="Output")],
-    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="only warnings and errors", rich_help_panel="Output")],
-    "debug": Annotated[bool, typer.Option("--debug", help="show the traceback of an error", rich_help_panel="Output")],
+    "as_json": Annotated[
+        bool, typer.Option("--json", help="print events as JSON lines on stdout", rich_help_panel="Output")
+    ],
+    "quiet": Annotated[
+        bool, typer.Option("--quiet", "-q", help="print warnings and errors only", rich_help_panel="Output")
+    ],
+    "debug": Annotated[bool, typer.Option("--debug", help="print the traceback of an error", rich_help_panel="Output")],
 }
 
 
@@ -137,23 +203,26 @@ def shell(function: Callable[..., Any]) -> Callable[..., None]:
 
 
 def guard(work: Callable[[], Any], as_json: bool, quiet: bool, debug: bool) -> None:
-    """Run a command's work; whatever it raises becomes a line and an exit code."""
+    """Run a command's work; whatever it raises becomes a message, an `error` event and an exit code."""
     from .errors import FacekitError, Interrupted
     from .runtime import console
 
     def terminate(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    console.current.set(console.choose(as_json, quiet))
+    reporter = console.choose(as_json, quiet)
+    console.current.set(reporter)
     old = signal.signal(signal.SIGTERM, terminate)
     try:
-        work()
+        returned = work()
+        if isinstance(reporter, console.Json):
+            reporter.finish(returned)
         return
     except FacekitError as problem:
         error: FacekitError = problem
     except KeyboardInterrupt:
         error = Interrupted("stopped", "run the same command again")
-    except BrokenPipeError:  # the reader, such as `head`, has gone: typer ends without a word
+    except BrokenPipeError:  # the reader, such as `head`, has gone: typer exits silently
         raise
     except Exception as problem:
         error = _unexpected(problem)
@@ -161,14 +230,21 @@ def guard(work: Callable[[], Any], as_json: bool, quiet: bool, debug: bool) -> N
         signal.signal(signal.SIGTERM, old)
     if debug:
         traceback.print_exception(error)
-    if as_json:
-        console.json_line("error", message=error.message, hint=error.hint, exit=error.code)
-    print(f"error: {error.message}" + (f"\n  next: {error.hint}" if error.hint else ""), file=sys.stderr)
+    report_error(error, as_json)
     raise typer.Exit(error.code)
 
 
+def report_error(error: FacekitError, as_json: bool) -> None:
+    """Print an error with its next step on stderr and, if asked for, as a JSON event on stdout."""
+    from .runtime import console
+
+    if as_json:
+        console.json_line("error", message=error.message, hint=error.hint, exit=error.code)
+    print(f"error: {error.message}" + (f"\n  next: {error.hint}" if error.hint else ""), file=sys.stderr)
+
+
 def _unexpected(problem: Exception) -> FacekitError:
-    """Name an exception that is no FacekitError: a place that cannot be written, or else a bug."""
+    """Turn an exception that is no FacekitError into one: an output that cannot be written, or else a bug."""
     from .errors import FacekitError, OutputError
     from .storage import files
 
@@ -176,7 +252,7 @@ def _unexpected(problem: Exception) -> FacekitError:
         reason, hint = files.REASONS[problem.errno]
         error: FacekitError = OutputError(f"{problem.filename or 'output'}: {reason}", hint)
     else:
-        hint = "this is a bug: please report it with the output of --debug"
+        hint = "this is a bug: please report it with the output of --debug and of `facekit env`"
         error = FacekitError(f"{type(problem).__name__}: {problem}", hint)
     error.__cause__ = problem
     return error

@@ -16,6 +16,8 @@ from torch import nn
 import facekit as package
 import toy
 from facekit import cli, errors
+from facekit.commands import completion
+from facekit.commands.table import COMMANDS
 from facekit.recipe_api import checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -59,8 +61,9 @@ TRANSLATE = ("translate", "in", "out", "--weights", "model.safetensors", "--no-a
 
 
 def test_help_and_version_import_nothing_heavy(light):
-    told = light("--help")
-    assert all(name in told for name in cli.COMMANDS)
+    shown = light("--help")
+    assert all(name in shown and command.group in shown for name, command in COMMANDS.items())
+    assert light() == shown
     assert light("--version") == f"facekit {package.__version__}\n"
 
 
@@ -73,7 +76,7 @@ def test_a_module_of_the_name_is_the_command(spawn):
     assert spawn("--version").out == f"facekit {package.__version__}\n"
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_with_the_shared_flags(facekit, name):
     done = facekit(name, "--help")
     assert done.code == 0
@@ -92,7 +95,18 @@ def test_a_typo_is_refused_with_the_nearest_word(facekit, line, word):
 
 
 def test_the_table_of_the_readme_lists_every_command():
-    assert re.findall(r"^\| `facekit (\S+)[^|]*` \|", README, re.M) == list(cli.COMMANDS)
+    assert re.findall(r"^\| `facekit (\S+)[^|]*` \|", README, re.M) == list(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_ends_with_examples_that_parse(facekit, name):
+    shown = facekit(name, "--help").out
+    assert COMMANDS[name].examples
+    for line, about in COMMANDS[name].examples:
+        program, command, *rest = shlex.split(line)
+        assert (program, command) == ("facekit", name)
+        cli.load_command(name).make_context(name, rest)  # raises for what does not parse
+        assert about in re.sub(r"[\s│]+", " ", shown)
 
 
 @pytest.mark.parametrize("line", re.findall(r"^ *(facekit .*)$", README, re.M))
@@ -116,7 +130,7 @@ def test_every_exit_code_is_documented():
     section = README.partition("## Exit codes")[2].partition("##")[0]
     for code in codes:
         assert re.search(rf"\b{code} \w", section), code
-        assert re.search(rf"\b{code} \w", cli.app.info.epilog), code
+        assert re.search(rf"\b{code} \w", cli.EPILOG), code
 
 
 def test_json_is_one_object_a_line(facekit, faces):
@@ -124,6 +138,24 @@ def test_json_is_one_object_a_line(facekit, faces):
     assert done.code == 0 and done.err == ""
     events = [json.loads(line)["event"] for line in done.out.splitlines()]
     assert "progress" in events and "note" in events
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [("translate --wieghts x", "--weights"), ("transalte", "translate"), ("align a b --size 1", "16")],
+)
+def test_json_reports_a_usage_error_as_an_event_with_a_next_step(facekit, line, words):
+    done = facekit(*line.split(), "--json")
+    (event,) = map(json.loads, done.out.splitlines())
+    assert event["event"] == "error" and event["exit"] == done.code == 2
+    assert words in event["message"] and event["hint"].endswith("--help")
+
+
+def test_json_ends_with_one_result(facekit, faces):
+    for _ in ("first", "nothing to do"):
+        events = [json.loads(line) for line in facekit(*TRANSLATE, "--json").out.splitlines()]
+        assert [event["event"] for event in events].count("result") == 1
+        assert events[-1]["event"] == "result" and events[-1]["path"] == "out"
 
 
 def test_json_tells_of_an_error_too(facekit, faces):
@@ -238,6 +270,31 @@ def test_a_card_that_does_not_fit_is_refused(facekit, tmp_path, text, words):
 def test_the_shell_completes_commands_and_options(light, words, count, expected):
     found = light(_FACEKIT_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(count))
     assert expected in found.split()
+
+
+def test_recipes_are_completed(light):
+    found = light(_FACEKIT_COMPLETE="complete_bash", COMP_WORDS="facekit train ugatit-l", COMP_CWORD="2")
+    assert found.split() == ["ugatit-light"]
+
+
+def test_weights_are_completed_from_shipped_names_and_run_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for run in ("runs/animals", "runs/other", "runs/empty"):
+        Path(run).mkdir(parents=True)
+    for run in ("runs/animals", "runs/other"):
+        Path(run, "model.safetensors").touch()
+    assert completion.weights(None, "ani") == ["anime"]
+    assert completion.weights(None, "runs/") == ["runs/animals", "runs/other"]
+
+
+def test_domains_are_completed_from_the_card_of_the_weights(faces):
+    class Context:
+        params = {"weights": "model.safetensors"}
+
+    assert completion.targets(Context, "") == ["photo", "anime"]
+    assert completion.targets(Context, "an") == ["anime"]
+    Context.params = {"weights": "missing"}
+    assert completion.targets(Context, "") == []
 
 
 def test_a_reader_that_has_gone_ends_the_command_without_a_word(spawn):

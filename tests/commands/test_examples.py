@@ -113,3 +113,27 @@ def test_the_makefile_says_every_setting_in_its_head():
     text = (EXAMPLES / "Makefile").read_text()
     used, set_ = set(re.findall(r"\$\(([A-Z_]+)\)", text)), set(re.findall(r"^([A-Z_]+) \?=", text, re.M))
     assert used == set_
+
+
+def test_examples_are_written_and_what_differs_is_kept(facekit, tmp_path):
+    out = tmp_path / "mine"
+    assert facekit("examples", out).code == 0
+    originals = {path.relative_to(EXAMPLES): path.read_bytes() for path in EXAMPLES.rglob("*") if is_example(path)}
+    assert {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()} == originals
+    (out / "Makefile").write_text("mine")
+    again = facekit("examples", out)
+    assert again.code == 0 and "Makefile differs and was kept" in again.err
+    assert (out / "Makefile").read_text() == "mine"
+    assert facekit("examples", out, "--force").code == 0
+    assert (out / "Makefile").read_bytes() == originals[Path("Makefile")]
+
+
+def is_example(path: Path) -> bool:
+    """Whether a file under examples/ is shipped."""
+    return path.is_file() and "__pycache__" not in path.parts
+
+
+def test_a_dry_run_lists_the_examples_and_writes_nothing(facekit, tmp_path):
+    told = json.loads(facekit("examples", tmp_path / "mine", "--dry-run", "--json").out.splitlines()[-1])
+    assert "cards/cyclegan.yaml" in told["files"] and "card.schema.json" in told["files"]
+    assert not (tmp_path / "mine").exists()

@@ -166,7 +166,7 @@ def test_the_command_trains_it_and_scores_it(tmp_path):
             pixels = ((face + 1) * 127.5).byte().permute(1, 2, 0).numpy()
             Image.fromarray(pixels).save(tmp_path / domain / f"{number}.png")
     flags = [f"params.{name}={value}" for name, value in TINY.items()]
-    train("facefeat", data=tmp_path, out=tmp_path / "run", size=64, batch=2, steps=3, set_=[*flags, "data.holdout=3"])
+    train("facefeat", data=tmp_path, out=tmp_path / "run", size=64, batch=2, steps=3, set=[*flags, "data.holdout=3"])
     made = yaml.safe_load((tmp_path / "run" / card.NAME).read_text())["made"]
     assert set(made["scores"]) == {"faces", "cosine_to_teacher", "known_again"}
     assert made["scores"]["faces"] == 6

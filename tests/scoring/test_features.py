@@ -15,6 +15,7 @@ import toy
 from facekit.errors import CardError, InputError, MissingError
 from facekit.scoring import features
 from facekit.storage import files
+from facekit.storage.cache import cache_folder
 
 
 @pytest.fixture(autouse=True)
@@ -351,7 +352,7 @@ def test_images_that_cannot_be_read_are_left_out_and_noted(tmp_path, net):
     images = features.ImageSet(folder)
     assert features.of_folder(images, net[0], cache=True).shape == (4, 48)
     assert set(images.failed) == {"001.png", "003.png"} and len(images) == 4
-    assert not list(features.cache_folder().glob("features/*"))
+    assert not list(cache_folder().glob("features/*"))
 
 
 def test_a_folder_of_broken_images_is_refused(tmp_path, net):
@@ -429,7 +430,7 @@ def test_a_cache_that_cannot_be_written_is_no_hindrance(tmp_path, net, monkeypat
 def test_the_cache_is_in_the_users_cache_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("FACEKIT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert features.cache_folder() == tmp_path / "facekit"
+    assert cache_folder() == tmp_path / "facekit"
 
 
 def test_the_shared_inception_gives_768_features(shared):

@@ -562,12 +562,12 @@ def test_a_list_of_addresses_is_fetched_and_may_grow(board, out, tmp_path):
     lines = [f"{board.address}/images/{i}.jpg" for i in range(1, 6)]
     path = tmp_path / "list.txt"
     path.write_text("\n".join([*lines, lines[0], "# end"]))
-    crawl("urls", out, source=str(path), allow_local=True, rate=10_000.0)
+    crawl("urls", out, from_=str(path), allow_local=True, rate=10_000.0)
     assert {row["md5"] for row in Folder(out).entries.values()} == {board.by_id[i].md5 for i in range(1, 6)}
     assert {row["source"] for row in Folder(out).entries.values()} == set(lines)
     path.write_text(path.read_text() + f"\n{board.address}/images/6.jpg?token=verysecretword\n")
-    crawl("urls", out, source=str(path), allow_local=True, rate=10_000.0)
-    crawl("urls", out, source=str(path), allow_local=True, rate=10_000.0)
+    crawl("urls", out, from_=str(path), allow_local=True, rate=10_000.0)
+    crawl("urls", out, from_=str(path), allow_local=True, rate=10_000.0)
     assert len(Folder(out).entries) == 6 and board.count("file") == 6
     assert "verysecretword" not in "".join(p.read_text() for p in out.glob("*.[jy]*l"))
 
@@ -578,7 +578,7 @@ def test_a_list_with_bad_addresses_gives_the_good_ones(board, out, tmp_path):
         f"{board.address}/images/1.jpg\nfile:///etc/passwd\nnonsense\nhttp://[\nhttp://me:word@127.0.0.1/x.jpg\n"
     )
     with pytest.raises(SomeFailed, match="1 images fetched, 4 could not"):
-        crawl("urls", out, source=str(path), allow_local=True, rate=10_000.0)
+        crawl("urls", out, from_=str(path), allow_local=True, rate=10_000.0)
     assert "word" not in (out / "failed.jsonl").read_text()
 
 
@@ -587,9 +587,9 @@ def test_a_redirect_of_a_list_stays_on_its_hosts(board, out, tmp_path):
     path = tmp_path / "list.txt"
     path.write_text(f"{board.address}/images/1.jpg\n")
     with pytest.raises(SomeFailed):
-        crawl("urls", out, source=str(path), allow_local=True, rate=10_000.0)
+        crawl("urls", out, from_=str(path), allow_local=True, rate=10_000.0)
     assert "--allow-host" not in (out / "failed.jsonl").read_text() and board.served() == {}
-    crawl("urls", out, source=str(path), allow_local=True, rate=10_000.0, allow_host=["localhost"], force=True)
+    crawl("urls", out, from_=str(path), allow_local=True, rate=10_000.0, allow_host=["localhost"], force=True)
     assert len(Folder(out).entries) == 1
 
 
@@ -600,7 +600,7 @@ def test_a_folder_is_copied_with_provenance(out, tmp_path):
     Image.open(tmp_path / "in/x/000.png").save(tmp_path / "in/y/é ü.png")
     (tmp_path / "in/y/twice.png").write_bytes((tmp_path / "in/x/000.png").read_bytes())
     with pytest.raises(SomeFailed, match="1 could not"):
-        crawl("local", out, source=str(tmp_path / "in"))
+        crawl("local", out, from_=str(tmp_path / "in"))
     rows = Folder(out).entries
     came = {row["copied_from"] for row in rows.values()}
     assert {"x/001.png", "x/002.png", "y/000.png", "y/001.png"} <= came and set(rows) == set(Folder(out).names)
@@ -608,16 +608,16 @@ def test_a_folder_is_copied_with_provenance(out, tmp_path):
     for name, row in rows.items():
         assert (out / name).read_bytes() == (tmp_path / "in" / row["copied_from"]).read_bytes()
     assert Path(next(iter(rows))).parent.as_posix() in "xy"
-    crawl("local", out, source=str(tmp_path / "in"))  # nothing to do
+    crawl("local", out, from_=str(tmp_path / "in"))  # nothing to do
     toy.fill(tmp_path / "in/z", 1, seed=3)
-    crawl("local", out, source=str(tmp_path / "in"))
+    crawl("local", out, from_=str(tmp_path / "in"))
     assert len(Folder(out).entries) == 6
 
 
 def test_a_folder_into_itself_is_refused(tmp_path):
     toy.fill(tmp_path / "in", 1)
     with pytest.raises(CardError, match="both input and output"):
-        crawl("local", tmp_path / "in", source=str(tmp_path / "in"))
+        crawl("local", tmp_path / "in", from_=str(tmp_path / "in"))
 
 
 # the command line

@@ -37,7 +37,7 @@ def ablate(
     data: Annotated[Optional[Path], typer.Option(help="folder with trainA/ trainB/, or a/ b/")] = None,
     a: options.DomainA = None,
     b: options.DomainB = None,
-    set_: options.Set = None,
+    set: options.Set = None,
     to: Annotated[Optional[str], typer.Option(help="the domain that is scored; else the second")] = None,
     features: Annotated[
         str, typer.Option(help="of FID and KID: clean-fid, or an ONNX or TorchScript file")
@@ -67,7 +67,7 @@ def ablate(
     from .scoring import open_scoring
 
     out = Path(out)
-    given = [cards.assignment(text) for text in set_ or []]
+    given = [cards.assignment(text) for text in set or []]
     folders = {key: str(path) for key, path in (("root", data), ("a", a), ("b", b)) if path}
     if folders or limit:
         given.append({"data": {**folders, **({"limit": limit} if limit else {})}})

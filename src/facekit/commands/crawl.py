@@ -32,7 +32,7 @@ def crawl(
         Optional[str],
         typer.Option(help="all, or of angry,sad,smile,surprised,crying: a folder for each", metavar="NAMES"),
     ] = None,
-    source: Annotated[
+    from_: Annotated[
         Optional[str], typer.Option("--from", help="urls: text file of addresses, or -; local: folder of images")
     ] = None,
     limit: Annotated[Optional[int], typer.Option(min=1, help="images in all (of each expression)")] = None,
@@ -92,7 +92,7 @@ def crawl(
     out, kind = Path(out), find(site)
     want, without, allow_host = ([one] if isinstance(one, str) else one for one in (want, without, allow_host))
     given: dict[str, Any] = {"site": site, "out": str(out), "tags": " ".join(tags.split()), "expression": expression}
-    given |= {"source": source and str(source), "limit": limit, "rating": rating if kind.rated else None}
+    given |= {"source": from_ and str(from_), "limit": limit, "rating": rating if kind.rated else None}
     given |= {"min_size": min_size, "aspect": aspect, "types": types, "min_score": min_score, "want": want}
     given |= {"without": without, "max_mb": max_mb, "address": address, "allow_host": allow_host}
     given |= {"allow_local": allow_local}
@@ -108,7 +108,7 @@ def crawl(
         without=tuple(without or ()),
         max_bytes=round(max_mb * 1e6),
     )
-    origin = kind(address=address or "", given=str(source or ""), out=str(out))
+    origin = kind(address=address or "", given=str(from_ or ""), out=str(out))
     origin.open()
     todo = jobs(origin, tags.split(), expression, filters)
     polite = Polite(Hosts([*origin.hosts, *(allow_host or [])], origin.ports, allow_local), rate)

@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from . import options
+from . import completion, options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="a run folder, a .safetensors file, or a shipped name")],
+    model: Annotated[
+        str,
+        typer.Argument(help="a run folder, a .safetensors file, or a shipped name", autocompletion=completion.weights),
+    ],
     out: Annotated[Path, typer.Argument(help="ONNX file to write, NAME.onnx")],
     *,
     to: Annotated[Optional[str], typer.Option(help="domain or label to translate to: anime")] = None,
-    came_from: Annotated[
+    from_: Annotated[
         Optional[str], typer.Option("--from", help="what the faces are, for weights that must know")
     ] = None,
     size: Annotated[Optional[int], typer.Option(min=16, help="edge of the images, px; else the model's own")] = None,
@@ -47,8 +50,8 @@ def export(
     out = Path(out)
     found = checkpoint.load_model(model)
     translator = Translator(found, to, size)
-    open_generator(translator, came_from)
-    given = {"to": translator.name, "came_from": came_from, "size": translator.size, "dynamic": dynamic, "opset": opset}
+    open_generator(translator, from_)
+    given = {"to": translator.name, "came_from": from_, "size": translator.size, "dynamic": dynamic, "opset": opset}
     given = {key: value for key, value in given.items() if value is not None}
     inputs = {"weights": files.digest(found.path)}
     values = {"facekit": 1, "command": "export", "options": given, "inputs": inputs}
@@ -61,7 +64,7 @@ def export(
         console.result(text, path=str(out), options=given)
         return out
     with files.replacing(out) as part:
-        made = write(translator, part, came_from, dynamic, opset, values)
+        made = write(translator, part, from_, dynamic, opset, values)
     console.result(
         f"export: {out} takes {as_text(made.shape)} to {translator.name}; {made.difference:.2g} from PyTorch at most",
         path=str(out),

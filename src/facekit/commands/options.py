@@ -7,30 +7,54 @@ from typing import Annotated, Optional
 
 import typer
 
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps", rich_help_panel="Computing")]
-Workers = Annotated[Optional[int], typer.Option(help="parallel workers; else all cores", rich_help_panel="Computing")]
-Seed = Annotated[Optional[int], typer.Option(help="seed of everything random")]
-Limit = Annotated[Optional[int], typer.Option(min=1, help="only the first N images")]
-Shard = Annotated[Optional[str], typer.Option(help="I/N: do every N-th image from the I-th on", metavar="I/N")]
-Force = Annotated[bool, typer.Option("--force", help="replace what another run left in the output")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be done, and stop")]
+from . import completion
+
+COMPUTING, FACES, RUNNING = "Computing", "Faces", "Running"
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps", rich_help_panel=COMPUTING)]
+Workers = Annotated[
+    Optional[int], typer.Option(help="parallel workers (default: all cores)", rich_help_panel=COMPUTING)
+]
+Seed = Annotated[Optional[int], typer.Option(help="seed of all random numbers", rich_help_panel=RUNNING)]
+Limit = Annotated[Optional[int], typer.Option(min=1, help="only the first N images", rich_help_panel=RUNNING)]
+Shard = Annotated[
+    Optional[str],
+    typer.Option(help="every N-th image, starting with the I-th", metavar="I/N", rich_help_panel=RUNNING),
+]
+Force = Annotated[bool, typer.Option("--force", help="overwrite a previous run's output", rich_help_panel=RUNNING)]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="show what would be done and exit", rich_help_panel=RUNNING)]
 ModelRoot = Annotated[
-    Optional[Path], typer.Option(help="folder with insightface's models/PACK/", rich_help_panel="Faces")
+    Optional[Path], typer.Option(help="folder with insightface's models/PACK/", rich_help_panel=FACES)
 ]
 Detector = Annotated[
-    str, typer.Option(help="auto, cascade, cascade:FILE, insightface or insightface:PACK", rich_help_panel="Faces")
+    str, typer.Option(help="auto, cascade, cascade:FILE, insightface or insightface:PACK", rich_help_panel=FACES)
 ]
 
 # of commands that train
-DomainA = Annotated[Optional[Path], typer.Option("--a", help="images of the first domain")]
-DomainB = Annotated[Optional[Path], typer.Option("--b", help="images of the second domain")]
-RunFolder = Annotated[Optional[Path], typer.Option(help="run folder; runs/RECIPE if absent")]
-TrainCard = Annotated[Optional[Path], typer.Option(help="a YAML card to start from; flags win over it")]
-Set = Annotated[Optional[list[str]], typer.Option("--set", help="KEY.KEY=VALUE: change a value of the card")]
-Size = Annotated[Optional[int], typer.Option(help="edge of a training image, px")]
-Batch = Annotated[Optional[int], typer.Option(help="images per domain and step")]
-Steps = Annotated[Optional[int], typer.Option(help="length of the run")]
-LearningRate = Annotated[Optional[float], typer.Option(help="learning rate")]
-Precision = Annotated[Optional[str], typer.Option(help="fp32 or bf16", rich_help_panel="Computing")]
-Init = Annotated[Optional[str], typer.Option(help="weights to start from: a run folder, a file or a name")]
-TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="also write TensorBoard events")]
+DATA, LENGTH = "Data", "Training"
+DomainA = Annotated[Optional[Path], typer.Option("--a", help="images of the first domain", rich_help_panel=DATA)]
+DomainB = Annotated[Optional[Path], typer.Option("--b", help="images of the second domain", rich_help_panel=DATA)]
+RunFolder = Annotated[Optional[Path], typer.Option(help="run folder (default: runs/RECIPE)", rich_help_panel=RUNNING)]
+TrainCard = Annotated[
+    Optional[Path], typer.Option(help="a YAML card to start from; flags override it", rich_help_panel=RUNNING)
+]
+Set = Annotated[
+    Optional[list[str]],
+    typer.Option("--set", help="change a value of the card", metavar="KEY=VALUE", rich_help_panel=LENGTH),
+]
+Size = Annotated[Optional[int], typer.Option(help="edge of a training image, px", rich_help_panel=DATA)]
+Batch = Annotated[Optional[int], typer.Option(help="images per domain and step", rich_help_panel=LENGTH)]
+Steps = Annotated[Optional[int], typer.Option(help="length of the run", rich_help_panel=LENGTH)]
+LearningRate = Annotated[Optional[float], typer.Option(help="learning rate", rich_help_panel=LENGTH)]
+Precision = Annotated[Optional[str], typer.Option(help="fp32 or bf16", rich_help_panel=COMPUTING)]
+Init = Annotated[
+    Optional[str],
+    typer.Option(
+        help="weights to start from: a run folder, a file or a name",
+        autocompletion=completion.weights,
+        rich_help_panel=LENGTH,
+    ),
+]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="also write TensorBoard events", rich_help_panel=RUNNING)
+]

@@ -6,9 +6,14 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from . import completion
+
 
 def recipes(
-    name: Annotated[Optional[str], typer.Argument(help="describe this recipe; all are listed if absent")] = None,
+    name: Annotated[
+        Optional[str],
+        typer.Argument(help="describe this recipe (default: list all)", autocompletion=completion.recipes),
+    ] = None,
 ) -> list[dict[str, Any]]:
     """List the methods that `train` knows, or describe one: terms and weights, parameters, defaults, paper."""
     from ..recipe_api.registry import catalogue

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from . import options
+from . import completion, options
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Annotated[Optional[str], typer.Argument(help="a recipe's name, or FILE.py; see `facekit recipes`")] = None,
+    recipe: Annotated[
+        Optional[str],
+        typer.Argument(help="a recipe's name, or FILE.py; see `facekit recipes`", autocompletion=completion.recipes),
+    ] = None,
     *,
     data: Annotated[
         Optional[Path], typer.Option(help="folder with trainA/ trainB/, or a/ b/, or one per label")
@@ -35,7 +38,7 @@ def train(
     ] = None,
     out: options.RunFolder = None,
     card: options.TrainCard = None,
-    set_: options.Set = None,
+    set: options.Set = None,
     domains: Annotated[Optional[str], typer.Option(help="names of the two domains: photo,anime")] = None,
     size: options.Size = None,
     batch: options.Batch = None,
@@ -75,7 +78,7 @@ def train(
     if any(sources.values()) and layers:  # folders named on the command line take the place of the card's
         old = layers[0].get("data", {})
         layers[0] = {**layers[0], "data": {k: v for k, v in old.items() if k not in (*sources, "labels")}}
-    layers += [cards.assignment(text) for text in set_ or []] + [_given(flags)]
+    layers += [cards.assignment(text) for text in set or []] + [_given(flags)]
     plan = make_plan(layers, str(card) if card else "these flags")
     guess = memory_estimate.estimate(plan.recipe, plan.terms, plan.card)
     console.note(f"{plan.card.recipe}: {guess}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
-from . import options
+from . import completion, options
 
 if TYPE_CHECKING:
     from ..inference.face_input import Job
@@ -28,13 +28,18 @@ def translate(
     *,
     to: Annotated[
         Optional[str],
-        typer.Option(help="domain or label to translate to: anime; several: smile,cry; or all"),
+        typer.Option(
+            help="domain or label to translate to: anime; several: smile,cry; or all", autocompletion=completion.targets
+        ),
     ] = None,
-    came_from: Annotated[
+    from_: Annotated[
         Optional[str],
         typer.Option("--from", help="what the faces are, for weights that must know; else by folder"),
     ] = None,
-    weights: Annotated[str, typer.Option(help="a run folder, a .safetensors file, or a shipped name")] = "anime",
+    weights: Annotated[
+        str,
+        typer.Option(help="a run folder, a .safetensors file, or a shipped name", autocompletion=completion.weights),
+    ] = "anime",
     size: Annotated[Optional[int], typer.Option(min=16, help="edge to translate at, px; else the model's own")] = None,
     align: Annotated[bool, typer.Option("--align/--no-align", help="cut the face out of photos first")] = True,
     paste: Annotated[bool, typer.Option("--paste", help="put the face back into its photo")] = False,
@@ -101,7 +106,7 @@ def translate(
     if paste and mask:
         raise CardError("a mask is of the face alone", "leave out --paste or --mask")
     translators = [Translator(model, target, size, strength, mask) for target in targets]
-    sources = read_sources(found, model, came_from)
+    sources = read_sources(found, model, from_)
     read = open_reader(source, translators[0], align, paste, detector, model_root, margin, tilted)
     titles = [translator.name for translator in translators]
     for title in titles if len(titles) > 1 else []:
@@ -109,7 +114,7 @@ def translate(
             raise CardError(f"{title!r} is no name for a folder", "translate to it alone")
     name = ",".join(titles)
     given = {"source": source, "out": out, "to": name, "weights": weights, "size": size, "align": align, "paste": paste}
-    given |= {"suffix": suffix, "margin": margin, "model_root": model_root, "tilted": tilted, "came_from": came_from}
+    given |= {"suffix": suffix, "margin": margin, "model_root": model_root, "tilted": tilted, "came_from": from_}
     given |= {"strength": strength, "mask": mask or None}
     given["detector"] = read.detector.name if isinstance(read, PhotoReader | TiltedReader) else None
     given = {k: str(v) if isinstance(v, Path) else v for k, v in given.items() if v is not None}

@@ -146,7 +146,15 @@ def json_line(event: str, **fields: Any) -> None:
 
 
 class Json(Reporter):
-    """JSON lines on stdout: note, warning, progress, and the events of the command."""
+    """JSON lines on stdout: note, warning, progress, the command's own events, and one result at the end."""
+
+    def __init__(self) -> None:
+        self.fields: dict[str, Any] = {}
+
+    def finish(self, returned: Any) -> None:
+        """Print the result event: what the command reported, or else what its function returned."""
+        plain = returned if isinstance(returned, dict) else {"path": returned}
+        json_line("result", **(self.fields or plain))
 
     def note(self, text: str) -> None:
         json_line("note", text=text)
@@ -158,7 +166,7 @@ class Json(Reporter):
         json_line(kind, **fields)
 
     def result(self, text: str, **fields: Any) -> None:
-        json_line("result", **(fields or {"text": text}))
+        self.fields.update(fields or {"text": text})
 
     def bar(self, title: str, total: int, done: int = 0) -> Bar:
         return JsonBar(title, total, done)

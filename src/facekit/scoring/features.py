@@ -28,6 +28,7 @@ from PIL import Image
 from ..errors import CardError, FacekitError, InputError, MissingError, OutputError
 from ..runtime import console
 from ..storage import files, images
+from ..storage.cache import cache_folder
 from ..storage.folder import Folder, Source
 
 CLEAN = "clean-fid"
@@ -387,12 +388,6 @@ def pixels(image: Image.Image, edge: int) -> np.ndarray:
     """Return an RGB image as floats [3, edge, edge] in 0..255, resized as clean-fid resizes."""
     channels = [c.convert("F").resize((edge, edge), Image.Resampling.BICUBIC) for c in image.split()]
     return np.stack([np.asarray(channel) for channel in channels]).clip(0, 255)
-
-
-def cache_folder() -> Path:
-    """Return the folder for what can be made again: FACEKIT_CACHE, or facekit/ in the user's cache."""
-    own = os.environ.get("FACEKIT_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "facekit"
 
 
 def _key(found: ImageSet, extractor: Extractor, resize: int | None) -> str:

@@ -1,0 +1,113 @@
+"""The table of commands: one line of help, a group and examples each, known without importing any of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+IMAGES, TRAIN, USE, HELP = "Get and prepare images", "Train and compare", "Use what you trained", "Look things up"
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand: its line in `facekit --help`, its group there, and examples as (command line, what it does)."""
+
+    summary: str
+    group: str
+    examples: tuple[tuple[str, str], ...]
+
+
+COMMANDS = {
+    "crawl": Command(
+        "Download pictures from an image board, a list of addresses or a folder.",
+        IMAGES,
+        (
+            ('facekit crawl safebooru raw/ --tags "solo portrait" --limit 500', "500 pictures with these tags"),
+            ("facekit crawl urls raw/ --from list.txt", "the addresses in a text file"),
+            ("facekit crawl safebooru raw/ --tags solo --limit 500 --dry-run", "how many there are and how large"),
+        ),
+    ),
+    "align": Command(
+        "Find faces in photos and crop them as level squares.",
+        IMAGES,
+        (
+            ("facekit align photos/ faces/ --size 256", "the largest face of each photo"),
+            ("facekit align group.jpg faces/ --faces all", "every face in one photo"),
+        ),
+    ),
+    "clean": Command(
+        "Find duplicates, near-duplicates and bad images; keep the best of each group.",
+        IMAGES,
+        (
+            ("facekit clean raw/ good/", "a report only: good/report.html"),
+            ("facekit clean raw/ good/ --apply", "copy what is kept to good/"),
+            ("facekit clean raw/ good/ --split 8:1:1 --apply", "also split into train, val and test"),
+        ),
+    ),
+    "smooth-edges": Command(
+        "Blur drawings along their edges only, for CartoonGAN and AnimeGAN training.",
+        IMAGES,
+        (("facekit smooth-edges toons/ smooth/", "a blurred twin for every drawing"),),
+    ),
+    "train": Command(
+        "Train a face translator on two folders of images.",
+        TRAIN,
+        (
+            ("facekit train projected-cut --a faces/ --b toons/ --size 128", "runs/projected-cut, with previews"),
+            ("facekit train ugatit-light --data selfie2anime/ --dry-run", "card, parameters and memory only"),
+            ("facekit train --card runs/mine/card.yaml --out runs/again", "repeat a run"),
+        ),
+    ),
+    "train-segnet": Command(
+        "Train a network that labels the parts of a face.",
+        TRAIN,
+        (("facekit train-segnet segnet --data CelebAMask-HQ/ --out runs/segnet", "from photos with masks"),),
+    ),
+    "ablate": Command(
+        "Train variants of a method and compare their scores in one report.",
+        TRAIN,
+        (
+            ("facekit ablate ugatit-face --data data/ --drop feature --out runs/ablation", "without one loss"),
+            ("facekit ablate my-card.yaml --sweep losses.cycle=1,10,100 --out runs/cycle", "three weights of a loss"),
+        ),
+    ),
+    "translate": Command(
+        "Translate faces or photos with trained weights.",
+        USE,
+        (
+            ("facekit translate me.jpg me-anime.png", "one photo, with the weights that come with facekit"),
+            ("facekit translate holiday/ out/ --paste --sheet", "faces pasted back into their photos"),
+            ("facekit translate faces/ out/ --weights runs/mine --to anime", "your own weights"),
+        ),
+    ),
+    "export": Command(
+        "Write trained weights as an ONNX file, for programs without PyTorch.",
+        USE,
+        (("facekit export anime anime.onnx", "the weights that come with facekit"),),
+    ),
+    "score-fid": Command(
+        "Score images against real ones: FID, KID, and how much of the face stays.",
+        USE,
+        (
+            ("facekit score-fid out/ testB/", "FID and KID"),
+            ("facekit score-fid out/ testB/ --source testA/", "also how much of the input faces stays"),
+        ),
+    ),
+    "recipes": Command(
+        "List the methods that `train` knows, or describe one.",
+        HELP,
+        (
+            ("facekit recipes", "all of them"),
+            ("facekit recipes ugatit-light", "one in full: losses, parameters, defaults, paper"),
+        ),
+    ),
+    "examples": Command(
+        "Write the example cards, card schema, Makefile and recipe into a folder.",
+        HELP,
+        (("facekit examples my-project/", "files to start from"),),
+    ),
+    "env": Command(
+        "Print versions, device, models and folders: what a bug report needs.",
+        HELP,
+        (("facekit env", "paste this into a bug report"), ("facekit env --json", "the same for programs")),
+    ),
+}
