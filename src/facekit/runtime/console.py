@@ -146,15 +146,15 @@ def json_line(event: str, **fields: Any) -> None:
 
 
 class Json(Reporter):
-    """JSON lines on stdout: note, warning, progress, the command's own events, and one result at the end."""
+    """JSON lines on stdout: note, warning, progress, the command's own events, and a result."""
 
     def __init__(self) -> None:
-        self.fields: dict[str, Any] = {}
+        self.answered = False
 
     def finish(self, returned: Any) -> None:
-        """Print the result event: what the command reported, or else what its function returned."""
-        plain = returned if isinstance(returned, dict) else {"path": returned}
-        json_line("result", **(self.fields or plain))
+        """Print what the command's function returned as the result, unless the command printed one itself."""
+        if not self.answered:
+            json_line("result", **(returned if isinstance(returned, dict) else {"path": returned}))
 
     def note(self, text: str) -> None:
         json_line("note", text=text)
@@ -166,7 +166,8 @@ class Json(Reporter):
         json_line(kind, **fields)
 
     def result(self, text: str, **fields: Any) -> None:
-        self.fields.update(fields or {"text": text})
+        self.answered = True
+        json_line("result", **(fields or {"text": text}))
 
     def bar(self, title: str, total: int, done: int = 0) -> Bar:
         return JsonBar(title, total, done)
