@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from facekit.ops.losses import l1, lsgan
 from facekit.recipe_api import base
 from facekit.recipe_api.base import Phase, Recipe, Scene, term, view
+from facekit.storage import images
+from facekit.storage.folder import Source
+from facekit.storage.manifest import Made
 
 FILE = Path(__file__)
 
@@ -38,6 +41,13 @@ def domains(root: Path, count: int = 12, size: int = 16) -> Path:
     fill(root / "trainA", count, size, 1)
     fill(root / "trainB", count + 1, size, 2)
     return root
+
+
+def turn(source: Source) -> list[Made]:
+    """Turn an image upside down: work for a folder_map."""
+    image = images.read(source.path)
+    name = source.name.rpartition(".")[0] + ".png"
+    return [Made(name, images.encode(image.rotate(180)), {"width": image.width})]
 
 
 class ToyScene(Scene):

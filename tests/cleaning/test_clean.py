@@ -9,8 +9,7 @@ import yaml
 from PIL import Image, ImageFilter
 
 import toy
-from facekit.cleaning import quality
-from facekit.commands import clean as command
+from facekit.cleaning import measures, quality
 
 REASONS = {
     "copy.png": ["same-file"],
@@ -253,7 +252,7 @@ def test_an_interrupted_run_goes_on_where_it_was(facekit, source, tmp_path, monk
         return real(one)
 
     real = quality.measure_file
-    monkeypatch.setattr(command, "GROUP", 1)
+    monkeypatch.setattr(measures, "GROUP", 1)
     monkeypatch.setattr(quality, "measure_file", measured)
     done = facekit("clean", source, tmp_path / "out")
     assert done.code == 130 and "5 of 13" in done.err

@@ -21,7 +21,7 @@ from facekit.commands import translate as command
 from facekit.ops.cpu_conv import Asked, QuickConvolution, takes
 from facekit.recipe_api import checkpoint
 from facekit.recipes.cyclegan import CycleGAN
-from facekit.storage import files, folder
+from facekit.storage import files, folder_map
 
 PORTRAIT = Image.fromarray(astronaut()[20:220, 110:340])  # one face, about 95 px, in the middle
 NAMES = {"a": "photo", "b": "anime"}
@@ -190,7 +190,7 @@ def test_memory_does_not_grow_with_the_folder(translate, monkeypatch):
     submit, finish = futures.ThreadPoolExecutor.submit, command.finish_batch
 
     def counted(self, fn, *arguments):
-        if arguments[0] is not folder._encoded:
+        if arguments[0] is not folder_map._encoded:
             begun.append(fn)
         return submit(self, fn, *arguments)
 

@@ -22,7 +22,9 @@ from facekit.runtime import console
 from facekit.sources import http_client
 from facekit.sources.archive import NAME, Archive
 from facekit.sources.rate_limiter import Pace
-from facekit.storage.folder import Folder, folder_map, open_source, read_lines
+from facekit.storage.folder import Folder, open_source
+from facekit.storage.folder_map import folder_map
+from facekit.storage.jsonl import read_lines
 
 ROOT = Path(__file__).parents[2]
 SITES = ["safebooru", "danbooru"]
@@ -105,9 +107,8 @@ def test_the_manifest_says_where_each_image_came_from(board, out, site):
 
 def test_a_next_command_reads_the_folder(board, out, tmp_path):
     go(board, out, limit=3)
-    from test_folder import turn
 
-    folder_map("turn", open_source(out), tmp_path / "next", {"facekit": 1, "command": "turn"}, turn)
+    folder_map("turn", open_source(out), tmp_path / "next", {"facekit": 1, "command": "turn"}, toy.turn)
     names = {row["source"] for row in read_lines(tmp_path / "next/manifest.jsonl")}
     assert names == set(Folder(out).entries) == set(Folder(out).names)
 

@@ -6,7 +6,8 @@ import pytest
 
 import toy
 from facekit.storage import signatures
-from facekit.storage.folder import Folder, output_names, read_lines
+from facekit.storage.folder import Folder, output_names
+from facekit.storage.jsonl import read_lines
 from facekit.storage.listing import Listing, list_images, sub_folders
 
 

@@ -3,6 +3,7 @@
 import errno
 import multiprocessing
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 import filelock
 import pytest
 
+import toy
 from facekit.errors import OutputError
 from facekit.storage import lock
 
@@ -32,6 +34,14 @@ def holder(tmp_path):
     yield process
     process.kill()
     process.wait()
+
+
+def test_a_second_command_is_refused_and_told_who_holds_the_folder(facekit, tmp_path, holder):
+    toy.fill(tmp_path / "in", 1)
+    done = facekit("smooth-edges", tmp_path / "in", tmp_path / "out")
+    assert done.code == 3 and "in use: align" in done.err
+    assert f"process {holder.pid} on {platform.node()}, since 20" in done.err and "next: wait" in done.err
+    assert not list((tmp_path / "out").glob("*.png"))
 
 
 def test_a_killed_holder_is_taken_over(tmp_path, holder):
@@ -68,6 +78,16 @@ def test_waiting_takes_the_lock_when_it_is_free(tmp_path, holder):
     holder.kill()
     with lock.held(tmp_path / "out", "align", wait=10):
         pass
+
+
+def test_a_file_system_that_cannot_lock_is_named_and_the_work_is_done(facekit, tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    toy.fill(tmp_path / "in", 1)
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    done = facekit("smooth-edges", tmp_path / "in", tmp_path / "out")
+    assert done.code == 0 and "cannot lock files" in done.err and (tmp_path / "out/000.png").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):

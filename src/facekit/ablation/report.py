@@ -13,7 +13,7 @@ from PIL import Image
 from ..recipe_api import checkpoint
 from ..reports import contact_sheet
 from ..storage import files, images
-from ..storage.folder import read_lines
+from ..storage.jsonl import read_lines
 from .variants import LOWER_IS_BETTER, Row, Variant
 
 NOTE = (

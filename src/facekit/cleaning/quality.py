@@ -94,12 +94,12 @@ def faults(found: Measures, limits: Limits) -> list[str]:
 
 
 def stamp(source: Source) -> dict[str, int]:
-    """Return what tells whether a measured file has changed since."""
-    try:
-        stat = source.path.stat()
-    except OSError:
-        return {"format": FORMAT, "bytes": -1, "mtime": 0}
-    return {"format": FORMAT, "bytes": stat.st_size, "mtime": stat.st_mtime_ns}
+    """Return what shows whether a measured file has changed since."""
+    found = source.stamp()
+    if not found:
+        return {"format": FORMAT, "bytes": -1, "mtime": 0, "ctime": 0}
+    sizes = {"bytes": found["source_bytes"], "mtime": found["source_mtime"], "ctime": found["source_ctime"]}
+    return {"format": FORMAT, **sizes}
 
 
 def measure_file(source: Source) -> dict[str, Any]:

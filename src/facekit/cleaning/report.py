@@ -12,8 +12,9 @@ from typing import Any
 
 from ..errors import InputError
 from ..reports import contact_sheet
+from ..runtime.workers import pool_of
 from ..storage import images
-from ..storage.folder import Source, pool_of
+from ..storage.folder import Source
 from .quality import COPIES, FAULTS, Judged, rank
 
 SHOWN_GROUPS, SHOWN_MEMBERS, SHOWN_FAULTS, THUMB = 400, 12, 96, 96

@@ -45,7 +45,9 @@ def align(
 
     from ..faces import MARGIN, find_detector, template
     from ..runtime import console
-    from ..storage.folder import Made, folder_map, keep_originals, open_source, output_names
+    from ..storage.folder import open_source, output_names
+    from ..storage.folder_map import folder_map
+    from ..storage.manifest import Made
 
     source, out = Path(source), Path(out)
     space = MARGIN if margin is None else margin
@@ -59,7 +61,6 @@ def align(
         console.result(f"align: {len(found)} photos with {name} into {out}", sources=len(found), options=given)
         return out
     names = output_names(found)
-    keep_originals(found, out, names, force)
     taken = set(names.values())
 
     def together(group: list[tuple[Source, list[Cut]]]) -> list[list[Made] | Exception]:
@@ -76,6 +77,7 @@ def align(
         {"facekit": 1, "command": "align", "options": given, "inputs": _inputs(name)},
         partial(align_photo, size=size, margin=space, every=faces == "all", detector=name, root=model_root),
         together,
+        names=names,
         workers=cores if len(found) >= 32 or workers else 1,
         processes=True,
         limit=limit,

@@ -41,7 +41,9 @@ def smooth_edges(
     import os
 
     from ..runtime import console
-    from ..storage.folder import Made, folder_map, keep_originals, open_source, output_names
+    from ..storage.folder import open_source, output_names
+    from ..storage.folder_map import folder_map
+    from ..storage.manifest import Made
 
     source, out = Path(source), Path(out)
     found = open_source(source, out)
@@ -52,7 +54,6 @@ def smooth_edges(
         console.result(f"smooth-edges: {len(found)} images into {out}", sources=len(found), options=given)
         return out
     names = output_names(found)
-    keep_originals(found, out, names, force)
 
     def together(group: list[tuple[Source, tuple[bytes, dict[str, Any]]]]) -> list[list[Made] | Exception]:
         return [[Made(names[drawing.name], *smoothed)] for drawing, smoothed in group]
@@ -65,6 +66,7 @@ def smooth_edges(
         {"facekit": 1, "command": "smooth-edges", "options": given},
         partial(smooth_one, backend=backend, size=size),
         together,
+        names=names,
         workers=cores if len(found) >= 32 or workers else 1,
         processes=True,
         limit=limit,

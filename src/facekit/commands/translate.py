@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from ..inference.face_input import Job
     from ..inference.translator import Translator
     from ..recipe_api.checkpoint import Model
-    from ..storage.folder import Made, Source
+    from ..storage.folder import Source
+    from ..storage.manifest import Made
 
 SIDE_BY_SIDE = 4  # images at most, for their memory
 
@@ -89,7 +90,8 @@ def translate(
     from ..runtime import console
     from ..runtime.device import find_device, share_threads
     from ..storage import files
-    from ..storage.folder import folder_map, keep_originals, open_source, output_names
+    from ..storage.folder import open_source, output_names
+    from ..storage.folder_map import folder_map
 
     source, out = Path(source), Path(out)
     alone = _is_file(source, out)
@@ -132,7 +134,6 @@ def translate(
         _one(found[0], out, values, read, together, force)
         rows = [[source, out]]
     else:
-        keep_originals(found, out, names, force)
         at_once = batch or (1 if place == "cpu" else 32 if place.startswith("cuda") else 4)
         by_threads = place == "cpu" and at_once == 1  # whole images side by side: faster than one by all cores
         work: Callable[[Source], Any] = partial(finish_one, read=read, together=together) if by_threads else read
@@ -146,6 +147,9 @@ def translate(
                     values,
                     work,
                     None if by_threads else together,
+                    names=names
+                    if len(titles) == 1
+                    else {f"{title}/{k}": f"{title}/{v}" for title in titles for k, v in names.items()},
                     batch=at_once,
                     workers=crew,
                     limit=limit,
@@ -221,7 +225,7 @@ def finish_batch(
 ) -> list[Any]:
     """Translate a batch and say what files it becomes; encoding waits until they are written."""
     from ..storage import images
-    from ..storage.folder import Made
+    from ..storage.manifest import Made
 
     told: dict[str, list[Any]] = {} if sources is None else {"source": [sources[source.name] for source, _ in group]}
     if any(job.roll for _, job in group):

@@ -12,7 +12,8 @@ from typing import Any
 from ..reports import contact_sheet
 from ..reports.html import link
 from ..storage import files
-from ..storage.folder import Folder, failures
+from ..storage.folder import Folder
+from ..storage.manifest import failures
 
 NAME = "index.html"
 SHOWN = 2000  # faces on the page

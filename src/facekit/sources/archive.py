@@ -22,7 +22,8 @@ from typing import Any, Literal
 
 from ..errors import CardError, FacekitError, InputError, OutputError
 from ..storage import files
-from ..storage.folder import FAILED, MANIFEST, read_lines
+from ..storage.folder import FAILED, MANIFEST
+from ..storage.jsonl import read_lines
 from .base import Page
 from .errors import Fault
 from .filters import Filters

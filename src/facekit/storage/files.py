@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from ..errors import OutputError
 
 UMASK = os.umask(0)
 os.umask(UMASK)
+
+PART = (".facekit-", ".part")  # how the names of temporary files begin and end
 
 REASONS = {
     errno.ENOSPC: ("the disk is full", "free some space and run the same command again: finished work is kept"),
@@ -51,7 +54,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     make_folder(path.parent)
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=PART[0], suffix=PART[1])
         os.close(handle)
     except OSError as error:
         cannot_write(path, error)
@@ -68,10 +71,42 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-def sweep(folder: Path) -> None:
-    """Remove the temporary files that a killed process left in a folder and below; no other may be writing there."""
-    for part in folder.rglob(".*.part"):
-        part.unlink()
+def sweep(folder: Path, ours: bool = True) -> None:
+    """Remove the temporary files that a killed process left in a folder; no other process may be writing there.
+
+    In a folder that is `ours` those of its sub-folders go too.
+    """
+    for part in folder.rglob(f".*{PART[1]}") if ours else folder.glob(f"{PART[0]}*{PART[1]}"):
+        remove(part)
+
+
+def remove(path: Path) -> None:
+    """Remove a file if it is there; raises OutputError where that cannot be."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        cannot_write(path, error)
+
+
+def move(path: Path, target: Path) -> None:
+    """Move a file to a name that is free; raises OutputError where that cannot be.
+
+    To another device it is copied first: the copy is on the disk, whole and under its name, before the original goes.
+    """
+    make_folder(target.parent)
+    try:
+        os.rename(path, target)
+        return
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            cannot_write(target, error)
+    with replacing(target) as part:
+        shutil.copyfile(path, part)
+        with open(part, "rb+") as file:
+            os.fsync(file.fileno())
+    with contextlib.suppress(OSError):  # not every file system takes times and modes
+        shutil.copystat(path, target)
+    remove(path)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

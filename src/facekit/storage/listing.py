@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import signatures
@@ -19,27 +19,34 @@ SYSTEM_FOLDERS = ("@eadir", "__macosx", "#recycle", "$recycle.bin", "system volu
 
 @dataclass(frozen=True)
 class Listing:
-    """The names of the images below a folder, sorted, with forward slashes, and how many other files there are."""
+    """The names of the images below a folder, sorted, with forward slashes, and how many other files there are.
+
+    `unreadable` names the sub-folders that cannot be read, each with a slash at its end.
+    """
 
     names: list[str]
     others: int
+    unreadable: list[str] = field(default_factory=list)
 
 
-def list_images(folder: Path) -> Listing:
-    """List the images in a folder and its sub-folders.
+def list_images(folder: Path, without: Path | None = None) -> Listing:
+    """List the images in a folder and its sub-folders, but for the folder `without`.
 
     A file is an image if its ending is one of SUFFIXES, or if its first bytes are those of a picture. Links to folders
     are followed; each folder is listed once, so that links in a circle end. Hidden files, thumbnails of a NAS
     (`@eaDir`), resource forks (`__MACOSX`) and the like are not looked at.
     """
     names, others = [], 0
-    for name in _files(folder):
+    unreadable: list[str] = []
+    for name, special in _files(folder, without, unreadable):
         ending = name.lower()
-        if ending.endswith(SUFFIXES) or (not ending.endswith((*NOTES, *UNFINISHED)) and _is_picture(folder / name)):
+        if special:
+            others += 1
+        elif ending.endswith(SUFFIXES) or (not ending.endswith((*NOTES, *UNFINISHED)) and _is_picture(folder / name)):
             names.append(name)
         elif not ending.endswith(NOTES):
             others += 1
-    return Listing(sorted(names), others)
+    return Listing(sorted(names), others, sorted(unreadable))
 
 
 def sub_folders(folder: Path) -> list[str]:
@@ -60,26 +67,43 @@ def _is_picture(file: Path) -> bool:
     return signatures.kind_of(file) in signatures.PICTURES
 
 
-def _files(folder: Path) -> Iterator[str]:
-    """Yield the files below a folder by their names in it; folders come before links to folders, and none twice."""
-    seen = set()
+def _files(folder: Path, without: Path | None, unreadable: list[str]) -> Iterator[tuple[str, bool]]:
+    """Yield the files below a folder by their names in it, and whether each is a pipe or the like.
+
+    Folders come before links to folders, and none twice.
+    """
+    seen = {_identity(without)} if without and without.is_dir() else set()
     waiting, links = [""], list[str]()
     while waiting or links:
         here = waiting.pop() if waiting else links.pop()
         try:
-            status = os.stat(folder / here)
+            identity = _identity(folder / here)
+            if identity in seen:
+                continue
+            seen.add(identity)
             entries = sorted(os.scandir(folder / here), key=lambda entry: entry.name, reverse=True)
         except OSError:
+            unreadable.append(here)
             continue
-        if (status.st_dev, status.st_ino) in seen:
-            continue
-        seen.add((status.st_dev, status.st_ino))
         for entry in entries:
             if _is_folder(entry):
                 if not _is_system_folder(entry.name):
                     (links if entry.is_symlink() else waiting).append(f"{here}{entry.name}/")
             elif not entry.name.startswith(".") and entry.name.lower() not in SYSTEM_FILES:
-                yield here + entry.name
+                yield here + entry.name, _is_special(entry)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def _is_special(entry: os.DirEntry[str]) -> bool:
+    """Whether a file is a pipe, a socket or a device, which must not be opened; a link that leads nowhere is none."""
+    try:
+        return not entry.is_file() and not entry.is_dir() and os.path.exists(entry.path)
+    except OSError:
+        return False
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

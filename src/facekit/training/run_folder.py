@@ -21,7 +21,7 @@ from ..recipe_api import checkpoint
 from ..reports import contact_sheet
 from ..runtime import console, distributed
 from ..storage import card, files, images
-from ..storage.folder import read_lines
+from ..storage.jsonl import read_lines
 from .loop import TrainState
 
 STATE = "state.pt"

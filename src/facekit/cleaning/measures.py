@@ -1,0 +1,55 @@
+"""The measures of all images of a folder, noted while they are taken, so that a stopped run continues."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..runtime import console
+from ..runtime.workers import in_order, pool_of, stoppable
+from ..storage import jsonl
+from ..storage.folder import Source
+from . import quality
+
+GROUP = 16  # images that a worker measures before it says so
+
+
+def measure_all(found: Sequence[Source], path: Path, workers: int, force: bool) -> list[dict[str, Any]]:
+    """Measure images with `workers` processes; returns their rows in order.
+
+    What `path` holds of an earlier run is taken from there unless `force`, the rest is noted there. Raises Interrupted
+    on Ctrl-C, OutOfMemory where a worker process was killed.
+    """
+    stamps = {source.name: quality.stamp(source) for source in found}
+    known: dict[str, dict[str, Any]] = {}
+    for row in () if force else jsonl.read_lines(path):
+        own = stamps.get(row.get("file", ""))
+        if own and _is_current(row, own):
+            known[row["file"]] = row
+    todo = [source for source in found if source.name not in known]
+    if todo:
+        console.note(f"clean: {len(todo)} images to measure" + (f", {len(known)} measured before" if known else ""))
+        jsonl.write(path, known.values())
+        groups = [tuple(todo[i : i + GROUP]) for i in range(0, len(todo), GROUP)]
+        with (
+            stoppable("clean", lambda: f"{len(known)} of {len(found)} images"),
+            console.progress("clean", len(todo)) as bar,
+            pool_of(workers, processes=True) as pool,
+        ):
+            for _, rows in in_order(pool, measure_some, groups, 4 * workers):
+                jsonl.append(path, rows)
+                known |= {row["file"]: row for row in rows}
+                bar.advance(len(rows))
+    return [known[source.name] for source in found]
+
+
+def _is_current(row: dict[str, Any], stamp: dict[str, int]) -> bool:
+    """Whether a row is of the file as it is; of one that could not be read, access rights count too."""
+    keys = stamp.keys() if "problem" in row else stamp.keys() - {"ctime"}
+    return all(row.get(key) == stamp[key] for key in keys)
+
+
+def measure_some(group: Sequence[Source]) -> list[dict[str, Any]]:
+    """Measure a few images, in a worker process."""
+    return [quality.measure_file(source) for source in group]

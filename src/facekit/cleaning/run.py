@@ -1,0 +1,181 @@
+"""A run of `clean`: measure, judge, report, and where it is asked for, sort the images."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import CardError, InputError, SomeFailed
+from ..runtime import console
+from ..storage import files, jsonl, lock
+from ..storage.card import suggest
+from ..storage.folder import Folder, Source, open_source
+from . import report
+from .measures import measure_all
+from .quality import COPIES, FAULTS, SHARES, Judged, Limits, judge, share_out
+from .sorting import copy_kept, finish_moves, move_rejected
+
+PAGE, FINDINGS, MEASURES, REJECTED = "report.html", "findings.jsonl", "measures.jsonl", "rejected"
+
+NOTED = ("kept", "rejected", "reasons", "groups", "split")  # figures that go into the card of OUT
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """What a run of `clean` is asked for; see the command's flags."""
+
+    source: Path
+    out: Path | None
+    apply: bool
+    report: Path | None
+    split: str | None
+    keep: Sequence[str]
+    distance: int
+    colour: float
+    min_size: int
+    max_blur: float
+    seed: int | None
+    limit: int | None
+
+    @property
+    def place(self) -> Path:
+        """The folder of the report and of what is noted beside it."""
+        home = self.source.resolve()
+        return self.report or self.out or home.with_name(f"{home.name}-clean")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What was asked for, as a card holds it."""
+        values: dict[str, Any] = {**vars(self), "keep": sorted(set(self.keep))}
+        return {k: str(v) if isinstance(v, Path) else v for k, v in values.items() if v not in (None, [])}
+
+    def weights(self) -> list[int]:
+        """Return the shares of `split`; raises CardError where it is none, or there is no folder to split into."""
+        if self.split is None:
+            return []
+        try:
+            weights = [int(part) for part in self.split.split(":")]
+        except ValueError:
+            weights = []
+        if len(weights) != 3 or min(weights) < 0 or not sum(weights):
+            raise CardError(
+                f"--split {self.split!r} is not three whole numbers", "for example --split 8:1:1 (train, val, test)"
+            )
+        if self.apply and not self.out:
+            raise CardError(
+                "--split needs a folder for its shares", "give OUT: facekit clean IN OUT --split 8:1:1 --apply"
+            )
+        return weights
+
+    def spared(self) -> set[str]:
+        """Return the reasons of `keep`; raises CardError for one that does not exist."""
+        known = [*(name for name in FAULTS if name != "unreadable"), *COPIES]
+        for name in self.keep:
+            if name not in known:
+                raise CardError(f"--keep {name!r} is no reason{suggest(name, known)}", f"reasons: {', '.join(known)}")
+        return set(self.keep)
+
+    def images(self) -> tuple[list[Source], list[str]]:
+        """Return the images to judge and the sub-folders that cannot be read; raises InputError where no image is."""
+        if self.source.is_file():
+            raise CardError(f"{self.source} is a file", "give a folder of images")
+        found = open_source(self.source, self.out)
+        images = [image for image in found if not image.name.endswith("/")]
+        if not images:
+            raise InputError(f"no image in {self.source} can be read", "change the permissions of its sub-folders")
+        return images[: self.limit], [folder.name for folder in found if folder.name.endswith("/")]
+
+
+def clean_folder(cleaning: Cleaning, workers: int | None = None, force: bool = False) -> dict[str, Any]:
+    """Report on the images of a folder and, with `apply`, sort them; returns the figures.
+
+    Raises SomeFailed at the end where a sub-folder could not be read.
+    """
+    found, unreadable = cleaning.images()
+    weights, spared = cleaning.weights(), cleaning.spared()
+    source, place = cleaning.source, cleaning.place
+    if (place / PAGE).exists() and not (place / MEASURES).exists() and not force:
+        raise CardError(
+            f"{place / PAGE} already exists and was not created by facekit", "choose another folder with --report"
+        )
+    with lock.held(place, "clean"):
+        files.sweep(place, ours=False)
+        if cleaning.apply and not cleaning.out and (place / REJECTED).is_dir():
+            finish_moves(source, place / REJECTED)
+            found, unreadable = cleaning.images()
+        cores = min(workers or os.cpu_count() or 1, len(found))
+        rows = measure_all(found, place / MEASURES, cores if len(found) >= 32 or workers else 1, force)
+        limits = Limits(size=cleaning.min_size, blur=cleaning.max_blur)
+        images, compared = judge(found, rows, limits, cleaning.distance, cleaning.colour, spared)
+        if weights:
+            share_out(images, weights, cleaning.seed or 0)
+        figures = summarise(images, compared)
+        sorted_before = cleaning.apply and not cleaning.out and not figures["rejected"] and (place / REJECTED).is_dir()
+        if sorted_before:
+            console.note(f"clean: nothing to do, what was rejected of {source} is in {place / REJECTED}")
+        else:
+            _write_report(cleaning, images, figures, cores)
+        figures |= {"report": str(place / PAGE), "findings": str(place / FINDINGS)}
+        console.result(describe(figures, source, cleaning.apply), **figures)
+        entries = Folder(source).entries if cleaning.apply else {}
+        if cleaning.apply and cleaning.out:
+            noted: dict[str, Any] = {
+                k: figures[k] for k in ("kept", "rejected", "reasons", "groups", "split") if k in figures
+            }
+            kept = [one for one in images if one.kept]
+            copy_kept(kept, cleaning.out, cleaning.options, entries, unreadable, force, noted)
+        elif cleaning.apply:
+            move_rejected([one for one in images if not one.kept], source, place / REJECTED, entries)
+    if unreadable:
+        raise SomeFailed(
+            f"clean: {len(unreadable)} sub-folders of {source} cannot be read: {', '.join(unreadable[:3])}",
+            "change their permissions, then run the same command again",
+        )
+    return figures
+
+
+def _write_report(cleaning: Cleaning, images: Sequence[Judged], figures: dict[str, Any], workers: int) -> None:
+    """Write the page and the findings where they say something new; the findings last."""
+    page, findings = cleaning.place / PAGE, cleaning.place / FINDINGS
+    text = "".join(files.encoded(jsonl.line(as_row(one))).decode() + "\n" for one in images)
+    if page.exists() and findings.exists() and findings.read_text(encoding="utf-8") == text:
+        return
+    files.write_text(page, report.page(str(cleaning.source), images, figures, cleaning.options, workers))
+    files.write_text(findings, text)
+
+
+def summarise(images: Sequence[Judged], compared: int) -> dict[str, Any]:
+    """Return the figures of a run; an image with several reasons counts under each."""
+    kept = [one for one in images if one.kept]
+    groups = {one.group for one in images if one.group is not None}
+    total = len(images) * (len(images) - 1) // 2
+    figures: dict[str, Any] = {"images": len(images), "kept": len(kept), "rejected": len(images) - len(kept)}
+    figures["reasons"] = dict(Counter(reason for one in images for reason in one.reasons).most_common())
+    figures |= {"groups": len(groups), "pairs": total, "pairs_compared": compared}
+    shares = Counter(one.share for one in kept if one.share)
+    return figures | ({"split": {name: shares[name] for name in SHARES}} if shares else {})
+
+
+def describe(figures: dict[str, Any], source: Path, apply: bool) -> str:
+    """Return the result for people."""
+    lines = [f"{figures['kept']} of {figures['images']} images of {source} are worth keeping"]
+    width = max((len(name) for name in figures["reasons"]), default=0)
+    lines += [f"  {name:{width}}  {count}" for name, count in figures["reasons"].items()]
+    compared = f"{figures['pairs_compared']:,} of {figures['pairs']:,} pairs compared"
+    lines.append(f"{figures['groups']} groups of similar images ({compared})")
+    if "split" in figures:
+        lines.append("  ".join(f"{name} {count}" for name, count in figures["split"].items()))
+    lines.append(f"look at {figures['report']}" + ("" if apply else ", then run the same command with --apply"))
+    return "\n".join(lines)
+
+
+def as_row(one: Judged) -> dict[str, Any]:
+    """Return an image's line of findings.jsonl."""
+    shown = ("file", "width", "height", "bytes", "blur", "chroma", "spread", "problem")
+    row: dict[str, Any] = {k: one.row[k] for k in shown if k in one.row}
+    more = {"group": one.group, "better": one.better, "bits": one.bits, "share": one.share}
+    return row | {"kept": one.kept, "reasons": one.reasons, **{k: v for k, v in more.items() if v is not None}}

@@ -1,0 +1,62 @@
+"""JSON-lines files: one object a line, lines end in a newline and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from . import files
+
+Row = dict[str, Any]
+
+
+def read_lines(path: Path) -> Iterator[Row]:
+    """Yield the objects of a file; a line that holds none, such as one cut by a kill, is passed over."""
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+        for line in file:
+            with contextlib.suppress(ValueError, RecursionError):
+                row = json.loads(line.decode("utf-8", "replace"))
+                if isinstance(row, dict):
+                    yield row
+
+
+def line(row: Row) -> str:
+    """Return an object as one line, without its newline."""
+    return json.dumps(row, ensure_ascii=False)
+
+
+def append(path: Path, rows: Iterable[Row]) -> None:
+    """Append objects with a single write; raises OutputError where that cannot be."""
+    files.append_line(path, "\n".join(map(line, rows)))
+
+
+def write(path: Path, rows: Iterable[Row]) -> None:
+    """Write a whole file of objects in the place of the old one; raises OutputError where that cannot be."""
+    with files.replacing(path) as part, open(part, "wb") as file:
+        for row in rows:
+            file.write(files.encoded(line(row) + "\n"))
+
+
+def drop_cut_line(path: Path) -> None:
+    """Remove what a killed process left behind the last newline of a file, if anything."""
+    try:
+        with open(path, "rb+") as file:
+            end = file.seek(0, os.SEEK_END)
+            whole = end
+            while whole:
+                start = max(0, whole - 65536)
+                file.seek(start)
+                found = file.read(whole - start).rfind(b"\n")
+                whole = start + found + 1 if found >= 0 else start
+                if found >= 0:
+                    break
+            if whole < end:
+                file.truncate(whole)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        files.cannot_write(path, error)
