@@ -1,20 +1,13 @@
 """Convolutions with fewer products, and less kept for the way back: the same numbers."""
 
-import contextlib
 import threading
-import weakref
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from facekit.nets.blocks import InstanceNorm2d, Residual
-from facekit.nets.patchgan import PatchDiscriminator
-from facekit.nets.resnet import ResnetGenerator
-from facekit.nets.ugatit import UGATITGenerator
 from facekit.ops import cpu_conv, winograd
-from facekit.training import activation_checkpointing
 
 SHAPES = [  # images, channels, results, height, width, kernel, padding
     (2, 3, 5, 16, 16, 3, (1, 1)),
@@ -187,138 +180,3 @@ def test_a_heavy_weight_learns_as_torchs(monkeypatch):
         with torch.autocast("cpu", torch.bfloat16):
             F.linear(x.float(), weight.float())
     assert len(used) == 2
-
-
-# Recompute
-
-
-def kept_bytes(net, x, lean):
-    """Run a net forward; return the bytes that it keeps for the way back, beside weights, and its gradients."""
-    storages = {}
-    weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
-
-    mode = activation_checkpointing.Recompute()
-
-    def pack(y):
-        kept = mode.pack(y)
-        for part in activation_checkpointing.tensors(kept):
-            storages[part.untyped_storage().data_ptr()] = part.untyped_storage().nbytes()
-        return kept
-
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, mode.unpack))
-        if lean:
-            stack.enter_context(mode)
-        out = net(x)
-    size = sum(nbytes for place, nbytes in storages.items() if place not in weights)
-    out = out.out if hasattr(out, "out") else out
-    return size, [out, *torch.autograd.grad(out.square().mean(), list(net.parameters()), allow_unused=True)]
-
-
-@pytest.mark.parametrize(
-    ("net", "share"),
-    [
-        (lambda: ResnetGenerator(8, 3), 0.6),
-        (lambda: UGATITGenerator(8, 2, 64, light=True), 0.8),
-        (lambda: PatchDiscriminator(8), 0.8),
-    ],
-)
-def test_recomputing_keeps_less_and_changes_no_bit(net, share):
-    torch.manual_seed(0)
-    net = net().to(memory_format=torch.channels_last)
-    x = torch.rand(2, 3, 64, 64).to(memory_format=torch.channels_last)
-    plain, expected = kept_bytes(net, x, False)
-    lean, found = kept_bytes(net, x, True)
-    assert lean < share * plain
-    assert all(a is b is None or torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-
-
-@pytest.mark.parametrize("pad", ["reflect", "replicate"])
-def test_recomputing_keeps_to_the_precision_of_the_way_there(pad):
-    torch.manual_seed(0)
-    conv = nn.Conv2d(4, 4, 3, padding=1, padding_mode=pad)
-    x = torch.rand(1, 4, 12, 12)
-
-    def gradients():
-        with torch.autocast("cpu", torch.bfloat16):
-            y = F.interpolate(F.relu(conv(F.leaky_relu(conv(x), 0.2))), scale_factor=2, mode="bilinear")
-            y = conv(y).float().square().mean()
-        return torch.autograd.grad(y, list(conv.parameters()))
-
-    expected = gradients()
-    with activation_checkpointing.recompute():
-        found = gradients()
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-
-
-def test_second_derivatives_survive_recomputing():
-    layers = nn.Conv2d(3, 4, 3), InstanceNorm2d(4), nn.LeakyReLU(0.2), nn.Conv2d(4, 2, 3), nn.ReLU()
-    net = nn.Sequential(*layers).double()
-    x = torch.randn(2, 3, 12, 12, dtype=torch.float64, requires_grad=True)
-
-    def penalty():
-        (slope,) = torch.autograd.grad(net(x).square().sum(), x, create_graph=True)
-        return torch.autograd.grad(slope.square().sum(), [x, *net.parameters()], allow_unused=True)
-
-    expected = penalty()
-    with activation_checkpointing.recompute():
-        found = penalty()
-    assert all(a is b is None or torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-
-
-def test_what_changes_in_place_is_not_made_again():
-    w = torch.randn(4, requires_grad=True)
-    with activation_checkpointing.recompute():
-        y = F.leaky_relu(w * 2)
-        y += 1  # so y is no longer what leaky_relu makes
-        z = y.square().sum()
-    z.backward()
-    assert torch.allclose(w.grad, 2 * (F.leaky_relu(w * 2) + 1) * torch.where(w > 0, 1, 0.01) * 2)
-    with activation_checkpointing.recompute():
-        base = w * 2
-        z = F.leaky_relu(base).square().sum()
-        base += 1
-    with pytest.raises(RuntimeError, match=r"in place|inplace"):
-        z.backward()
-
-
-def test_of_sums_every_third_is_kept():
-    torch.manual_seed(0)
-    net = nn.Sequential(*(Residual(4, bias=False) for _ in range(6))).to(memory_format=torch.channels_last)
-    x = torch.rand(1, 4, 32, 32).to(memory_format=torch.channels_last).requires_grad_()
-    _, expected = kept_bytes(net, x, False)
-    size, found = kept_bytes(net, x, True)
-    assert round(size / (4 * x.numel())) == 6 * 2 + 2  # the results of the convolutions, the input and one sum
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-
-
-def test_a_sum_is_kept_where_its_parts_are_not():
-    mode = activation_checkpointing.Recompute()
-    one, other, last = (nn.Conv2d(2, 2, 3, padding=1) for _ in range(3))
-    x, kept = torch.rand(1, 2, 8, 8), []
-    with torch.autograd.graph.saved_tensors_hooks(lambda y: kept.append(mode.pack(y)) or kept[-1], mode.unpack), mode:
-        last(one(x) + other(x))
-    assert all(isinstance(y, torch.Tensor) for y in kept)
-
-
-def test_of_what_is_cast_the_smaller_is_kept():
-    mode, kept = activation_checkpointing.Recompute(), []
-    x = torch.rand(4, 4).bfloat16().requires_grad_() * 1
-    with torch.autograd.graph.saved_tensors_hooks(lambda y: kept.append(mode.pack(y)) or kept[-1], mode.unpack), mode:
-        loss = x.float().square().sum()
-    assert [part.dtype for y in kept for part in activation_checkpointing.tensors(y) if part.dim()] == [torch.bfloat16]
-    (slope,) = torch.autograd.grad(loss, x)
-    assert torch.equal(slope, (2 * x.float()).bfloat16())
-
-
-def test_nothing_is_left_of_a_graph_that_is_gone():
-    mode = activation_checkpointing.Recompute()
-    conv = nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect")
-    with mode, torch.autograd.graph.saved_tensors_hooks(mode.pack, mode.unpack):
-        x = torch.rand(1, 3, 8, 8)
-        for _ in range(3):
-            x = F.relu(conv(x))
-    end = weakref.ref(x)
-    assert mode.made
-    del x
-    assert not mode.made and end() is None

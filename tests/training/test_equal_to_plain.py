@@ -1,19 +1,17 @@
-"""The engine's step gives the losses of the same step written the plain way, step after step.
+"""facekit's training step gives the losses of the same step in plain PyTorch (`benchmarks/plain_steps.py`).
 
-The plain way is that of the papers' own code: every turn makes its own translations; real, fake and identity images
-pass one kind at a time; nothing is frozen or detached, contiguous in memory, one Adam a turn. Both start from the same
-weights. What is held still on both sides: spectral norm's power iteration, which otherwise runs once a pass, and the
-plain way has more passes; image pools (0); where StarGAN's penalty looks (the same seed).
+Both start from the same weights. Held constant on both sides: the power iteration of spectral normalisation, which runs
+once per forward pass (the plain step has more of them); image pools (empty); the random points of StarGAN's penalty
+(same seed).
 """
 
 import copy
 
 import pytest
 import torch
-import torch.nn.functional as F
+from plain_steps import STEPS
 from safetensors.torch import save_file
 
-from facekit.nets.blocks import clip_rho_
 from facekit.nets.spectral_norm import SpectralConv2d
 from facekit.nets.vgg import VGG
 from facekit.ops import cpu_conv, winograd
@@ -22,145 +20,16 @@ from facekit.recipe_api.base import Progress
 from facekit.storage import card
 from facekit.training.loop import make_learner, train_step, weighted_terms
 
-STEPS = 1000  # of the run: the rate is flat over all that is trained here
+RUN = 1000  # steps: the learning rate is flat over all that is trained here
 SMALL = {"width": 4, "blocks": 1, "d_width": 4}
 
 
-def towards(x, goal):
-    return F.mse_loss(x, torch.full_like(x, goal))
-
-
-def told(logits, goal):
-    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, goal))
-
-
-class Turn:
-    """One optimiser's turn: the gradients of a weighted sum of losses."""
-
-    def __init__(self, nets, optim, **weights):
-        parameters = [p for net in nets for p in net.parameters()]
-        self.optim, self.weights = torch.optim.Adam(parameters, **optim), weights
-
-    def take(self, losses):
-        self.optim.zero_grad()
-        sum(self.weights.get(name, 1) * loss for name, loss in losses.items()).backward()
-        self.optim.step()
-        return {name: loss.item() for name, loss in losses.items()}
-
-
-def ugatit(nets, helpers, optim):
-    ab, ba = nets.ab, nets.ba
-    judge = Turn([nets.la, nets.ga, nets.lb, nets.gb], optim)
-    generate = Turn([ab, ba], optim, cycle=10, identity=10, cam=1000)
-
-    def judged(judges, real, fake):
-        return sum(towards(part, goal) for net in judges for x, goal in ((real, 1), (fake, 0)) for part in net(x)[:2])
-
-    def step(batch, number):
-        a, b = batch["a"], batch["b"]
-        fake_b, fake_a = ab(a).out, ba(b).out
-        losses = {"judge_a": judged([nets.la, nets.ga], a, fake_a), "judge_b": judged([nets.lb, nets.gb], b, fake_b)}
-        found = judge.take(losses)
-        there_b, there_a, same_a, same_b = ab(a), ba(b), ba(a), ab(b)
-        sides = (([nets.la, nets.ga], there_a.out), ([nets.lb, nets.gb], there_b.out))
-        losses = {
-            "adversarial": sum(towards(part, 1) for judges, x in sides for net in judges for part in net(x)[:2]),
-            "cycle": F.l1_loss(ba(there_b.out).out, a) + F.l1_loss(ab(there_a.out).out, b),
-            "identity": F.l1_loss(same_a.out, a) + F.l1_loss(same_b.out, b),
-            "cam": told(there_a.cam, 1) + told(there_b.cam, 1) + told(same_a.cam, 0) + told(same_b.cam, 0),
-        }
-        found |= generate.take(losses)
-        clip_rho_(ab)
-        clip_rho_(ba)
-        return found
-
-    return step
-
-
-def cyclegan(nets, helpers, optim):
-    ab, ba, da, db = nets.ab, nets.ba, nets.da, nets.db
-    judge, generate = Turn([da, db], optim), Turn([ab, ba], optim, cycle=10, identity=5)
-
-    def step(batch, number):
-        a, b = batch["a"], batch["b"]
-        fake_b, fake_a = ab(a), ba(b)
-        losses = {
-            "adversarial": towards(db(fake_b), 1) + towards(da(fake_a), 1),
-            "cycle": F.l1_loss(ba(fake_b), a) + F.l1_loss(ab(fake_a), b),
-            "identity": F.l1_loss(ba(a), a) + F.l1_loss(ab(b), b),
-        }
-        found = generate.take(losses)
-        fake_b, fake_a = fake_b.detach(), fake_a.detach()  # of the generators as they were
-        losses = {
-            "judge_a": (towards(da(a), 1) + towards(da(fake_a), 0)) / 2,
-            "judge_b": (towards(db(b), 1) + towards(db(fake_b), 0)) / 2,
-        }
-        return {**found, **judge.take(losses)}
-
-    return step
-
-
-def stargan(nets, helpers, optim):
-    judge, generate = Turn([nets.d], optim, penalty=10), Turn([nets.g], optim, cycle=10)
-
-    def step(batch, number):
-        x, label = batch["x"], batch["x_label"]
-        torch.manual_seed(number)
-        target = label[torch.rand(len(label)).argsort()]
-        share = torch.rand(len(x), 1, 1, 1, dtype=x.dtype)
-        real, logits = nets.d(x)
-        fake = nets.g(x, target)[0]
-        between = (share * x + (1 - share) * fake).detach().requires_grad_()
-        slope = torch.autograd.grad(nets.d(between)[0].sum(), between, create_graph=True)[0]
-        losses = {
-            "judge": nets.d(fake)[0].mean() - real.mean(),
-            "classify_real": F.cross_entropy(logits, label.argmax(1)),
-            "penalty": ((slope.square().sum((1, 2, 3)).sqrt() - 1) ** 2).mean(),
-        }
-        found = judge.take(losses)
-        if number % 5:
-            return found
-        fake = nets.g(x, target)[0]
-        score, logits = nets.d(fake)
-        losses = {
-            "adversarial": -score.mean(),
-            "classify": F.cross_entropy(logits, target.argmax(1)),
-            "cycle": F.l1_loss(nets.g(fake, label)[0], x),
-        }
-        return {**found, **generate.take(losses)}
-
-    return step
-
-
-def cartoongan(nets, helpers, optim):
-    judge, generate = Turn([nets.d], optim), Turn([nets.ab], optim, content=10)
-
-    def features(x):
-        return helpers.vgg(F.interpolate(x, x.shape[-1] * 7 // 8, mode="bilinear"))["conv2_1"]
-
-    def step(batch, number):
-        losses = {
-            "judge_drawing": towards(nets.d(batch["b"]), 1),
-            "judge_smooth": towards(nets.d(batch["b_smooth"]), 0),
-            "judge_fake": towards(nets.d(nets.ab(batch["a"])), 0),
-        }
-        found = judge.take(losses)
-        fake = nets.ab(batch["a"])
-        losses = {
-            "adversarial": towards(nets.d(fake), 1),
-            "content": F.l1_loss(features(fake), features(batch["a"])),
-        }
-        return {**found, **generate.take(losses)}
-
-    return step
-
-
-METHODS = {  # how, with what, px, images, steps before rounding to 32 bits has grown past the tolerance
-    "ugatit-light": (ugatit, {}, 96, 1, 20),
-    "ugatit": (ugatit, {}, 96, 1, 6),
-    "cyclegan": (cyclegan, {"pool": 0}, 32, 2, 20),
-    "stargan": (stargan, {"labels": ["calm", "glad", "sad"], "d_layers": 3}, 32, 3, 15),
-    "cartoongan": (cartoongan, {"pool": 0, "warmup": 0, "layer": "conv2_1"}, 32, 2, 20),
+METHODS = {  # parameters, px, images, steps before rounding to 32 bits has grown past the tolerance
+    "ugatit-light": ({}, 96, 1, 20),
+    "ugatit": ({}, 96, 1, 6),
+    "cyclegan": ({"pool": 0}, 32, 2, 20),
+    "stargan": ({"labels": ["calm", "glad", "sad"], "d_layers": 3}, 32, 3, 15),
+    "cartoongan": ({"pool": 0, "warmup": 0, "layer": "conv2_1"}, 32, 2, 20),
 }
 
 
@@ -197,7 +66,7 @@ def test_so_they_are_with_fewer_products(name, precision, tolerance, steps, heav
 
 def compare(name, own, precision, tolerance, steps, tmp_path):
     """Check the losses of a method, with some parameters of its `own`, step by step."""
-    plain, params, size, count, _ = METHODS[name]
+    params, size, count, _ = METHODS[name]
     kind, preset = registry.find(name)
     optim = {**kind.defaults["optim"], "lr": 1e-5}  # higher rates blow rounding up sooner
     params = {**SMALL, **params, **own}
@@ -215,11 +84,11 @@ def compare(name, own, precision, tolerance, steps, tmp_path):
         copy.deepcopy(x).to(memory_format=torch.contiguous_format) for x in (learner.nets, learner.helpers)
     )
     nets.requires_grad_(True)
-    step = plain(nets, helpers, optim)
+    step = STEPS[name](nets, helpers, optim)
     blank = learner.recipe.blank(count, size)
     for number in range(steps):
         images = {k: torch.rand_like(v) * 2 - 1 if v.dim() == 4 else v for k, v in blank.items()}
         batch = {k: v.to(next(nets.parameters()).dtype) for k, v in images.items()}
         expected = step(batch, number)
-        found = {k: v.item() for k, v in train_step(learner, [batch], Progress(number, STEPS)).items()}
+        found = {k: v.item() for k, v in train_step(learner, [batch], Progress(number, RUN)).items()}
         assert found == pytest.approx(expected, rel=tolerance, abs=tolerance), f"at step {number}"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops.cpu_norm import normalise
+from ..ops.cpu_norm import PIECE, normalise
 
 EPS = 1e-5
 
@@ -64,15 +65,18 @@ def clip_rho_(net: nn.Module) -> None:
 
 
 class InstanceNorm2d(nn.InstanceNorm2d):
-    """Instance norm that is quick to train on the processor, and right.
+    """Instance normalisation with right gradients, and fast in channels-last memory on the processor.
 
-    There torch's own takes a copy of what is in channels-last, and (2.15) gives a wrong gradient, and says nothing,
-    where the batch is one image and the gradient comes in channels-last.
+    `F.instance_norm` (torch 2.13 to 2.15) returns a wrong gradient on the processor where the batch is one image and
+    the gradient is in channels-last memory. Group normalisation with one channel per group computes the same values;
+    large tensors take `ops.cpu_norm`, which needs a third of the time.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu" or not x.requires_grad:
             return super().forward(x)
+        if x.numel() <= PIECE:
+            return F.group_norm(x, self.num_features, self.weight, self.bias, self.eps)
 
         def affine(mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
             scale = (variance + self.eps).rsqrt()

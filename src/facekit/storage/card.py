@@ -124,13 +124,19 @@ class Run(Section):
     epochs: int | None = Field(None, ge=1, description="length of the run in passes over the larger domain")
     precision: Literal["fp32", "bf16", "fp64"] = Field("fp32", description="bf16 is autocast; fp64 is for tests")
     accumulate: int = Field(1, ge=1, description="batches whose gradients make one step")
-    recompute: bool = Field(True, description="keep less for the way back and work it out again: less memory")
+    recompute: Literal["auto"] | bool = Field(
+        "auto", description="recompute cheap activations in the backward pass to save memory; auto: if memory is short"
+    )
     compile: bool = Field(False, description="torch.compile the nets that translate: minutes at first, then faster")
     graphs: bool = Field(False, description="on a CUDA device: repeat each step as one recorded graph, without Python")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the weight average that is saved; 0: none")
     save_every: int = Field(1000, ge=1, description="steps between saves, each with a preview")
     log_every: int = Field(50, ge=1, description="steps between lines of log.jsonl")
     init: str | None = Field(None, description="a run folder, weights file or name to take the first weights from")
+
+
+HOW = ("recompute", "graphs")
+"""Keys of `run` that choose how a step is computed and leave its result as it is: a run may resume with others."""
 
 
 class TrainCard(Section):
@@ -348,8 +354,9 @@ def _completed(values: Mapping[str, Any]) -> Mapping[str, Any]:
     if values.get("command") != "train":
         return values
     with contextlib.suppress(CardError):  # then the differences tell
-        return plain(validate(TrainCard, values, "card"))
-    return values
+        values = plain(validate(TrainCard, values, "card"))
+    run = values.get("run")
+    return {**values, "run": {k: v for k, v in run.items() if k not in HOW}} if isinstance(run, Mapping) else values
 
 
 def finish(folder: Path, values: Mapping[str, Any], made: Mapping[str, Any], name: str = NAME) -> None:

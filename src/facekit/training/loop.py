@@ -283,7 +283,7 @@ class Turn:
         run, device = self.learner.card.run, self.learner.device.type
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.autocast(device, torch.bfloat16, enabled=run.precision == "bf16"))
-            if run.recompute and not run.compile:
+            if run.recompute is True and not run.compile:
                 stack.enter_context(recompute())
             if device == "cpu" and not run.compile:
                 stack.enter_context(QuickConvolution())

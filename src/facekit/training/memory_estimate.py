@@ -66,7 +66,7 @@ def _activations(recipe: Recipe, terms: Mapping[str, Term], card: TrainCard, net
                 images = recipe.blank(batch, size)
                 kept: dict[int, tuple[Tensor, int]] = {}
                 mode = Recompute()
-                lean = card.run.recompute and not card.run.compile
+                lean = card.run.recompute is True and not card.run.compile
 
                 def keep(x: Tensor, mode: Recompute = mode, kept: dict = kept) -> Tensor | Again:
                     packed = mode.pack(x)
