@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
 import toy
 from facekit.errors import InputError, OutputError
@@ -135,7 +135,59 @@ def test_an_image_is_turned_as_its_exif_says(tmp_path, orientation, suffix):
     exact = {"jpg": {"quality": 100, "subsampling": 0}, "webp": {"lossless": True}}.get(suffix, {})
     path = save(tmp_path / f"a.{suffix}", stored, exif=exif, **exact)
     turned = Image.fromarray(np.ascontiguousarray(TURNS[orientation](np.asarray(stored))))
+    assert images.size_of(path) == images.read_raw(path).size == turned.size
     assert close(images.read(path), turned, 4)
+
+
+ODD_TAGS = {  # TIFF tag, type, count, value; a value of more than 4 bytes stands behind the tags
+    "negative rational": (0x011A, 10, 1, struct.pack("<ii", -5, 3)),
+    "divided by zero": (0x011A, 5, 1, struct.pack("<II", 1, 0)),
+    "not a number": (0x011A, 12, 1, struct.pack("<d", float("nan"))),
+    "text for a number": (0x011A, 2, 4, b"abc\0"),
+    "text for a unit": (0x0128, 2, 2, b"2\0\0\0"),
+    "negative bits": (0x0102, 8, 1, struct.pack("<hh", -8, 0)),
+    "number for text": (0x0131, 3, 1, b"\1\0\0\0"),
+    "an unknown type": (0x0131, 99, 1, b"\0\0\0\0"),
+    "an offset outside": (0x0131, 2, 4000, struct.pack("<I", 60_000)),
+    "a sub-folder outside": (0x8769, 4, 1, struct.pack("<I", 60_000)),
+}
+
+
+@pytest.mark.parametrize("tag", ODD_TAGS.values(), ids=ODD_TAGS.keys())
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_an_odd_tag_beside_the_turn_does_not_matter(tmp_path, suffix, tag):
+    number, kind, count, value = tag
+    inline = value if len(value) == 4 else struct.pack("<I", 38)
+    entries = sorted([struct.pack("<HHII", 0x0112, 3, 1, 6), struct.pack("<HHI", number, kind, count) + inline])
+    entries.sort(key=lambda entry: entry[:2][::-1])
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + b"".join(entries) + bytes(4) + value
+    stored = toy.picture(24).crop((0, 0, 24, 16))
+    stored.save(tmp_path / f"a.{suffix}", exif=exif, quality=100)
+    assert images.size_of(tmp_path / f"a.{suffix}") == (16, 24)
+    assert images.read(tmp_path / f"a.{suffix}").size == (16, 24)
+
+
+@pytest.mark.parametrize("tag", ["negative rational", "not a number", "text for a number", "an offset outside"])
+def test_an_odd_tag_in_a_turned_tiff_does_not_matter(tmp_path, tag):
+    number, kind, count, value = ODD_TAGS[tag]
+    fields = [(256, 4, 1, 3), (257, 4, 1, 2), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (274, 3, 1, 6)]
+    fields += [(273, 4, 1, 8), (277, 3, 1, 1), (278, 4, 1, 2), (279, 4, 1, 6)]
+    entries = {number_: struct.pack("<HHII", number_, *rest) for number_, *rest in fields}
+    inline = value if len(value) == 4 else struct.pack("<I", 14)
+    entries[number] = struct.pack("<HHI", number, kind, count) + inline
+    pixels = bytes(range(0, 60, 10)) + value.ljust(8, b"\0")
+    ifd = struct.pack("<H", len(entries)) + b"".join(entries[key] for key in sorted(entries)) + bytes(4)
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels + ifd)
+    assert images.size_of(tmp_path / "a.tif") == (2, 3)
+    assert np.asarray(images.read(tmp_path / "a.tif"))[..., 0].tolist() == [[30, 0], [40, 10], [50, 20]]
+
+
+@pytest.mark.parametrize("value", [(6, 6), 0, 9])
+def test_an_orientation_that_is_none_is_upright(tmp_path, value):
+    exif = Image.Exif()
+    exif[0x0112] = value
+    path = save(tmp_path / "a.png", toy.picture(24).crop((0, 0, 24, 16)), exif=exif)
+    assert images.size_of(path) == images.read(path).size
 
 
 def test_one_pixel_is_an_image(tmp_path):
@@ -147,6 +199,20 @@ def test_one_pixel_is_an_image(tmp_path):
 def test_the_content_decides_not_the_name(tmp_path):
     toy.picture().save(tmp_path / "a.jpg", "PNG")
     assert close(images.read(tmp_path / "a.jpg"), toy.picture())
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_avif_is_read_whatever_its_name(tmp_path):
+    toy.picture().save(tmp_path / "a.jpg", "AVIF", quality=100, subsampling="4:4:4")
+    assert close(images.read(tmp_path / "a.jpg"), toy.picture(), 12)
+
+
+def test_avif_that_nothing_reads_is_named(tmp_path, monkeypatch):
+    monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x1cftypavif" + b"\0" * 40)
+    with pytest.raises(InputError, match="is AVIF") as caught:
+        images.read(tmp_path / "a.jpg")
+    assert "convert it" in caught.value.hint
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "tif", "png"])
@@ -192,9 +258,13 @@ BAD = {
     "header only": (encoded()[:8], "not an image|cannot be decoded"),
     "text": (b"hello, I am text", "not an image"),
     "svg": (SVG, "not an image"),
-    "heic": (HEIC, "not an image"),
-    "large": (bomb(20_000, 15_000), "20000 x 15000 px, too many"),
-    "enormous": (bomb(60_000, 60_000), "enormous"),
+    "heic": (HEIC, "is HEIC"),
+    "large": (bomb(20_000, 15_000), "more than 178,956,970 px, too many"),
+    "enormous": (bomb(60_000, 60_000), "more than 178,956,970 px, too many"),
+    "long": (bomb(150_000_000, 1), "150000000 x 1 px, too many"),
+    "high": (bomb(1, 150_000_000), "1 x 150000000 px, too many"),
+    "web page": (b"\n<!DOCTYPE html><html>", "not an image: it is a web page"),
+    "video": (b"\0\0\0\x20ftypisom" + b"\0" * 40, "not an image: it is an MP4"),
     "zeros": (b"\x00" * 1000, "not an image"),
 }
 
@@ -208,12 +278,12 @@ def test_a_file_that_is_no_whole_image_is_refused_by_name(tmp_path, data, says):
     assert str(path) in caught.value.message and caught.value.hint and caught.value.code == 3
 
 
-@pytest.mark.parametrize("edges", [(20_000, 15_000), (60_000, 60_000)])
+@pytest.mark.parametrize("edges", [(20_000, 15_000), (60_000, 60_000), (150_000_000, 1)])
 def test_an_enormous_image_is_refused_before_it_takes_memory(tmp_path, monkeypatch, edges):
     monkeypatch.setattr(Image.core, "new", lambda *a: pytest.fail("allocated"))
     monkeypatch.setattr(Image.core, "fill", lambda *a: pytest.fail("allocated"))
     (tmp_path / "a.png").write_bytes(bomb(*edges))
-    for reads in (images.read, images.size):
+    for reads in (images.read, images.size_of):
         with pytest.raises(InputError):
             reads(tmp_path / "a.png")
 
@@ -242,9 +312,13 @@ def test_damage_of_any_kind_is_an_image_or_an_input_error(tmp_path, kind, monkey
             assert images.read(path).mode == "RGB"
 
 
+def test_pillows_limit_for_others_is_left_alone():
+    assert Image.MAX_IMAGE_PIXELS == 89_478_485
+
+
 def test_the_size_is_that_of_the_header(tmp_path):
     toy.picture().crop((0, 0, 16, 9)).save(tmp_path / "a.png")
-    assert images.size(tmp_path / "a.png") == (16, 9)
+    assert images.size_of(tmp_path / "a.png") == (16, 9)
 
 
 # geometry, encoding, tensors

@@ -115,7 +115,7 @@ def _usable(folder: Folder, limit: int | None) -> tuple[list[Path], str]:
     usable = []
     for source in folder.sources()[:limit]:
         try:
-            sizes[min(images.size(source.path))] += 1
+            sizes[min(images.size_of(source.path))] += 1
             usable.append(source.path)
         except InputError as error:
             console.warn(f"{error.message}; skipped")

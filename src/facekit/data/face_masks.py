@@ -98,16 +98,10 @@ class CelebAMaskReader(MaskReader):
 
 def read_index(path: Path) -> Image.Image:
     """Read an image of class indices: a palette's or grey image's own values, never its colours."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            if image.mode not in ("P", "L", "1", "I;16", "I"):
-                raise InputError(f"{path} is a colour image ({image.mode})", "masks hold a class index per pixel")
-            values = np.asarray(image)
-    except InputError:
-        raise
-    except Exception as error:  # on broken data Pillow's decoders raise whatever comes to hand
-        raise InputError(f"{path} cannot be decoded: {error}", "fetch it again") from error
+    image = images.read_raw(path)
+    if image.mode not in ("P", "L", "1", "I;16", "I"):
+        raise InputError(f"{path} is a colour image ({image.mode})", "masks hold a class index per pixel")
+    values = np.asarray(image)
     return Image.fromarray(values.clip(0, 255).astype(np.uint8))
 
 
@@ -183,7 +177,7 @@ def _plain(root: Path, data: card.Data) -> tuple[MaskReader, dict[str, list[Path
 
 def _sizes_fit(photo: Path, mask: Path) -> bool:
     try:
-        sizes = images.size(photo), images.size(mask)
+        sizes = images.size_of(photo), images.size_of(mask)
     except InputError as error:
         console.warn(f"{error.message}; left out")
         return False

@@ -129,7 +129,7 @@ def _readable(paths: Sequence[Path]) -> list[Path]:
     usable = []
     for path in paths:
         try:
-            images.size(path)
+            images.size_of(path)
             usable.append(path)
         except InputError as error:
             console.warn(f"{error.message}; skipped")

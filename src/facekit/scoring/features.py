@@ -279,7 +279,7 @@ class ImageSet:
         for source in self.sources:
             try:
                 data = source.path.read_bytes()
-                self.sizes[images.size(source.path)] += 1
+                self.sizes[images.size_of(source.path)] += 1
             except (InputError, OSError) as error:
                 self.fail(source, error)
                 continue

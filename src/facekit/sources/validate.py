@@ -43,7 +43,7 @@ def prove(path: Path, post: Post, filters: Filters) -> Proof:
         raise Fault("its md5 is not the one that the site gives", stage="content", again=True)
     sure = bool(post.md5)  # then the same bytes would come again
     try:
-        width, height = images.size(path)
+        width, height = images.size_of(path)
         why = filters.refuse_size(width, height) or ("another file type" if kind not in filters.kinds else None)
         if why:
             raise Fault(f"{why}: {width} x {height} px, {kind}", stage="filter")
@@ -51,7 +51,7 @@ def prove(path: Path, post: Post, filters: Filters) -> Proof:
     except Fault:
         raise
     except InputError as error:
-        enormous = "px, too many" in error.message or "enormous" in error.message
+        enormous = "px, too many" in error.message
         message = error.message.replace(str(path), "it")
         raise Fault(message, stage="content", again=not (sure or enormous)) from error
     return Proof(md5, path.stat().st_size, kind, width, height)

@@ -1,82 +1,174 @@
-"""Images in and out: decoding whatever people have, the one resize, encoding, and PIL <-> tensor."""
+"""Images in and out: decoding files of every kind, the one resize, encoding, and PIL images as tensors."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from ..errors import InputError
-from . import files
+from . import depth, files, repair, signatures
+from .colour import to_srgb
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # a multi-picture JPEG counts as JPEG
-MAX_PIXELS = 200_000_000
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow raises DecompressionBombError at twice this; `read` refuses from here on
+PLUGINS = {  # what a file is -> the format that reads it, and the module that adds it where Pillow has it not
+    "AVIF": ("AVIF", "pillow_avif"),
+    "HEIC": ("HEIF", "pillow_heif.HeifImagePlugin"),
+    "JPEG XL": ("JXL", "pillow_jxl"),
+    "JPEG 2000": ("JPEG2000", "PIL.Jpeg2KImagePlugin"),
+}
+MAX_PIXELS = 2 * 89_478_485  # Pillow's own limit, too
+MAX_EDGE = 65_535  # px, the most that a JPEG can have
+MOST_REPAIRED = 500_000_000  # bytes of a file that is searched for damage
+ORIENTATION = 0x0112  # EXIF tag
+WIDTH, HEIGHT = 256, 257  # TIFF tags
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+T = TypeVar("T")
 
 
 def read(path: str | Path) -> Image.Image:
-    """Decode an image file to RGB, turned as its EXIF says; transparency goes over white, 16 bits become 8.
+    """Decode an image file to 8-bit RGB in sRGB, turned as its EXIF says; transparent pixels show white.
 
-    The content decides the format, not the name. Raises InputError for an empty, truncated, unknown or enormous
-    file (more than MAX_PIXELS).
+    The content decides the format, not the name. Damage beside the pixels (text, checksums, a missing end marker) does
+    not matter. Raises InputError for an empty, truncated or unknown file, and for one of more than MAX_PIXELS or with
+    an edge of more than MAX_EDGE.
     """
-    with _opened(Path(path)) as image:
-        return to_rgb(ImageOps.exif_transpose(image))
+    path = Path(path)
+
+    def decode(image: Image.Image) -> Image.Image:
+        image.load()
+        if image.format == "PNG" and image.mode == "RGB" and "transparency" in image.info:
+            image = depth.read_transparent_png(path.read_bytes(), image)
+        return _turned(to_srgb(image, str(path)), _orientation(image))
+
+    return _open(path, decode)
 
 
-def size(path: str | Path) -> tuple[int, int]:
-    """Return an image file's width and height from its header alone; raises InputError as `read` does."""
-    with _opened(Path(path)) as image:
-        return image.size
+def read_raw(path: str | Path) -> Image.Image:
+    """Decode an image file, turned as its EXIF says, in its own mode: palette indices and 16 bits stay as they are.
+
+    Raises InputError as `read` does.
+    """
+
+    def decode(image: Image.Image) -> Image.Image:
+        image.load()
+        return _turned(image, _orientation(image)).copy()
+
+    return _open(Path(path), decode)
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """Open an image file; whatever Pillow raises becomes an InputError that says what is wrong with the file."""
+def size_of(path: str | Path) -> tuple[int, int]:
+    """Return the width and height of what `read` gives, from the header alone; raises InputError as `read` does."""
+
+    def measure(image: Image.Image) -> tuple[int, int]:
+        tags = getattr(image, "tag_v2", None)  # only some versions of Pillow turn a TIFF's size
+        width, height = (tags[WIDTH], tags[HEIGHT]) if tags else image.size
+        return (height, width) if _orientation(image) >= 5 else (width, height)
+
+    return _open(Path(path), measure)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return how an image is stored: 1 (upright) to 8 as in EXIF; 1 where that cannot be read."""
+    try:
+        value = image.getexif().get(ORIENTATION)
+    except Exception:  # Pillow raises whatever comes to hand
+        return 1
+    value = value[0] if isinstance(value, tuple) and value else value
+    return value if isinstance(value, int) and value in TURNS else 1
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+
+
+def _open(path: Path, take: Callable[[Image.Image], T]) -> T:
+    """Return what `take` makes of an image file; whatever Pillow raises becomes an InputError with the reason."""
     try:
         if path.stat().st_size == 0:
             raise InputError(f"{path} is empty", "fetch it again")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise InputError(f"{path} has {image.width} x {image.height} px, too many", "make it smaller")
-                yield image
+            kind = signatures.kind_of(path)
+            try:
+                # A file, not its name: from a name Pillow maps some TIFFs into memory, and gets turned ones wrong.
+                with open(path, "rb") as file, Image.open(file, formats=_formats(path, kind)) as image:
+                    return take(_of_fit_size(image, path))
+            except (InputError, MemoryError, Image.DecompressionBombError):
+                raise
+            except Exception:  # on broken data Pillow's decoders raise whatever comes to hand
+                repaired = _repaired(path, kind)
+                if repaired is None:
+                    raise
+                with repaired as image:
+                    return take(_of_fit_size(image, path))
     except (InputError, MemoryError):
         raise
     except FileNotFoundError as error:
         raise InputError(f"no such file: {path}", "check the path") from error
     except UnidentifiedImageError as error:
-        raise InputError(f"{path} is not an image", "remove it, or convert it to PNG or JPEG") from error
+        why = f": it is {kind}" if kind else ""
+        raise InputError(f"{path} is not an image{why}", "remove it, or convert it to PNG or JPEG") from error
     except Image.DecompressionBombError as error:
-        raise InputError(f"{path} is enormous: {error}", "make it smaller") from error
-    except Exception as error:  # on broken data Pillow's decoders raise whatever comes to hand
+        raise InputError(f"{path} has more than {MAX_PIXELS:,} px, too many", "make it smaller") from error
+    except Exception as error:
         raise InputError(f"{path} cannot be decoded: {error}", "fetch it again") from error
 
 
+def _formats(path: Path, kind: str | None) -> tuple[str, ...]:
+    """Return Pillow's formats for a file; raises InputError where it is of a kind that nothing installed reads."""
+    if kind not in PLUGINS:
+        return FORMATS
+    name, module = PLUGINS[kind]
+    Image.init()
+    if name not in Image.OPEN:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+    if name not in Image.OPEN:
+        package = module.partition(".")[0].replace("_", "-")
+        raise InputError(f"{path} is {kind}, which Pillow does not read here", f"convert it, or pip install {package}")
+    return (name,)
+
+
+def _of_fit_size(image: Image.Image, path: Path) -> Image.Image:
+    if max(image.size) > MAX_EDGE or image.width * image.height > MAX_PIXELS:
+        raise InputError(f"{path} has {image.width} x {image.height} px, too many", "make it smaller")
+    return image
+
+
+def _repaired(path: Path, kind: str | None) -> Image.Image | None:
+    """Open an image that Pillow alone cannot read; None where there is no way, or the pixels are damaged."""
+    if path.stat().st_size > MOST_REPAIRED:
+        return None
+    if kind == "TIFF":
+        return depth.read_packed_tiff(path.read_bytes())
+    data = repair.repaired(path.read_bytes())
+    return None if data is None else Image.open(io.BytesIO(data), formats=FORMATS)
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to RGB: 16-bit and float grey scaled to 8 bits, transparency composed over white."""
-    if image.mode.startswith("I") or image.mode == "F":
-        grey = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)
-        if image.mode == "F" and grey.max() <= 1:
-            grey = grey * 255
-        elif image.mode.startswith("I;") or grey.max() > 255:
-            grey = grey / 257
-        return Image.fromarray(grey.clip(0, 255).round().astype(np.uint8)).convert("RGB")
-    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+    """Return an image of any mode as 8-bit RGB in sRGB; transparent pixels show white."""
+    return to_srgb(image)
 
 
 def resize(image: Image.Image, size: int) -> Image.Image:

@@ -1,0 +1,108 @@
+"""Image files whose pixels are whole and whose rest is damaged: the same picture without the rest.
+
+Text, thumbnails and checksums beside the pixels do not matter to a picture, but decoders stumble over them.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+
+from PIL import Image
+
+PNG_START = b"\x89PNG\r\n\x1a\n"
+PNG_PIXELS = (b"IHDR", b"PLTE", b"IDAT")
+PNG_MEANING = {b"tRNS": 1, b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"iCCP": 4, b"eXIf": 4}
+"""What changes how the pixels are shown, and how many bytes it has at least."""
+WEBP_PIXELS = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF")
+WEBP_MEANING = {b"ICCP": 0x20, b"EXIF": 0x08}  # and their bits in the flags of VP8X
+XMP = 0x04
+MOST = 1_000_000  # bytes of an inflated profile; Pillow takes no more
+FILLERS = (b"\xaa" * 999, b"\x37" * 999, b"\xfe" * 999)
+
+
+def repaired(data: bytes) -> bytes | None:
+    """Return an image file without the damage beside its pixels; None if it has none that is known here."""
+    if data.startswith(PNG_START):
+        return _png(data)
+    if data.startswith(b"\xff\xd8\xff"):
+        return _jpeg(data)
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return _webp(data)
+    return None
+
+
+def _png(data: bytes) -> bytes:
+    """Keep the chunks that make the picture; those that change how it is shown only if they are whole."""
+    kept = []
+    at = len(PNG_START)
+    while at + 8 <= len(data):
+        length, kind = struct.unpack(">I4s", data[at : at + 8])
+        body, crc = data[at + 8 : at + 8 + length], data[at + 8 + length : at + 12 + length]
+        at += 12 + length
+        whole = len(body) == length and crc == zlib.crc32(kind + body).to_bytes(4, "big")
+        means = whole and len(body) >= PNG_MEANING.get(kind, length + 1) and not _is_bomb(kind, body)
+        if kind in PNG_PIXELS or means:
+            kept.append(struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)))
+        if kind == b"IEND":
+            break
+    end = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
+    return PNG_START + b"".join(kept) + end
+
+
+def _is_bomb(kind: bytes, body: bytes) -> bool:
+    if kind != b"iCCP":
+        return False
+    try:
+        return len(zlib.decompressobj().decompress(body.partition(b"\0")[2][1:], MOST + 1)) > MOST
+    except zlib.error:
+        return True
+
+
+def _jpeg(data: bytes) -> bytes | None:
+    """Add the end marker that is missing, if the picture is complete without it.
+
+    A decoder fills what is missing with grey. So the picture is complete if more bytes before the end marker do not
+    change it.
+    """
+    body = data[:-1] if data.endswith(b"\xff") else data
+    ended = body + b"\xff\xd9"
+    try:
+        picture = _decoded(ended)
+        complete = all(_decoded(body + filler + b"\xff\xd9") == picture for filler in FILLERS)
+    except OSError:
+        return None
+    return ended if complete else None
+
+
+def _decoded(data: bytes) -> bytes:
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        return image.tobytes()
+
+
+def _webp(data: bytes) -> bytes:
+    """Keep the chunks that make the picture, and the profile and EXIF if they are whole."""
+    kept, flags = [], 0
+    for kind, body, whole in _riff(data):
+        if kind in WEBP_PIXELS or (kind in WEBP_MEANING and whole):
+            kept.append((kind, body))
+            flags |= WEBP_MEANING.get(kind, 0)
+    out = b""
+    for kind, body in kept:
+        if kind == b"VP8X" and body:
+            lost = XMP | sum(bit for bit in WEBP_MEANING.values() if not flags & bit)
+            body = bytes([body[0] & ~lost]) + body[1:]
+        out += kind + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
+    return b"RIFF" + struct.pack("<I", len(out) + 4) + b"WEBP" + out
+
+
+def _riff(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
+    """Yield the chunks of a WebP file: name, content, and whether it is whole."""
+    at = 12
+    while at + 8 <= len(data):
+        kind, length = struct.unpack("<4sI", data[at : at + 8])
+        body = data[at + 8 : at + 8 + length]
+        yield kind, body, len(body) == length
+        at += 8 + length + length % 2
