@@ -19,7 +19,7 @@ from facekit.nets.angle import turned
 from facekit.recipe_api import checkpoint
 from facekit.recipes.cyclegan_angle import CycleGANAngle
 from facekit.runtime.device import find_device
-from facekit.scoring import features, fid_kid
+from facekit.scoring import extractors, features, fid_kid
 from facekit.storage import images
 from facekit.storage.folder import Folder
 
@@ -28,7 +28,7 @@ parser.add_argument("weights", nargs="+", help="run folders or weights files of 
 parser.add_argument("--photos", type=Path, required=True, help="held-out upright faces of domain a: valA")
 parser.add_argument("--drawings", type=Path, required=True, help="faces of domain b to compare with: valB")
 parser.add_argument("--angles", type=float, nargs="+", default=[0, 10, 20, 30, 45], help="degrees, each either way")
-parser.add_argument("--features", default=features.CLEAN, help="what KID is taken on: an ONNX or TorchScript file")
+parser.add_argument("--features", default=extractors.CLEAN, help="what KID is taken on: an ONNX or TorchScript file")
 parser.add_argument("--limit", type=int, default=400, help="faces of each domain")
 parser.add_argument("--batch", type=int, default=8)
 parser.add_argument("--device", default="auto")
@@ -92,7 +92,7 @@ def measure(model: checkpoint.Model, way: Callable, angle: float) -> tuple[float
 
 
 device = torch.device(find_device(arguments.device))
-extractor = features.load(arguments.features, device=arguments.device)
+extractor = extractors.load(arguments.features, device=arguments.device)
 print(machine())
 print(f"KID on {extractor.name}; cycle error a -> b -> a, mean absolute of a range of 2")
 print("| weights | way | " + " | ".join(f"{angle:g}°" for angle in arguments.angles) + " |")

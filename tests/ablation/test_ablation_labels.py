@@ -10,8 +10,8 @@ import yaml
 from PIL import Image
 from torch import nn
 
-import test_features
 import toy
+import toy_scores
 from facekit.errors import CardError
 from facekit.recipe_api import checkpoint, registry
 from facekit.scoring import label_accuracy
@@ -115,7 +115,7 @@ def here(tmp_path, monkeypatch):
     for number, label in enumerate(("bright", "dark")):
         toy.fill(tmp_path / "out" / label, 6, seed=number)
         toy.fill(tmp_path / "ref" / label, 7, seed=number + 5)
-    test_features.write_onnx(tmp_path / "net.onnx")
+    toy_scores.write_onnx(tmp_path / "net.onnx")
     return tmp_path
 
 

@@ -2,44 +2,16 @@
 
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 import toy
+import toy_scores
 from facekit.errors import CardError, InputError
 from facekit.scoring import preservation
-
-CLASSES = ("background", "skin", "hair", "eyes", "nose", "mouth")
-
-
-def model(size: int = 16, classes: tuple[str, ...] = CLASSES, **methods) -> SimpleNamespace:
-    """A model whose recipe has the given methods."""
-    recipe = SimpleNamespace(params=SimpleNamespace(classes=classes), **methods)
-    return SimpleNamespace(recipe=recipe, nets=nn.ModuleDict(), card=SimpleNamespace(data=SimpleNamespace(size=size)))
-
-
-def segnet(**options) -> SimpleNamespace:
-    """Labels each pixel by its red level: class times 40."""
-    return model(label=lambda nets, x: ((x[:, 0] + 1) * 127.5 / 40).round().long(), **options)
-
-
-def face(**options) -> SimpleNamespace:
-    """Embeds a face as its mean colour, around grey."""
-    return model(embed=lambda nets, x: x.mean((2, 3)), **options)
-
-
-def draw(path: Path, boxes: dict[str, tuple[int, int, int, int]], size: int = 16) -> None:
-    """Write an image of labelled boxes (left, top, right, bottom)."""
-    pixels = np.zeros((size, size, 3), np.uint8)
-    for name, (left, top, right, bottom) in boxes.items():
-        pixels[top:bottom, left:right] = CLASSES.index(name) * 40
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
 
 
 def flat(path: Path, colour: tuple[int, int, int], size: int = 16) -> None:
@@ -48,13 +20,10 @@ def flat(path: Path, colour: tuple[int, int, int], size: int = 16) -> None:
     Image.new("RGB", (size, size), colour).save(path)
 
 
-FACE = {"skin": (2, 2, 14, 14), "eyes": (3, 4, 7, 6), "nose": (7, 7, 9, 10), "mouth": (5, 11, 11, 13)}
-
-
 def test_a_translation_that_keeps_everything_scores_one(tmp_path):
-    draw(tmp_path / "in" / "a.png", FACE)
-    draw(tmp_path / "out" / "a.png", FACE)
-    found = preservation.measure(tmp_path / "in", tmp_path / "out", segnet(), face())
+    toy_scores.draw(tmp_path / "in" / "a.png", toy_scores.FACE)
+    toy_scores.draw(tmp_path / "out" / "a.png", toy_scores.FACE)
+    found = preservation.measure(tmp_path / "in", tmp_path / "out", toy_scores.segnet(), toy_scores.face())
     assert found == pytest.approx(
         {
             "IoU-parts": 1,
@@ -70,11 +39,13 @@ def test_a_translation_that_keeps_everything_scores_one(tmp_path):
 
 
 def test_parts_agree_by_intersection_over_union_averaged_over_pairs(tmp_path):
-    draw(tmp_path / "in" / "a.png", FACE)
-    draw(tmp_path / "out" / "a.png", {**FACE, "eyes": (5, 4, 9, 6)})  # half of it shifted off: 4 of 12 pixels
-    draw(tmp_path / "in" / "b.png", FACE)
-    draw(tmp_path / "out" / "b.png", {k: v for k, v in FACE.items() if k != "mouth"})  # lost: 0
-    found = preservation.measure(tmp_path / "in", tmp_path / "out", segnet(), None)
+    toy_scores.draw(tmp_path / "in" / "a.png", toy_scores.FACE)
+    toy_scores.draw(
+        tmp_path / "out" / "a.png", {**toy_scores.FACE, "eyes": (5, 4, 9, 6)}
+    )  # half of it shifted off: 4 of 12 pixels
+    toy_scores.draw(tmp_path / "in" / "b.png", toy_scores.FACE)
+    toy_scores.draw(tmp_path / "out" / "b.png", {k: v for k, v in toy_scores.FACE.items() if k != "mouth"})  # lost: 0
+    found = preservation.measure(tmp_path / "in", tmp_path / "out", toy_scores.segnet(), None)
     assert found["IoU-eyes"] == pytest.approx((1 / 3 + 1) / 2)
     assert found["IoU-mouth"] == pytest.approx(0.5)
     assert found["IoU-parts"] == pytest.approx((2 / 3 + 1 + 0.5) / 3)
@@ -83,18 +54,18 @@ def test_parts_agree_by_intersection_over_union_averaged_over_pairs(tmp_path):
 
 def test_a_part_that_neither_image_shows_does_not_count(tmp_path):
     for name in ("in", "out"):
-        draw(tmp_path / name / "a.png", FACE)
-        draw(tmp_path / name / "b.png", {"skin": (0, 0, 9, 9)})
-    found = preservation.measure(tmp_path / "in", tmp_path / "out", segnet(), None)
+        toy_scores.draw(tmp_path / name / "a.png", toy_scores.FACE)
+        toy_scores.draw(tmp_path / name / "b.png", {"skin": (0, 0, 9, 9)})
+    found = preservation.measure(tmp_path / "in", tmp_path / "out", toy_scores.segnet(), None)
     assert found["IoU-parts"] == 1 and "IoU-hair" not in found and found["pairs"] == 2
 
 
 def test_a_part_that_is_seen_nowhere_is_warned_about(tmp_path, monkeypatch):
     told = []
-    monkeypatch.setattr(preservation.report, "warn", told.append)
+    monkeypatch.setattr(preservation.console, "warn", told.append)
     for name in ("in", "out"):
-        draw(tmp_path / name / "a.png", {"eyes": FACE["eyes"]})
-    assert preservation.measure(tmp_path / "in", tmp_path / "out", segnet(), None)["IoU-parts"] == 1
+        toy_scores.draw(tmp_path / name / "a.png", {"eyes": toy_scores.FACE["eyes"]})
+    assert preservation.measure(tmp_path / "in", tmp_path / "out", toy_scores.segnet(), None)["IoU-parts"] == 1
     assert told == ["the segnet sees no nose and no mouth in any image: IoU-parts is without"]
 
 
@@ -103,7 +74,7 @@ def test_likeness_is_the_mean_cosine(tmp_path):
     flat(tmp_path / "out" / "a.png", (128, 255, 128))
     flat(tmp_path / "in" / "b.png", (255, 0, 0))
     flat(tmp_path / "out" / "b.png", (0, 255, 255))
-    found = preservation.measure(tmp_path / "in", tmp_path / "out", None, face())
+    found = preservation.measure(tmp_path / "in", tmp_path / "out", None, toy_scores.face())
     assert found["identity-cosine"] == pytest.approx((0 + -1) / 2, abs=0.01)
     assert set(found) == {"identity-cosine", "unchanged", "pairs"}
 
@@ -117,15 +88,18 @@ def test_images_are_brought_to_the_size_of_each_model(tmp_path):
 
     for name, size in (("in", 40), ("out", 20)):
         flat(tmp_path / name / "a.png", (9, 9, 9), size)
-    preservation.measure(tmp_path / "in", tmp_path / "out", model(32, label=label), None)
+    preservation.measure(tmp_path / "in", tmp_path / "out", toy_scores.model(32, label=label), None)
     assert sizes == [(1, 3, 32, 32)] * 2
 
 
 def test_more_pairs_than_a_batch_all_count(tmp_path):
     for name in ("in", "out"):
         toy.fill(tmp_path / name, preservation.BATCH + 3)
-    assert preservation.measure(tmp_path / "in", tmp_path / "out", None, face())["pairs"] == preservation.BATCH + 3
-    assert preservation.measure(tmp_path / "in", tmp_path / "out", None, face(), limit=2)["pairs"] == 2
+    assert (
+        preservation.measure(tmp_path / "in", tmp_path / "out", None, toy_scores.face())["pairs"]
+        == preservation.BATCH + 3
+    )
+    assert preservation.measure(tmp_path / "in", tmp_path / "out", None, toy_scores.face(), limit=2)["pairs"] == 2
 
 
 def test_images_pair_by_name_and_sub_folder_whatever_the_type(tmp_path):
@@ -146,11 +120,11 @@ def test_a_pair_that_cannot_be_read_is_left_out(tmp_path):
     for name in ("in", "out"):
         toy.fill(tmp_path / name, 3)
     (tmp_path / "out" / "001.png").write_bytes(b"")
-    assert preservation.measure(tmp_path / "in", tmp_path / "out", None, face())["pairs"] == 2
+    assert preservation.measure(tmp_path / "in", tmp_path / "out", None, toy_scores.face())["pairs"] == 2
     for path in (tmp_path / "out").iterdir():
         path.write_bytes(b"")
     with pytest.raises(InputError, match="can be read"):
-        preservation.measure(tmp_path / "in", tmp_path / "out", None, face())
+        preservation.measure(tmp_path / "in", tmp_path / "out", None, toy_scores.face())
 
 
 def test_folders_without_a_pair_are_refused(tmp_path):
@@ -165,15 +139,17 @@ def test_images_without_a_face_are_refused(tmp_path):
     for name in ("in", "out"):
         flat(tmp_path / name / "a.png", (0, 0, 0))
     with pytest.raises(InputError, match="no eyes, nose or mouth"):
-        preservation.measure(tmp_path / "in", tmp_path / "out", segnet(), None)
+        preservation.measure(tmp_path / "in", tmp_path / "out", toy_scores.segnet(), None)
 
 
-@pytest.mark.parametrize("wrong", [model(embed=None), face(), segnet(classes=("background", "skin"))])
+@pytest.mark.parametrize(
+    "wrong", [toy_scores.model(embed=None), toy_scores.face(), toy_scores.segnet(classes=("background", "skin"))]
+)
 def test_a_model_of_another_kind_is_refused(tmp_path, wrong):
     with pytest.raises(CardError, match="segnet"):
         preservation.measure(tmp_path, tmp_path, wrong, None)
     with pytest.raises(CardError, match="embeddings"):
-        preservation.measure(tmp_path, tmp_path, None, segnet())
+        preservation.measure(tmp_path, tmp_path, None, toy_scores.segnet())
 
 
 @pytest.mark.parametrize("name", ["segnet", "facefeat"])

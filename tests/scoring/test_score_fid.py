@@ -4,6 +4,7 @@ import inspect
 import json
 import re
 import typing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +12,10 @@ import yaml
 from PIL import Image
 
 import facekit as package
-import test_features
-import test_preservation
 import toy
+import toy_scores
 from facekit.recipe_api import checkpoint
-from facekit.scoring import features, fid_kid
+from facekit.scoring import extractors, features, fid_kid
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setenv("FACEKIT_CACHE", str(tmp_path / "cache"))
     toy.fill(tmp_path / "out", 12, seed=1)
     toy.fill(tmp_path / "ref", 14, seed=2)
-    test_features.write_onnx(tmp_path / "net.onnx")
+    toy_scores.write_onnx(tmp_path / "net.onnx")
     return tmp_path
 
 
@@ -52,8 +52,8 @@ def test_json_holds_the_same_as_the_function_returns(facekit):
 
 
 def test_scores_are_those_of_the_features():
-    extractor = features.load("net.onnx")
-    x, y = (features.of_folder(folder, extractor) for folder in ("out", "ref"))
+    extractor = extractors.load("net.onnx")
+    x, y = (features.extract(folder, extractor) for folder in ("out", "ref"))
     result = package.score_fid("out", "ref", features="net.onnx", seed=5)
     assert {k: v for k, v in result.items() if "-48" in k} == fid_kid.compare(x, y, "48", 5)
 
@@ -99,7 +99,7 @@ def test_reference_features_are_kept_and_the_output_is_seen_once(facekit, monkey
     assert len(seen) == 12 + 14  # both metrics from one pass
     facekit(*SCORE)
     assert len(seen) == 12 + 14 + 12
-    assert "taken from the cache" in facekit(*SCORE).err
+    assert "read from the cache" in facekit(*SCORE).err
     seen.clear()
     facekit(*SCORE, "--no-cache")
     assert len(seen) == 12 + 14
@@ -107,7 +107,7 @@ def test_reference_features_are_kept_and_the_output_is_seen_once(facekit, monkey
 
 def test_few_images_are_warned_about(facekit):
     done = facekit(*SCORE)
-    assert "below 2,048" in done.err and "do not fill subsets of 1000" in done.err
+    assert "fewer than 2,048" in done.err and "do not fill subsets of 1000" in done.err
     assert "subsets of" not in facekit(*SCORE, "--subset-size", 6, "-q").err
 
 
@@ -115,9 +115,9 @@ def test_the_warnings_stand_in_the_result():
     assert len(package.score_fid("out", "ref", features="net.onnx")["warnings"]) == 2
 
 
-def test_sets_of_one_number_have_the_full_estimate_and_the_spread_of_halves(facekit):
+def test_sets_of_one_number_have_the_full_estimate_and_the_deviation_of_halves(facekit):
     done = facekit("score-fid", "out", "ref", "--features", "net.onnx", "--limit", 10)
-    assert re.search(r"all images at once; spread over 100 subsets of 5, seed", done.out)
+    assert re.search(r"all images at once; deviation over 100 subsets of 5, seed", done.out)
 
 
 def test_mixed_sizes_are_refused_with_the_way_out(facekit, place):
@@ -169,9 +169,20 @@ def test_a_folder_against_itself_is_warned_about(facekit):
     assert done.code == 0 and "same images" in done.err
 
 
-def test_the_averaged_figure_of_the_paper_is_refused_with_the_reason(facekit):
-    done = facekit(*SCORE, "--per-image")
-    assert done.code == 2 and "covariance" in done.err and done.out == ""
+def test_a_folder_against_itself_scores_zero_without_a_sign(facekit):
+    done = facekit("score-fid", "out", "out", "--features", "net.onnx")
+    assert re.search(r"^FID-48 +0\.000$", done.out, re.M)
+
+
+def test_a_saved_result_is_not_computed_again(facekit, place, monkeypatch):
+    (place / "out" / "003.png").write_bytes((place / "out" / "003.png").read_bytes()[:60])
+    first = facekit(*SCORE, "--save", "score.yaml", "--json")
+    assert first.code == 4
+    monkeypatch.setattr(extractors, "load", None)
+    again = facekit(*SCORE, "--save", "score.yaml", "--json")
+    assert again.code == 4 and "holds this result" in again.out
+    results = [[row for row in map(json.loads, x.out.splitlines()) if row["event"] == "result"] for x in (first, again)]
+    assert results[0] == results[1]
 
 
 @pytest.mark.parametrize("folder", ["empty", "single", "missing", "net.onnx"])
@@ -197,19 +208,19 @@ def test_images_that_cannot_be_read_are_left_out_and_end_in_4(facekit, place):
     [(("n", 3, 32, 24), (), 5), (("n", 1, 32, 32), (), 5), (("n", 3, 32, 32), ("--input-size", 64), 2)],
 )
 def test_a_features_file_with_the_wrong_input_is_refused(facekit, place, shape, more, code):
-    test_features.write_onnx(place / "odd.onnx", shape)
+    toy_scores.write_onnx(place / "odd.onnx", shape)
     done = facekit("score-fid", "out", "ref", "--features", "odd.onnx", *more)
     assert done.code == code and "odd.onnx" in done.err and "next:" in done.err
 
 
 def test_features_that_are_not_finite_are_refused(facekit, monkeypatch):
-    load = features.load
+    load = extractors.load
 
     def broken(*arguments):
         found = load(*arguments)
-        return features.Extractor(**{**vars(found), "run": lambda x: found.run(x) * np.nan})
+        return extractors.Extractor(**{**vars(found), "run": lambda x: found.run(x) * np.nan})
 
-    monkeypatch.setattr(features, "load", broken)
+    monkeypatch.setattr(extractors, "load", broken)
     done = facekit(*SCORE)
     assert done.code == 3 and "not finite" in done.err
 
@@ -220,15 +231,15 @@ def test_clean_fid_that_cannot_be_downloaded_names_the_flag(facekit, monkeypatch
     def fail(fpath):
         raise OSError("no network")
 
-    monkeypatch.setattr(features, "CLEAN_FILE", "inception-of-a-test.pt")
+    monkeypatch.setattr(extractors, "CLEAN_FILE", "inception-of-a-test.pt")
     monkeypatch.setattr(downloads_helper, "check_download_inception", fail)
     done = facekit("score-fid", "out", "ref")
     assert done.code == 5 and "no network" in done.err and "--features" in done.err
 
 
 def test_clean_fid_is_the_default(facekit, place, monkeypatch):
-    path = test_features.write_clean(place / "kept" / "inception-2015-12-05.pt")
-    monkeypatch.setattr(features, "clean_file", lambda: path)
+    path = toy_scores.write_clean(place / "kept" / "inception-2015-12-05.pt")
+    monkeypatch.setattr(extractors, "clean_file", lambda: path)
     done = facekit("score-fid", "out", "ref")
     assert done.code == 0, done.err
     assert re.search(r"^FID-clean ", done.out, re.M) and re.search(r"^KID-clean \(x1\) ", done.out, re.M)
@@ -250,11 +261,12 @@ def test_the_source_needs_weights_that_are_here(facekit, place):
 def test_the_source_adds_what_the_translation_keeps(facekit, place, monkeypatch):
     for name in ("in", "out"):
         for path in toy.fill(place / name, 12).glob("*.png"):
-            test_preservation.draw(path, test_preservation.FACE)
-    models = {"parts": test_preservation.segnet(), "likeness": test_preservation.face()}
-    for model in models.values():
-        model.path = place / "net.onnx"
-    monkeypatch.setattr(checkpoint, "load_model", lambda name, device: models[name])
+            toy_scores.draw(path, toy_scores.FACE)
+    models = {"parts": toy_scores.segnet(), "likeness": toy_scores.face()}
+    for name in models:
+        (place / name).write_text(name)
+    monkeypatch.setattr(checkpoint, "find_weights", Path)
+    monkeypatch.setattr(checkpoint, "load_model", lambda path, device: models[path.name])
     flags = ("--source", "in", "--segnet", "parts", "--face", "likeness", "--save", "score.yaml")
     done = facekit(*SCORE, *flags)
     assert done.code == 0, done.err
@@ -267,21 +279,21 @@ def test_the_source_adds_what_the_translation_keeps(facekit, place, monkeypatch)
 
 def test_defaults_of_the_command_are_those_of_the_library():
     known = inspect.signature(package.score_fid).parameters
-    assert known["features"].default == features.CLEAN
+    assert known["features"].default == extractors.CLEAN
     assert (known["subsets"].default, known["subset_size"].default) == (fid_kid.SUBSETS, fid_kid.SUBSET_SIZE)
     hint = typing.get_type_hints(package.score_fid)["preprocessing"]
-    assert typing.get_args(hint) == tuple(features.SCALES)
+    assert typing.get_args(hint) == tuple(extractors.SCALES)
 
 
-def test_help_names_the_extractors_and_the_way_to_refuse(facekit):
+def test_help_names_the_extractors(facekit):
     done = facekit("score-fid", "--help")
-    assert done.code == 0 and "--features" in done.out and "--per-image" in done.out
+    assert done.code == 0 and "--features" in done.out and "TorchScript" in done.out
 
 
 def test_the_shared_inception_tells_photos_from_drawings(shared):
-    """Against what the features themselves say, on the first 12 images of each."""
+    """On the first 3 images of each."""
     data, file = shared / "data" / "selfie2anime-128", shared / "weights" / "inception-2015-12-05-768.onnx"
-    near = package.score_fid(data / "valB", data / "trainB", features=str(file), limit=12)
-    far = package.score_fid(data / "valA", data / "trainB", features=str(file), limit=12)
+    near = package.score_fid(data / "valB", data / "trainB", features=str(file), limit=3)
+    far = package.score_fid(data / "valA", data / "trainB", features=str(file), limit=3)
     assert far["FID-768"] > near["FID-768"] and far["KID-768"] > near["KID-768"]
     assert far["features"]["dimension"] == 768

@@ -62,7 +62,7 @@ def ablate(
     """
     from ..ablation import variants as ablation
     from ..runtime import console
-    from ..scoring import features as extractors
+    from ..scoring import extractors
     from ..storage import card as cards
     from .scoring import open_scoring
 

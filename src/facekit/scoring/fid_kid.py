@@ -1,12 +1,14 @@
 """FID and KID of two sets of features, in float64: numbers in, numbers out.
 
-FID is of Heusel et al. 2017 (arXiv 1706.08500), KID of Binkowski et al. 2018 (arXiv 1801.01401). On the same features
-both equal what clean-fid and torch-fidelity compute; KID draws the very subsets that torch-fidelity draws.
+FID: Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", 2017, eq. 6.
+KID: Binkowski et al., "Demystifying MMD GANs", 2018, section 4. On the same features both equal what clean-fid and
+torch-fidelity compute; KID draws the subsets that torch-fidelity draws. Features may be memory-mapped: they are read in
+blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,9 +31,9 @@ def compare(
 ) -> dict[str, float]:
     """Return FID and KID of output features [n, d] against reference features [m, d].
 
-    `unit` says what the features are and ends every name, such as 768 or clean: "FID-768", "KID-768" (x1, the plain
-    squared distance, not x100 or x1000) and "KID-768 std", its spread over subsets. `subset_sizes` tells how many
-    images a subset has. Fewer than four images have no spread. Raises InputError as `fid` does.
+    `unit` names the features and ends every name, such as 768 or clean: "FID-768", "KID-768" (x1, the plain squared
+    distance, not x100 or x1000) and "KID-768 std", its standard deviation over subsets. See `subset_sizes` for how many
+    images a subset has; fewer than four images have no deviation. Raises InputError as `fid` does.
     """
     x, y = _checked(out_features, reference_features)
     size, spread_size = subset_sizes(len(x), len(y), subset_size)
@@ -42,10 +44,10 @@ def compare(
 
 
 def subset_sizes(n: int, m: int, subset_size: int = SUBSET_SIZE) -> tuple[int, int]:
-    """Return the images in a subset for KID's mean, and for its spread (0 where there is none).
+    """Return the number of images in a subset for KID's mean, and for its deviation (0 if there is none).
 
-    They are one number, at most the smaller set. But where that is both sets whole, all subsets are one and the same:
-    then KID is that one number, and its spread is that of halves, which is wider than the number's own.
+    Both are `subset_size`, at most the smaller set. If that takes both sets whole, all subsets are equal: KID is then
+    computed once from all images, and its deviation from halves, which overstates the deviation of the mean.
     """
     if subset_size < 2:
         raise CardError(f"a subset of {subset_size} has no pairs", "at least 2 images")
@@ -55,25 +57,54 @@ def subset_sizes(n: int, m: int, subset_size: int = SUBSET_SIZE) -> tuple[int, i
     return size, size // 2 if size >= 4 else 0
 
 
+def describe(n: int, m: int, subsets: int, subset_size: int, seed: int) -> dict[str, Any]:
+    """Return how KID of `n` and `m` images is estimated; a `spread_size` of 0: too few images for a deviation."""
+    size, spread_size = subset_sizes(n, m, subset_size)
+    return {
+        "unit": "x1",
+        "subsets": subsets if size == spread_size else 1,
+        "subset_size": size,
+        "spread_subsets": subsets if spread_size else 0,
+        "spread_size": spread_size,
+        "seed": seed,
+    }
+
+
 def fid(x: np.ndarray, y: np.ndarray) -> float:
     """Return the Frechet distance of Gaussians fitted to features [n, d] and [m, d]; covariances divide by n - 1.
 
     |mean x - mean y|^2 + Tr(A + B - 2 (A B)^(1/2)) for covariances A = F'F and B = G'G: the trace of the root is the
-    sum of the singular values of F G', exact also where there are fewer images than dimensions.
+    sum of the singular values of F G', exact also for fewer images than dimensions. Never negative.
     Raises InputError for fewer than two images, features that differ in dimension, or numbers that are not finite.
     """
     x, y = _checked(x, y)
-    shift = x.mean(0) - y.mean(0)
-    f, g = _factor(x), _factor(y)
-    cross = _finite(f @ g.T)
-    root = np.linalg.svd(cross, compute_uv=False).sum()
-    return float(_finite(shift @ shift + (f**2).sum() + (g**2).sum() - 2 * root))
+    means = [_mean(z) for z in (x, y)]
+    f, g = (_factor(z, mean) for z, mean in zip((x, y), means, strict=True))
+    shift = means[0] - means[1]
+    root = np.linalg.svd(_finite(f @ g.T), compute_uv=False).sum()
+    return max(0.0, float(_finite(shift @ shift + (f**2).sum() + (g**2).sum() - 2 * root)))
 
 
-def _factor(x: np.ndarray) -> np.ndarray:
-    """Return F [min(n, d), d] with F'F the covariance of x [n, d]."""
-    centred = (x - x.mean(0)) / np.sqrt(len(x) - 1)
-    return centred if len(x) <= x.shape[1] else np.asarray(np.linalg.qr(_finite(centred), mode="r"))
+def _mean(x: np.ndarray) -> np.ndarray:
+    return sum(part.sum(0) for part in _parts(x)) / len(x)
+
+
+def _factor(x: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Return F [min(n, d), d] with F'F the covariance of x [n, d], from a QR decomposition in blocks of rows."""
+    n, d = x.shape
+    if n <= d:
+        return _finite((x - mean) / np.sqrt(n - 1))
+    found = np.empty((0, d))
+    for part in _parts(x, max(BLOCK, 2 * d)):
+        rows = np.concatenate([found, (part - mean) / np.sqrt(n - 1)])
+        found = np.asarray(np.linalg.qr(_finite(rows), mode="r"))
+    return found
+
+
+def _parts(x: np.ndarray, rows: int = BLOCK) -> Iterator[np.ndarray]:
+    """Yield the rows of x as float64, some at a time: x may be larger than memory."""
+    for start in range(0, len(x), rows):
+        yield np.asarray(x[start : start + rows], np.float64)
 
 
 def kid(
@@ -81,12 +112,13 @@ def kid(
 ) -> tuple[float, float]:
     """Return mean and standard deviation of KID (x1) over seeded subsets of both sets, drawn without replacement.
 
-    Raises InputError where a set is smaller than a subset, and as `fid` does.
+    Raises InputError if a set is smaller than a subset, and as `fid` does.
     """
     x, y = _checked(x, y)
     if subset_size > min(len(x), len(y)):
         raise InputError(
-            f"{min(len(x), len(y))} images do not fill a subset of {subset_size}", "more images, or smaller subsets"
+            f"{min(len(x), len(y))} images do not fill a subset of {subset_size}",
+            "give more images or a smaller --subset-size",
         )
     draw = np.random.RandomState(seed)  # the generator of clean-fid and torch-fidelity
     drawn = [[draw.choice(len(z), subset_size, replace=False) for z in (x, y)] for _ in range(subsets)]
@@ -117,6 +149,7 @@ def _mmd(x: np.ndarray, y: np.ndarray, in_x: np.ndarray | None = None, in_y: np.
     `in_x` [subsets, n] and `in_y` [subsets, m] are 1 for the members of a subset, else 0; absent: one of all. For
     such rows s and t the sum of a subset's kernel is s K t', so every entry of K is computed once for all subsets.
     """
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     in_x, in_y = (np.ones((1, len(z))) if s is None else s for z, s in ((x, in_x), (y, in_y)))
     n, m = in_x.sum(1), in_y.sum(1)
     within_x, within_y = (_within(z, s) for z, s in ((x, in_x), (y, in_y)))
@@ -143,19 +176,23 @@ def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _checked(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    x, y = np.asarray(x), np.asarray(y)
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise InputError(f"features of shape {x.shape} and {y.shape} cannot be compared", "use one extractor for both")
     if min(len(x), len(y)) < 2:
         raise InputError(
             f"{len(x)} images against {len(y)}: a score compares sets", "at least 2 images each; thousands say more"
         )
-    return _finite(x), _finite(y)
+    for z in (x, y):
+        for start in range(0, len(z), BLOCK):
+            _finite(z[start : start + BLOCK])
+    return x, y
 
 
 def _finite(values: Any) -> Any:
     if not np.isfinite(values).all():
         raise InputError(
-            "the features or their statistics are not finite", "the features file is damaged, or wants other pixels"
+            "the features or their statistics are not finite",
+            "the features file is damaged, or needs another --preprocessing",
         )
     return values

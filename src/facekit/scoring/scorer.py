@@ -1,0 +1,201 @@
+"""A scorer: settings and the nets they name, loaded once, that scores any number of folders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CardError, InputError, MissingError
+from ..runtime import console
+from ..storage import files
+from . import extractors, features, fid_kid, image_set
+from .image_set import ImageSet
+
+if TYPE_CHECKING:
+    from ..recipe_api.checkpoint import Model
+
+FEW = 2048  # images; with fewer, FID's covariance does not have full rank
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How folders are scored; the fields are the options of `facekit score-fid`.
+
+    `subsets`, `subset_size` and `seed` are KID's. `segnet` and `face` are used if there is a source, `classifier` if
+    there are labels. Raises CardError for a seed outside 0..2^32 - 1.
+    """
+
+    features: str = extractors.CLEAN
+    preprocessing: str = "inception"
+    input_size: int | None = None
+    resize: int | None = None
+    reading: str = "facekit"
+    subsets: int = fid_kid.SUBSETS
+    subset_size: int = fid_kid.SUBSET_SIZE
+    seed: int = fid_kid.SEED
+    limit: int | None = None
+    segnet: str = "segnet"
+    face: str = "facefeat"
+    classifier: str | None = None
+    allow_torchscript: bool = False
+    cache: bool = True
+    workers: int | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise CardError(f"--seed {self.seed} is not a seed", "a whole number from 0 to 4294967295")
+        if self.reading not in image_set.READINGS:
+            raise CardError(f"no reading {self.reading!r}", f"one of {', '.join(image_set.READINGS)}")
+
+    def options(self, source: bool) -> dict[str, Any]:
+        """Return what changes a score, by the names of the options; `source`: whether there is one."""
+        names = ["features", "preprocessing", "input_size", "resize", "subsets", "subset_size", "seed", "limit"]
+        names += ["segnet", "face"] if source else []
+        names += ["classifier"] + (["reading"] if self.reading != "facekit" else [])
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+class Scorer:
+    """Scores folders with one set of `settings`; nets are loaded when they are first needed, and once."""
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+
+    @cached_property
+    def extractor(self) -> extractors.Extractor:
+        """The net that makes features; raises MissingError or CardError as `extractors.load` does."""
+        s = self.settings
+        return extractors.load(s.features, s.preprocessing, s.input_size, s.device, s.allow_torchscript)
+
+    @cached_property
+    def segnet(self) -> Model:
+        """The net that labels face parts; raises MissingError if its weights are missing."""
+        return self._load("segnet")
+
+    @cached_property
+    def face(self) -> Model:
+        """The net that embeds faces; raises MissingError if its weights are missing."""
+        return self._load("face")
+
+    @cached_property
+    def classifier(self) -> Model | None:
+        """The net that tells labels, if there is one; raises MissingError if its weights are missing."""
+        return self._load("classifier") if self.settings.classifier else None
+
+    def _load(self, name: str) -> Model:
+        from ..recipe_api import checkpoint
+        from ..runtime.device import find_device
+
+        return checkpoint.load_model(self._find(name), find_device(self.settings.device))
+
+    def _find(self, name: str) -> Path:
+        from ..recipe_api import checkpoint
+
+        weights = getattr(self.settings, name)
+        try:
+            return checkpoint.find_weights(weights)
+        except MissingError as error:
+            needed = "--labels" if name == "classifier" else "--source"
+            raise MissingError(
+                f"{needed} needs the weights {weights!r}: {error.message}",
+                f"give --{name} a run folder or a .safetensors file, or leave out {needed}",
+            ) from error
+
+    def image_set(self, folder: Path) -> ImageSet:
+        """Return the images of a folder that are scored; raises InputError for fewer than two."""
+        found = ImageSet(folder, self.settings.limit, self.settings.reading)
+        if len(found) < 2:
+            raise InputError(
+                f"{folder} has {len(found)} readable image(s), and FID and KID compare sets",
+                "at least 2 images; thousands say more",
+            )
+        return found
+
+    def inputs(self, out: ImageSet, reference: ImageSet, source: Path | None) -> dict[str, str]:
+        """Return the digests of all that a score depends on; loads no nets."""
+        found = {"out": out.digest, "reference": reference.digest}
+        found["features"] = files.digest(extractors.find(self.settings.features))
+        if source:
+            found["source"] = ImageSet(source, self.settings.limit).digest
+        for name in (["segnet", "face"] if source else []) + (["classifier"] if self.settings.classifier else []):
+            found[name] = files.digest(self._find(name))
+        return found
+
+    def score(self, out: Path | ImageSet, reference: Path | ImageSet, source: Path | None = None) -> dict[str, Any]:
+        """Return the scores of a folder against real images, and with `source` what it preserves of that folder.
+
+        Beside the figures of `fid_kid.compare` and `preservation.measure`: "images" (how many), "failed" (reasons by
+        folder and name), "features", "kid" (how they were computed), "digests" and "warnings". Raises InputError for
+        fewer than two images in a folder and for images of several sizes without `resize`.
+        """
+        s = self.settings
+        sets = [one if isinstance(one, ImageSet) else self.image_set(one) for one in (out, reference)]
+        warnings = advise(sets, s.resize, s.subset_size)
+        digests = self.inputs(sets[0], sets[1], source)
+        extractor = self.extractor
+        if source:
+            _ = self.segnet, self.face  # missing weights are an error before the long work, not after it
+        for text in warnings:
+            console.warn(text)
+        x, y = (
+            features.extract(one, extractor, resize=s.resize, cache=s.cache and one is sets[1], workers=s.workers)
+            for one in sets
+        )
+        result: dict[str, Any] = dict(fid_kid.compare(x, y, extractor.unit, s.seed, s.subsets, s.subset_size))
+        if source:
+            from . import preservation
+
+            result |= preservation.measure(source, sets[0].path, self.segnet, self.face, limit=s.limit)
+        return result | {
+            "images": {"out": len(x), "reference": len(y)},
+            "failed": {str(one.path): one.failed for one in sets if one.failed},
+            "features": _describe(extractor, s.resize, s.reading),
+            "kid": fid_kid.describe(len(x), len(y), s.subsets, s.subset_size, s.seed),
+            "digests": digests,
+            "warnings": warnings,
+        }
+
+
+def advise(sets: list[ImageSet], resize: int | None, subset_size: int) -> list[str]:
+    """Return warnings about two image sets; raises InputError for several sizes without `resize`."""
+    sizes = {size for one in sets for size in one.sizes}
+    shortest = image_set.shortest_edge(sets)
+    if len(sizes) > 1 and not resize:
+        raise InputError(
+            image_set.describe_sizes(sets), f"--resize {shortest} crops squares and resizes all images to one size"
+        )
+    warnings = []
+    width, height = next(iter(sizes))
+    if width != height and not resize:
+        warnings.append(f"images of {width} x {height} px are squeezed to squares, as clean-fid does; --resize N crops")
+    if resize and resize > shortest:
+        warnings.append(f"--resize {resize} enlarges images of {shortest} px, and blur counts as a difference")
+    formats = [" and ".join(sorted(one.formats)) for one in sets]
+    if len({kind for one in sets for kind in one.formats}) > 1:
+        warnings.append(f"{formats[0]} against {formats[1]}: compression artefacts count as a difference")
+    if sets[0].digest == sets[1].digest:
+        warnings.append("both folders hold the same images")
+    fewest = min(len(one) for one in sets)
+    if fewest < FEW:
+        warnings.append(
+            f"{len(sets[0])} against {len(sets[1])} images: with fewer than {FEW:,} FID is biased upwards; "
+            "prefer KID, and compare only scores of equally many images"
+        )
+    if fewest < subset_size:
+        warnings.append(f"KID: {fewest} images do not fill subsets of {subset_size}; subsets have {fewest}")
+    return warnings
+
+
+def _describe(extractor: extractors.Extractor, resize: int | None, reading: str) -> dict[str, Any]:
+    """Return what a result says about its features."""
+    first = f"middle square, Pillow bicubic to {resize} px in 8 bits; " if resize else ""
+    first += "read as clean-fid does; " if reading == "clean-fid" else ""
+    return {
+        "name": extractor.name,
+        "dimension": extractor.dim,
+        "preprocessing": first + extractor.preprocessing,
+        "digest": extractor.digest,
+    }
