@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import shutil
-import signal
 import sys
 import textwrap
 import traceback
@@ -206,15 +205,13 @@ def guard(work: Callable[[], Any], as_json: bool, quiet: bool, debug: bool) -> N
     """Run a command's work; whatever it raises becomes a message, an `error` event and an exit code."""
     from .errors import FacekitError, Interrupted
     from .runtime import console
-
-    def terminate(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
+    from .runtime.signals import interruptible
 
     reporter = console.choose(as_json, quiet)
     console.current.set(reporter)
-    old = signal.signal(signal.SIGTERM, terminate)
     try:
-        returned = work()
+        with interruptible():
+            returned = work()
         if isinstance(reporter, console.Json):
             reporter.finish(returned)
         return
@@ -226,8 +223,6 @@ def guard(work: Callable[[], Any], as_json: bool, quiet: bool, debug: bool) -> N
         raise
     except Exception as problem:
         error = _unexpected(problem)
-    finally:
-        signal.signal(signal.SIGTERM, old)
     if debug:
         traceback.print_exception(error)
     report_error(error, as_json)

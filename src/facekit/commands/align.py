@@ -32,6 +32,7 @@ def align(
     workers: options.Workers = None,
     limit: options.Limit = None,
     shard: options.Shard = None,
+    retry_failed: options.RetryFailed = False,
     force: options.Force = False,
     dry_run: options.DryRun = False,
 ) -> Path:
@@ -83,6 +84,7 @@ def align(
         limit=limit,
         shard=shard,
         force=force,
+        retry_failed=retry_failed,
         made=partial(provenance, out),
     )
     return out

@@ -75,6 +75,7 @@ def translate(
     workers: options.Workers = None,
     limit: options.Limit = None,
     shard: options.Shard = None,
+    retry_failed: options.RetryFailed = False,
     force: options.Force = False,
     dry_run: options.DryRun = False,
 ) -> Path:
@@ -155,6 +156,7 @@ def translate(
                     limit=limit,
                     shard=shard,
                     force=force,
+                    retry_failed=retry_failed,
                     made=_provenance,
                 )
         except SomeFailed as error:

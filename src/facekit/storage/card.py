@@ -342,10 +342,12 @@ def claim(folder: Path, values: Mapping[str, Any], name: str = NAME, force: bool
                     f"{folder} holds a run of another card: " + "; ".join(changed),
                     "choose another output folder, or --force to replace this one",
                 )
+            if state == "finished":  # killed right after its last file
+                files.remove(begun)
             return state  # type: ignore[return-value]
     files.make_folder(folder)
-    done.unlink(missing_ok=True)
     files.write_text(begun, dump(values))
+    files.remove(done)
     return "new"
 
 
@@ -364,7 +366,7 @@ def finish(folder: Path, values: Mapping[str, Any], made: Mapping[str, Any], nam
     begun = folder / name.replace(NAME, UNFINISHED)
     start = begun.stat().st_mtime if begun.exists() else None
     files.write_text(folder / name, dump({**values, "made": {**made, "start": moment(start), "end": moment()}}))
-    begun.unlink(missing_ok=True)
+    files.remove(begun)
 
 
 def reopen(folder: Path) -> None:
