@@ -8,6 +8,7 @@ from facekit.errors import CardError
 from facekit.nets import pretrained
 from facekit.nets.blocks import EPS
 from facekit.nets.unit import LayerNorm, MultiScaleDiscriminator, UNITGenerator
+from facekit.nets.vgg import VGG
 from facekit.ops import losses
 from facekit.recipe_api import checkpoint, registry
 from facekit.recipe_api.base import Progress
@@ -214,6 +215,7 @@ def test_its_perceptual_loss_looks_at_relu5_3_of_vgg16(no_weights):
     assert UNITVGG.terms()["perceptual"].weight == 1
     assert "perceptual" not in UNIT.terms()
     scene = scene_of(learner)
+    assert learner.helpers.vgg(scene.a)["relu5_3"].shape[2:] == (SIZE // 8, SIZE // 8)  # no pooling before conv5_1
     looks = [learner.helpers.vgg(x)["relu5_3"] for x in (scene.fake_b, scene.a, scene.fake_a, scene.b)]
     expected = losses.normalised_l2(looks[0], looks[1]) + losses.normalised_l2(looks[2], looks[3])
     value = scene.perceptual()
@@ -221,6 +223,16 @@ def test_its_perceptual_loss_looks_at_relu5_3_of_vgg16(no_weights):
     value.backward()
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in learner.nets.g.parameters())
     assert all(p.grad is None for p in learner.helpers.parameters())
+
+
+def test_a_layer_behind_a_pooling_that_is_left_out_keeps_its_resolution_and_its_name():
+    x = torch.rand(1, 3, 32, 32)
+    whole, without = (VGG("vgg16", ("relu4_3", "relu5_1"), without=names) for names in ((), ("pool4",)))
+    without.load_state_dict(whole.state_dict())
+    found, expected = without(x), whole(x)
+    assert torch.equal(found["relu4_3"], expected["relu4_3"])
+    conv = whole.features[whole.names.index("conv5_1")]
+    assert torch.allclose(found["relu5_1"], conv(expected["relu4_3"]).relu(), atol=1e-5)
 
 
 def test_unit_needs_no_vgg():

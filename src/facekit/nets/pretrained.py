@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
 
@@ -35,13 +35,19 @@ def vgg_weights(source: str, kind: str = "vgg19") -> Mapping[str, Tensor]:
         ) from error
 
 
-def vgg(kind: str, layers: Sequence[str], source: str, preprocessing: str = "torchvision") -> VGG:
-    """Return a frozen VGG down to the deepest of `layers`, with its weights from `source`.
+def vgg(
+    kind: str,
+    layers: Sequence[str],
+    source: str,
+    preprocessing: str = "torchvision",
+    without: Collection[str] = (),
+) -> VGG:
+    """Return a frozen VGG up to the deepest of `layers`, without some poolings, with its weights from `source`.
 
-    Raises CardError for a layer that it does not have, MissingError where `source` has not all that it needs.
+    Raises CardError for a layer that it does not have, MissingError where `source` lacks weights that it needs.
     """
     try:
-        net = VGG(kind, layers, preprocessing)
+        net = VGG(kind, layers, preprocessing, without)
     except ValueError as error:
         raise CardError(str(error), "--set params.layer=NAME") from error
     if next(net.parameters()).device.type != "meta":  # the memory estimate asks for shapes only

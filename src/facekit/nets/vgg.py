@@ -1,8 +1,8 @@
-"""The convolutional trunk of VGG (Simonyan and Zisserman 2015), no deeper than it is looked at."""
+"""The convolutional trunk of VGG (Simonyan and Zisserman 2015), up to the deepest layer that is used."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,17 +21,26 @@ def layer_names(kind: str) -> list[str]:
     return names
 
 
+def _pool(kept: bool) -> nn.Module:
+    """Make a pooling, or what keeps its number among the layers."""
+    return nn.MaxPool2d(2) if kept else nn.Identity()
+
+
 class VGG(nn.Module):
     """Features of images [N, 3, H, W] in [-1, 1] at named layers; parameters are named as torchvision names them.
 
-    `preprocessing` is that of the weights: "caffe" (0..255 less the mean colour) or "torchvision" (0..1, mean and
-    deviation). A "conv" layer is before its ReLU, a "relu" layer after it.
+    `preprocessing` is what the weights expect: "torchvision" (0..1, less the mean, over the deviation) or "caffe"
+    (0..255, less the mean colour); both take red, green and blue in this order. A "conv" layer is taken before its
+    ReLU, a "relu" layer after it. The poolings named in `without` are left out: what follows keeps its resolution.
+    Raises ValueError for a layer or a preprocessing that does not exist.
     """
 
-    def __init__(self, kind: str, layers: Sequence[str], preprocessing: str = "torchvision"):
+    def __init__(
+        self, kind: str, layers: Sequence[str], preprocessing: str = "torchvision", without: Collection[str] = ()
+    ):
         super().__init__()
         names = layer_names(kind)
-        unknown = set(layers) - set(names)
+        unknown = {*layers, *without} - set(names)
         if unknown:
             raise ValueError(f"{kind} has no layer {', '.join(sorted(unknown))}; it has {', '.join(names)}")
         self.layers = tuple(layers)
@@ -44,7 +53,7 @@ class VGG(nn.Module):
                 self.features.append(nn.Conv2d(channels, width, 3, padding=1))
                 channels = width
             else:
-                self.features.append(nn.MaxPool2d(2) if name.startswith("pool") else nn.ReLU())
+                self.features.append(_pool(name not in without) if name.startswith("pool") else nn.ReLU())
         if preprocessing == "caffe":
             scale, mean, deviation = 127.5, (123.68, 116.78, 103.94), (1.0, 1.0, 1.0)
         elif preprocessing == "torchvision":

@@ -188,11 +188,14 @@ class UNIT(Recipe):
 
 
 class UNITVGGScene(UNITScene):
-    """UNIT's scene with a look through VGG16."""
+    """UNIT's scene and its perceptual loss."""
 
     @term("G")
     def perceptual(self) -> Tensor:
-        """A translation shows what its image shows: squared distance of VGG16's relu5_3, instance-normalised."""
+        """A translation shows what its image shows: squared distance of VGG16's relu5_3, instance-normalised.
+
+        The authors' VGG16 has no pooling between conv4_3 and conv5_1: relu5_3 has 1/8 of the image's resolution.
+        """
         with torch.no_grad():
             of_a, of_b = self.helpers.vgg(torch.cat([self.a, self.b]))[self.params.layer].chunk(2)
         made_b, made_a = self.helpers.vgg(torch.cat([self.fake_b, self.fake_a]))[self.params.layer].chunk(2)
@@ -218,4 +221,4 @@ class UNITVGG(UNIT):
         if "perceptual" not in terms:
             return {}
         p = self.params
-        return {"vgg": helpers.vgg("vgg16", (p.layer,), p.vgg, p.preprocessing)}
+        return {"vgg": helpers.vgg("vgg16", (p.layer,), p.vgg, p.preprocessing, without=("pool4",))}
