@@ -3,14 +3,16 @@
 import copy
 from itertools import permutations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 from torch import nn
 
 import toy
 from facekit.errors import CardError
-from facekit.nets.combogan import ComboDecoder, ComboDiscriminator, ComboEncoder, gaussian
+from facekit.nets.combogan import ComboDecoder, ComboDiscriminator, ComboEncoder, blur_kernel
 from facekit.recipe_api import checkpoint
 from facekit.recipe_api.base import Progress
 from facekit.recipes.combogan import DEPTHS, ComboGAN, depth_lsgan
@@ -105,14 +107,16 @@ def test_a_dot_of_colour_is_a_grey_dot_and_a_blurred_one():
         part.register_forward_pre_hook(lambda m, given, name=name: seen.update({name: given[0][0]}))
     net(x)
     assert seen["grey"][0, 10, 12].item() == pytest.approx(0.587) and seen["grey"].count_nonzero() == 1
-    assert torch.allclose(seen["colour"][1, 8:13, 10:15], gaussian(5, 3.0)) and seen["colour"].count_nonzero() == 25
+    assert torch.allclose(seen["colour"][1, 8:13, 10:15], blur_kernel(5, 3.0)) and seen["colour"].count_nonzero() == 25
 
 
-def test_the_blur_is_a_gaussian():
-    kernel = gaussian(5, 3.0)
-    assert kernel.sum().item() == pytest.approx(1)
-    assert torch.allclose(kernel, kernel.T) and torch.allclose(kernel, kernel.flip(0))
-    assert torch.allclose((kernel / kernel[2, 2]).log()[2], -torch.tensor([4.0, 1, 0, 1, 4]) / 18, atol=1e-6)
+def test_the_blur_is_the_authors_point_spread_by_scipys_gaussian_filter():
+    kernel = blur_kernel(5, 3.0)
+    row = torch.tensor([0.199729, 0.200104, 0.200333, 0.200104, 0.199729])
+    assert torch.allclose(kernel.sum(0), row, atol=1e-6) and torch.allclose(kernel.sum(1), row, atol=1e-6)
+    point = np.zeros((5, 5))
+    point[2, 2] = 1
+    assert torch.allclose(kernel.double(), torch.from_numpy(ndimage.gaussian_filter(point, 3)), atol=1e-7)
     assert torch.equal(ComboDiscriminator(4).blur, kernel.expand(3, 1, 5, 5))
 
 

@@ -127,7 +127,7 @@ class ComboDiscriminator(nn.Module):
         super().__init__()
         self.grey, self.colour = DepthPatch(1, width), DepthPatch(3, width)
         self.register_buffer("luma", torch.tensor(LUMA).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("blur", gaussian(5, 3.0).expand(3, 1, -1, -1).clone(), persistent=False)
+        self.register_buffer("blur", blur_kernel(5, 3.0).expand(3, 1, -1, -1).clone(), persistent=False)
         initialise(self, normal_002)
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -136,8 +136,15 @@ class ComboDiscriminator(nn.Module):
         return [torch.cat(pair, 2) for pair in zip(self.grey(grey), self.colour(blurred), strict=True)]
 
 
-def gaussian(size: int, sigma: float) -> Tensor:
-    """Return a Gaussian kernel [size, size] of sum 1, `sigma` in px."""
-    row = torch.exp(-((torch.arange(size) - size // 2) ** 2) / (2 * sigma**2))
-    kernel = row[:, None] * row
-    return kernel / kernel.sum()
+def blur_kernel(size: int, sigma: float) -> Tensor:
+    """Return a blur kernel [size, size] of sum 1: a point blurred by a Gaussian of `sigma` px, reflected at the edges.
+
+    The authors' code blurs a point in a `size` x `size` image, with reflected borders and a Gaussian cut off at
+    4 sigma. For 5 px and sigma 3 the result is almost a box, far from a Gaussian of sigma 3.
+    """
+    reach = round(4 * sigma)
+    weights = torch.exp(-(torch.arange(-reach, reach + 1, dtype=torch.float64) ** 2) / (2 * sigma**2))
+    places = (torch.arange(-reach, reach + 1) + size // 2) % (2 * size)
+    reflected = torch.minimum(places, 2 * size - 1 - places)
+    row = torch.zeros(size, dtype=torch.float64).index_add_(0, reflected, weights / weights.sum())
+    return (row[:, None] * row).float()
