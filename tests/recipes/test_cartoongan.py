@@ -20,7 +20,8 @@ from facekit.recipe_api.base import Progress
 from facekit.recipe_api.edge_promoting import SmoothedReader, open_smoothed
 from facekit.storage import card
 from facekit.training import memory_estimate
-from facekit.training.loop import make_learner, train_step, weighted_terms
+from facekit.training.loop import make_learner, weighted_terms
+from support import Mean, Names, Same, moved
 from toy import domains, fill
 
 SIZE = 32
@@ -51,6 +52,15 @@ def count(net):
 def test_nets_have_the_parameters_of_their_sources(make, expected):
     with torch.device("meta"):
         assert count(make()) == expected
+
+
+def test_instance_norms_start_with_scales_between_0_and_1_as_the_authors_torch_code():
+    torch.manual_seed(0)
+    for net in (CartoonGenerator(16, 2), CartoonDiscriminator(16)):
+        scales = torch.cat([m.weight for m in net.modules() if isinstance(m, nn.InstanceNorm2d)])
+        shifts = torch.cat([m.bias for m in net.modules() if isinstance(m, nn.InstanceNorm2d)])
+        assert scales.min() >= 0 and scales.max() <= 1 and not shifts.any()
+        assert scales.mean() == pytest.approx(0.5, abs=0.05) and scales.std() == pytest.approx(1 / 12**0.5, abs=0.04)
 
 
 def test_images_keep_their_size_and_every_fourth_px_is_judged():
@@ -149,33 +159,11 @@ def test_a_partner_that_is_broken_is_passed_over(tmp_path):
 # The scene
 
 
-class Mean(nn.Module):
-    """Judges an image by its mean."""
-
-    def forward(self, x):
-        return x.mean((1, 2, 3), keepdim=True)
-
-
-class Same(nn.Module):
-    """A generator that changes nothing, or shifts."""
-
-    def __init__(self, shift=0.0):
-        super().__init__()
-        self.shift = nn.Parameter(torch.tensor(shift))
-
-    def forward(self, x):
-        return x + self.shift
-
-
 class Features(nn.Module):
     """Stands for VGG: twice the image, whatever the layer is called."""
 
     def forward(self, x):
         return {"conv4_4": 2 * x, "conv4_3": 2 * x}
-
-
-class Names(dict):
-    __getattr__ = dict.__getitem__
 
 
 def scene_of(name, params=None, progress=1.0, shift=0.0):
@@ -240,14 +228,6 @@ def learner_of(name, monkeypatch, params=None, losses=None):
     )
     terms = weighted_terms(kind, {**values.get("losses", {}), **(losses or {})})
     return make_learner(kind(checked.params, SIZE), terms, checked, torch.device("cpu"))
-
-
-def moved(learner, clock):
-    before = {k: v.clone() for k, v in learner.nets.named_parameters()}
-    torch.manual_seed(0)
-    batch = [{name: torch.rand(2, 3, SIZE, SIZE) * 2 - 1 for name in ("a", "b", "b_smooth")}]
-    found = train_step(learner, batch, clock)
-    return found, {k.split(".")[0] for k, v in learner.nets.named_parameters() if not torch.equal(v, before[k])}
 
 
 @pytest.mark.parametrize("name", ["cartoongan", "artifygan-r3"])

@@ -23,7 +23,7 @@ class Block(nn.Module):
 class CartoonGenerator(nn.Module):
     """Image to image, [N, 3, H, W] in [-1, 1], H and W multiples of 4; `width` is 64 in the paper.
 
-    `blocks` is 8 in the paper and the released weights, 16 in the training script. Every change of size has a second
+    `blocks` is 8 in the paper, the authors' options and the released weights. Every change of size has a second
     convolution, with nothing in between.
     """
 
@@ -65,7 +65,7 @@ class CartoonGenerator(nn.Module):
             nn.Tanh(),
         )
         initialise(self, normal_002)
-        initialise_norms(self)
+        draw_scales(self)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
@@ -97,7 +97,7 @@ class CartoonDiscriminator(nn.Module):
             nn.Conv2d(8 * w, 1, 3, padding=1),
         )
         initialise(self, normal_002)
-        initialise_norms(self)
+        draw_scales(self)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
@@ -186,9 +186,15 @@ class ArtifyDiscriminator(nn.Module):
         return self.layers(x)
 
 
-def initialise_norms(net: nn.Module) -> None:
-    """Draw every normalisation's scale from N(1, 0.02) and set its shift to 0."""
+def draw_scales(net: nn.Module) -> None:
+    """Draw every instance norm's scale from U(0, 1), its shift stays 0: as the authors' Torch code starts."""
     for module in net.modules():
-        if isinstance(module, (nn.BatchNorm2d, nn.InstanceNorm2d)) and module.affine:
+        if isinstance(module, nn.InstanceNorm2d) and module.affine:
+            nn.init.uniform_(module.weight)
+
+
+def initialise_norms(net: nn.Module) -> None:
+    """Draw every batch norm's scale from N(1, 0.02); its shift stays 0."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight, 1.0, 0.02)
-            nn.init.zeros_(module.bias)

@@ -65,7 +65,7 @@ class CartoonParams(base.Params):
 
     smooth: str | None = Field(None, description="folder that smooth-edges made of domain b; else smoothed as read")
     width: int = Field(64, ge=1, description="channels of the generator at full size (ngf)")
-    blocks: int = Field(8, ge=0, description="residual blocks: 8 in the paper, 16 in the authors' script")
+    blocks: int = Field(8, ge=0, description="residual blocks: 8 in the paper and the authors' options")
     d_width: int = Field(32, ge=1, description="channels of the discriminator's first layer (ndf)")
     affine: bool = Field(True, description="instance norms have a scale and a shift of their own")
     pool: int = Field(50, ge=0, description="earlier translations that the discriminator also sees")
