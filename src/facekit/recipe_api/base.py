@@ -46,9 +46,12 @@ class Term:
         return " ".join((self.fn.__doc__ or "").strip().split("\n\n")[0].split())
 
     def active(self, step: int) -> bool:
-        """Whether the term is computed at `step`; a weight of 0 skips the loss and all its forward passes."""
+        """Whether the term is computed at `step` (from 0), with `every=n` at the last of each n steps.
+
+        A weight of 0 skips the loss and all its forward passes.
+        """
         in_time = self.start <= step and (self.stop is None or step < self.stop)
-        return bool(self.weight) and in_time and step % self.every == 0
+        return bool(self.weight) and in_time and (step + 1) % self.every == 0
 
 
 def term(
@@ -85,8 +88,8 @@ class Phase:
     lend: tuple[str, ...] = ()
 
     def live(self, step: int) -> bool:
-        """Whether the phase has a turn at `step`."""
-        return self.start <= step and (self.stop is None or step < self.stop) and step % self.every == 0
+        """Whether the phase has a turn at `step` (from 0): with `every=n` at the last of each n steps."""
+        return self.start <= step and (self.stop is None or step < self.stop) and (step + 1) % self.every == 0
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,8 @@ class Recipe(abc.ABC):
     domains that the method can translate to, `combines` says whether it can be asked for several at once, `multiple`
     the number of px that an image's edges must be a multiple of (0: only the training size, square), `masks` whether
     there is a method `mask` beside `translate`, with the same arguments: where x changes, [N, 1, H, W] in [0, 1]. State
-    that must survive a resume (an image pool) is a module of buffers among the nets: see `nets/pool.py`.
+    that must survive a resume (an image pool) is a module of buffers among the nets: see `nets/image_pool.py`.
+    `older_defaults` are parameters that are newer than some saved weights, with the values that those learned with.
     """
 
     Scene: ClassVar[type[Scene]] = Scene
@@ -186,6 +190,7 @@ class Recipe(abc.ABC):
     combines: bool = False
     multiple: int = 4
     masks: bool = False
+    older_defaults: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, params: Mapping[str, Any] | None = None, size: int = 256):
         self.params: Any = type(self).Params.model_validate(dict(params or {}))
@@ -244,6 +249,10 @@ class Recipe(abc.ABC):
     def lr_factor(self, clock: Progress) -> float:
         """Return what the learning rate is multiplied by at `clock`."""
         return 1.0
+
+    def begins_stage(self, clock: Progress) -> bool:
+        """Whether a new stage of training begins at `clock`: the optimisers then start without moments."""
+        return False
 
     def after(self, nets: Any, phase: str) -> None:  # noqa: B027
         """Mend the nets after each optimiser step of `phase` (clip a parameter, for instance)."""
