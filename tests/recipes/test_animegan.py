@@ -9,15 +9,15 @@ from torch import nn
 
 from facekit.errors import CardError, MissingError
 from facekit.nets import pretrained
-from facekit.nets.animegan import AnimeDiscriminator, AnimeGenerator, AnimeGenerator2, AnimeLite, load_port
+from facekit.nets.animegan import AnimeDiscriminator, AnimeGenerator, AnimeGenerator2, AnimeLite, Halved, load_port
 from facekit.nets.blocks import InstanceNorm2d
 from facekit.ops import losses
 from facekit.recipe_api import checkpoint, registry
 from facekit.recipe_api.base import Progress
 from facekit.storage import card
-from facekit.training import memory_estimate
+from facekit.training import memory_estimate, run_folder
 from facekit.training.loop import make_learner, weighted_terms
-from test_cartoongan import Mean, Names, Same, moved
+from support import Mean, Names, Same, moved
 from toy import domains
 
 SIZE = 32
@@ -192,7 +192,63 @@ def test_every_term_of_the_generator_teaches_it():
             assert scene.nets.ab.shift.grad.abs() > 0
 
 
+def test_depthwise_weights_start_as_tensorflow_counts_their_fan_in():
+    torch.manual_seed(0)
+    net = AnimeGenerator2()
+    found = {m.out_channels: m.weight.std().item() for m in net.modules() if isinstance(m, nn.Conv2d) and m.groups > 1}
+    assert found == {256: pytest.approx(0.0295, rel=0.05), 512: pytest.approx(0.0208, rel=0.05)}
+    plain = net.block_c[0][1].weight
+    assert plain.std().item() == pytest.approx((2 / plain[0].numel()) ** 0.5, rel=0.05)
+
+
+def test_the_first_version_halves_an_image_by_taking_every_second_px():
+    block, x = Halved(4, 8), torch.rand(1, 4, 12, 12)
+    assert torch.allclose(block(x), block.strided(x) + block.resized(x[..., ::2, ::2]))
+    old = Halved(4, 8, tensorflow=False)
+    mean = nn.functional.interpolate(x, scale_factor=0.5, mode="bilinear")
+    assert torch.allclose(old(x), old.strided(x) + old.resized(mean), atol=1e-6)
+
+
+@pytest.mark.parametrize(("details", "v1", "v2"), [("tensorflow", {1e-5, 1e-6}, {1e-12}), ("pytorch", {1e-5}, {1e-5})])
+def test_norms_have_the_epsilons_of_the_framework(details, v1, v2):
+    kind, _ = registry.find("animegan")
+    for version, expected in (("v1", v1), ("v2", v2), ("v2-lite", v2)):
+        net = kind({"net": version, "width": 8, "details": details}, 64).nets()["ab"]
+        assert {m.eps for m in net.modules() if isinstance(m, (nn.InstanceNorm2d, nn.GroupNorm))} == expected
+
+
+def test_weights_saved_before_the_details_were_a_parameter_keep_the_old_ones(tmp_path):
+    values = {"recipe": "animegan", "params": {"net": "v1", "width": 8, "d_width": 4}, "data": {"size": 64}}
+    made = registry.find("animegan")[0]({**values["params"], "details": "pytorch"}, 64)
+    nets = nn.ModuleDict({"ab": made.nets()["ab"]})
+    checkpoint.save_model(tmp_path / "old.safetensors", nets, card.plain(card.TrainCard.model_validate(values)))
+    model, x = checkpoint.load_model(tmp_path / "old.safetensors"), torch.rand(1, 3, 64, 64)
+    assert model.recipe.params.details == "pytorch"
+    with torch.no_grad():
+        assert torch.allclose(model.recipe.translate(model.nets, x, "b"), nets.ab(x), atol=1e-3)
+
+
+def test_a_run_from_before_the_details_were_a_parameter_is_known_again(tmp_path):
+    values = {"recipe": "animegan2", "params": {"width": 8}, "data": {"size": 64}, "run": {"steps": 2}}
+    old = card.plain(card.TrainCard.model_validate(values))
+    (tmp_path / card.UNFINISHED).write_text(card.dump(old))
+    kind, _ = registry.find("animegan2")
+    same, other = ({**old, "params": kind.Params(width=8, details=d).model_dump()} for d in ("pytorch", "tensorflow"))
+    assert run_folder.claim(tmp_path, same, False) == "unfinished"
+    with pytest.raises(CardError, match="details"):
+        run_folder.claim(tmp_path, other, False)
+
+
 # The run
+
+
+@pytest.mark.parametrize(("name", "last"), [("animegan", 4), ("cartoongan", 9)])
+def test_the_main_phase_starts_with_a_fresh_adam(name, last, monkeypatch):
+    learner = learner_of(name, monkeypatch, {"warmup": (last + 1) / 100})
+    for step in (last - 1, last, last + 1, last + 2):
+        moved(learner, Progress(step, 100))
+        (state, *_) = learner.optims["G"].state.values()
+        assert int(state["step"]) == (step - last if step > last else step - last + 2)
 
 
 def learner_of(name, monkeypatch, params=None):

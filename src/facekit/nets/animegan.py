@@ -1,8 +1,13 @@
-"""AnimeGAN's nets (Chen, Liu, Chen 2020) and AnimeGANv2's, the latter in the layout of the public PyTorch port."""
+"""AnimeGAN's nets (Chen, Liu, Chen 2020) and AnimeGANv2's, the latter in the layout of the public PyTorch port.
+
+`tensorflow` chooses the details of the authors' TensorFlow code: the epsilons of its norms, and how AnimeGAN halves an
+image. Without it they are those of PyTorch: the port of AnimeGANv2 and weights that facekit 0.1 trained expect them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +17,13 @@ from .blocks import InstanceNorm2d, initialise, normal_002
 from .spectral_norm import SpectralConv2d
 
 EVEN = (0, 1, 0, 1)  # px of reflection left, right, top, bottom before a 3 x 3 convolution of stride 2
+EPS = 1e-5  # PyTorch's, and that of the authors' own instance norm
+LAYER_EPS, SEPARABLE_EPS = 1e-12, 1e-6  # TensorFlow's defaults of layer norm and of instance norm
+
+
+def layer_norm(channels: int, tensorflow: bool) -> nn.GroupNorm:
+    """Make a layer norm over (C, H, W) with a scale and a shift per channel."""
+    return nn.GroupNorm(1, channels, eps=LAYER_EPS if tensorflow else EPS)
 
 
 class ConvNorm(nn.Sequential):
@@ -26,11 +38,12 @@ class ConvNorm(nn.Sequential):
         groups: int = 1,
         bias: bool = False,
         instance: bool = False,
+        tensorflow: bool = True,
     ):
         super().__init__(
             nn.ReflectionPad2d(EVEN if stride == 2 else kernel // 2),
             nn.Conv2d(inside, outside, kernel, stride, groups=groups, bias=bias),
-            InstanceNorm2d(outside, affine=True) if instance else nn.GroupNorm(1, outside),
+            InstanceNorm2d(outside, affine=True) if instance else layer_norm(outside, tensorflow),
             nn.LeakyReLU(0.2, inplace=True),
         )
 
@@ -38,28 +51,28 @@ class ConvNorm(nn.Sequential):
 class Separable(nn.Sequential):
     """Depthwise and pointwise convolution, then one instance norm and LR .2."""
 
-    def __init__(self, inside: int, outside: int, stride: int = 1):
+    def __init__(self, inside: int, outside: int, stride: int = 1, tensorflow: bool = True):
         super().__init__(
             nn.ReflectionPad2d(EVEN if stride == 2 else 1),
             nn.Conv2d(inside, inside, 3, stride, groups=inside, bias=False),
             nn.Conv2d(inside, outside, 1, bias=False),
-            InstanceNorm2d(outside, affine=True),
+            InstanceNorm2d(outside, eps=SEPARABLE_EPS if tensorflow else EPS, affine=True),
             nn.LeakyReLU(0.2),
         )
 
 
 class Inverted(nn.Module):
-    """Twice as wide, depthwise, narrow again without activation; plus x where the widths are equal."""
+    """Inverted residual block: twice as wide, depthwise, narrow again without activation; plus x if it fits."""
 
-    def __init__(self, inside: int, outside: int, instance: bool = False):
+    def __init__(self, inside: int, outside: int, instance: bool = False, tensorflow: bool = True):
         super().__init__()
         wide = 2 * inside
         self.skip = inside == outside
         self.layers = nn.Sequential(
-            ConvNorm(inside, wide, 1, instance=instance),
-            ConvNorm(wide, wide, 3, groups=wide, bias=not instance, instance=instance),
+            ConvNorm(inside, wide, 1, instance=instance, tensorflow=tensorflow),
+            ConvNorm(wide, wide, 3, groups=wide, bias=not instance, instance=instance, tensorflow=tensorflow),
             nn.Conv2d(wide, outside, 1, bias=False),
-            InstanceNorm2d(outside, affine=True) if instance else nn.GroupNorm(1, outside),
+            InstanceNorm2d(outside, affine=True) if instance else layer_norm(outside, tensorflow),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,49 +80,61 @@ class Inverted(nn.Module):
 
 
 class Halved(nn.Module):
-    """The sum of a strided separable convolution and one of the halved image."""
+    """The sum of a strided separable convolution and a separable convolution of the halved image.
 
-    def __init__(self, inside: int, outside: int):
+    TensorFlow 1 halves an image by taking every second pixel: its bilinear resize does not average. Without
+    `tensorflow` it is the mean of 2 x 2 px.
+    """
+
+    def __init__(self, inside: int, outside: int, tensorflow: bool = True):
         super().__init__()
-        self.strided = Separable(inside, outside, 2)
-        self.resized = Separable(inside, outside)
+        self.tensorflow = tensorflow
+        self.strided = Separable(inside, outside, 2, tensorflow)
+        self.resized = Separable(inside, outside, 1, tensorflow)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.strided(x) + self.resized(F.interpolate(x, scale_factor=0.5, mode="bilinear"))
+        half = x[..., ::2, ::2] if self.tensorflow else F.avg_pool2d(x, 2)
+        return self.strided(x) + self.resized(half)
 
 
 class AnimeGenerator(nn.Module):
     """The first AnimeGAN's: [N, 3, H, W] in [-1, 1], H and W multiples of 4; `width` is 64 in the paper."""
 
-    def __init__(self, width: int = 64):
+    def __init__(self, width: int = 64, tensorflow: bool = True):
         super().__init__()
         w, c = width, 4 * width
 
         def conv(inside: int, outside: int) -> nn.Module:
             return ConvNorm(inside, outside, instance=True)
 
+        def separable(inside: int, outside: int) -> nn.Module:
+            return Separable(inside, outside, 1, tensorflow)
+
         self.layers = nn.Sequential(
             conv(3, w),
             conv(w, w),
-            Halved(w, 2 * w),  # S/2
+            Halved(w, 2 * w, tensorflow),  # S/2
             conv(2 * w, 2 * w),
-            Separable(2 * w, 2 * w),
-            Halved(2 * w, c),  # S/4
+            separable(2 * w, 2 * w),
+            Halved(2 * w, c, tensorflow),  # S/4
             conv(c, c),
             *[Inverted(c, c, instance=True) for _ in range(8)],
             conv(c, c),
             nn.Upsample(scale_factor=2, mode="bilinear"),  # S/2
-            Separable(c, 2 * w),
-            Separable(2 * w, 2 * w),
+            separable(c, 2 * w),
+            separable(2 * w, 2 * w),
             conv(2 * w, 2 * w),
             nn.Upsample(scale_factor=2, mode="bilinear"),  # S
-            Separable(2 * w, 2 * w),
+            separable(2 * w, 2 * w),
             conv(2 * w, w),
             conv(w, w),
             nn.Conv2d(w, 3, 1, bias=False),
             nn.Tanh(),
         )
         initialise(self, nn.init.xavier_uniform_)
+        for block in self.modules():
+            if isinstance(block, Inverted):
+                nn.init.trunc_normal_(block.layers[1][1].weight, std=0.02, a=-0.04, b=0.04)  # type: ignore[index]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
@@ -122,19 +147,21 @@ class AnimeGenerator2(nn.Module):
     `align_corners`; without it the edges of the image are handled otherwise.
     """
 
-    def __init__(self, width: int = 32, align_corners: bool = True):
+    def __init__(self, width: int = 32, align_corners: bool = True, tensorflow: bool = True):
         super().__init__()
         w, c = width, 4 * width
         self.align_corners = align_corners
-        self.block_a = nn.Sequential(ConvNorm(3, w, 7), ConvNorm(w, 2 * w, stride=2), ConvNorm(2 * w, 2 * w))  # S/2
-        self.block_b = nn.Sequential(ConvNorm(2 * w, c, stride=2), ConvNorm(c, c))  # S/4
+        conv = partial(ConvNorm, tensorflow=tensorflow)
+        inverted = partial(Inverted, tensorflow=tensorflow)
+        self.block_a = nn.Sequential(conv(3, w, 7), conv(w, 2 * w, stride=2), conv(2 * w, 2 * w))  # S/2
+        self.block_b = nn.Sequential(conv(2 * w, c, stride=2), conv(c, c))  # S/4
         self.block_c = nn.Sequential(
-            ConvNorm(c, c), Inverted(c, 2 * c), *[Inverted(2 * c, 2 * c) for _ in range(3)], ConvNorm(2 * c, c)
+            conv(c, c), inverted(c, 2 * c), *[inverted(2 * c, 2 * c) for _ in range(3)], conv(2 * c, c)
         )
-        self.block_d = nn.Sequential(ConvNorm(c, c), ConvNorm(c, c))  # S/2
-        self.block_e = nn.Sequential(ConvNorm(c, 2 * w), ConvNorm(2 * w, 2 * w), ConvNorm(2 * w, w, 7))  # S
+        self.block_d = nn.Sequential(conv(c, c), conv(c, c))  # S/2
+        self.block_e = nn.Sequential(conv(c, 2 * w), conv(2 * w, 2 * w), conv(2 * w, w, 7))  # S
         self.out_layer = nn.Sequential(nn.Conv2d(w, 3, 1, bias=False), nn.Tanh())
-        initialise(self, nn.init.kaiming_normal_)
+        initialise(self, he_normal)
 
     def forward(self, x: Tensor) -> Tensor:
         half = self.block_a(x)
@@ -150,12 +177,10 @@ class AnimeGenerator2(nn.Module):
 class Bottleneck(nn.Module):
     """x + [1 x 1 to a quarter, 3 x 3, 1 x 1 back]."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, tensorflow: bool = True):
         super().__init__()
-        narrow = width // 4
-        self.body = nn.Sequential(
-            ConvNorm(width, narrow, 1), ConvNorm(narrow, narrow), nn.Conv2d(narrow, width, 1, bias=False)
-        )
+        narrow, conv = width // 4, partial(ConvNorm, tensorflow=tensorflow)
+        self.body = nn.Sequential(conv(width, narrow, 1), conv(narrow, narrow), nn.Conv2d(narrow, width, 1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)
@@ -164,20 +189,21 @@ class Bottleneck(nn.Module):
 class AnimeLite(nn.Module):
     """AnimeGANv2's lite net, with skips by addition: [N, 3, H, W] in [-1, 1], H and W multiples of 8; `width` is 32."""
 
-    def __init__(self, width: int = 32):
+    def __init__(self, width: int = 32, tensorflow: bool = True):
         super().__init__()
         w, c = width, 4 * width
-        self.stem = ConvNorm(3, w, 7)
-        self.down_half = nn.Sequential(ConvNorm(w, w, stride=2), ConvNorm(w, 2 * w))  # S/2
-        self.down_quarter = nn.Sequential(ConvNorm(2 * w, 2 * w, stride=2), ConvNorm(2 * w, c))  # S/4
-        self.down_eighth = nn.Sequential(ConvNorm(c, 2 * w, stride=2), ConvNorm(2 * w, c))  # S/8
-        self.middle = nn.Sequential(*[Bottleneck(c) for _ in range(4)])
+        conv = partial(ConvNorm, tensorflow=tensorflow)
+        self.stem = conv(3, w, 7)
+        self.down_half = nn.Sequential(conv(w, w, stride=2), conv(w, 2 * w))  # S/2
+        self.down_quarter = nn.Sequential(conv(2 * w, 2 * w, stride=2), conv(2 * w, c))  # S/4
+        self.down_eighth = nn.Sequential(conv(c, 2 * w, stride=2), conv(2 * w, c))  # S/8
+        self.middle = nn.Sequential(*[Bottleneck(c, tensorflow) for _ in range(4)])
         self.twice = nn.Upsample(scale_factor=2, mode="bilinear")
-        self.up_quarter, self.at_quarter = ConvNorm(c, c), ConvNorm(c, 2 * w)
-        self.up_half, self.at_half = ConvNorm(2 * w, 2 * w), ConvNorm(2 * w, w)
-        self.up_full, self.at_full = ConvNorm(w, w), ConvNorm(w, w, 7)
+        self.up_quarter, self.at_quarter = conv(c, c), conv(c, 2 * w)
+        self.up_half, self.at_half = conv(2 * w, 2 * w), conv(2 * w, w)
+        self.up_full, self.at_full = conv(w, w), conv(w, w, 7)
         self.head = nn.Conv2d(w, 3, 1, bias=False)
-        initialise(self, nn.init.kaiming_normal_)
+        initialise(self, he_normal)
 
     def forward(self, x: Tensor) -> Tensor:
         full = self.stem(x)
@@ -193,12 +219,12 @@ class AnimeLite(nn.Module):
 class AnimeDiscriminator(nn.Module):
     """[N, 3, S, S] -> [N, 1, S/4, S/4], without sigmoid; `instance` is the first AnimeGAN's norm, layer norm v2's."""
 
-    def __init__(self, width: int = 32, instance: bool = False):
+    def __init__(self, width: int = 32, instance: bool = False, tensorflow: bool = True):
         super().__init__()
         w = width
 
         def norm(channels: int) -> nn.Module:
-            return InstanceNorm2d(channels, affine=True) if instance else nn.GroupNorm(1, channels)
+            return InstanceNorm2d(channels, affine=True) if instance else layer_norm(channels, tensorflow)
 
         self.layers = nn.Sequential(
             normalised(3, w),
@@ -221,6 +247,16 @@ class AnimeDiscriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
+
+
+def he_normal(weight: Tensor) -> None:
+    """Draw from N(0, 2 / fan-in) as TensorFlow counts it: all input channels, for a depthwise convolution too.
+
+    A depthwise weight is [C, 1, k, k] here and [k, k, C, 1] in TensorFlow, where the fan-in is k k C.
+    """
+    out, inside, *kernel = weight.shape
+    channels = out if inside == 1 else inside
+    nn.init.normal_(weight, 0.0, (2 / (channels * kernel[0] * kernel[1])) ** 0.5)
 
 
 def normalised(inside: int, outside: int, stride: int = 1) -> nn.Module:

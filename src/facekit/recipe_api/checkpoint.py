@@ -102,7 +102,7 @@ def load_model(name: str | Path, device: torch.device | str = "cpu") -> Model:
     try:
         values = card.validate(card.TrainCard, json.loads(header[KEY]), str(path))
         kind, _ = registry.find(values.recipe)
-        params = card.validate(kind.Params, values.params, "params")
+        params = card.validate(kind.Params, {**kind.older_defaults, **values.params}, "params")
         made = kind(params.model_dump(), values.data.size)
         nets = _build(made, tensors)
     except CardError as error:

@@ -19,7 +19,7 @@ from ..runtime import console
 from ..storage import images
 from ..storage.card import Data
 from ..storage.folder import Folder, output_names
-from .base import Phase, Recipe, Scene, view
+from .base import Phase, Progress, Recipe, Scene, view
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,11 @@ class Smoothed(Recipe):
     phases = (Phase("D", ("d",)), Phase("G", ("ab",), lend=("fake",)))
     exports = ("ab",)
     directions = ("b",)
+
+    def begins_stage(self, clock: Progress) -> bool:
+        """The warm-up and the main phase have an Adam each, as in the authors' code."""
+        warmup, step = self.params.warmup, clock.step
+        return step > 0 and (step - 1) / clock.steps < warmup <= clock.progress
 
     def open(self, data: Data) -> Layout:
         return open_smoothed(data, self.params.smooth)

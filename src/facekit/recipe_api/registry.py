@@ -7,11 +7,14 @@ import difflib
 import importlib
 import importlib.util
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from ..errors import CardError
+from ..storage import card
 from .base import Recipe
 
 
@@ -75,6 +78,13 @@ def find_entry(name: str) -> Entry:
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise CardError(f"no recipe {name!r}", f"{hint}known: {', '.join(known)}")
     return known[name]
+
+
+def completed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a card's values with the recipe parameters that are newer than the card, as it was trained."""
+    kind, _ = find(values["recipe"])
+    given = {**kind.older_defaults, **values.get("params", {})}
+    return {**values, "params": card.validate(kind.Params, given, "params").model_dump(mode="json")}
 
 
 def find(name: str) -> tuple[type[Recipe], dict]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ..errors import CardError, MissingError
@@ -96,12 +96,23 @@ class AnimeParams(base.Params):
     width: int = Field(32, ge=4, multiple_of=2, description="channels of the generator at full size; v1 has 64")
     d_width: int = Field(32, ge=1, description="channels of the discriminator's first layer")
     align_corners: bool = Field(True, description="v2: how it doubles the size; the public port's weights expect true")
+    details: Literal["tensorflow", "pytorch"] = Field(
+        "tensorflow",
+        description="norm epsilons and v1's halving: the authors' code; or PyTorch's, for the port",
+    )
     weights: str | None = Field(None, description="v2: start from this file of the PyTorch port's weights")
     warmup: float = Field(10 / 101, ge=0, lt=1, description="share of the run that learns the content term only")
     warmup_rate: float = Field(10.0, gt=0, description="the warm-up's learning rate, over the generator's")
     vgg: str = Field("download", description="file with VGG19 up to `layer`; download: torchvision's ImageNet weights")
     layer: str = Field("conv4_4", description="of VGG19, for content and style; conv before its ReLU, relu after it")
     preprocessing: Literal["torchvision", "caffe"] = Field("torchvision", description="what these weights expect")
+
+    @model_validator(mode="before")
+    @classmethod
+    def port_details(cls, values: Any) -> Any:
+        """Weights of the port come with PyTorch's details."""
+        port = isinstance(values, dict) and values.get("weights")
+        return {"details": "pytorch", **values} if port else values
 
 
 class AnimeGAN(Smoothed):
@@ -113,6 +124,7 @@ class AnimeGAN(Smoothed):
 
     Scene = AnimeScene
     Params = AnimeParams
+    older_defaults = {"details": "pytorch"}
     presets = {
         "animegan": {
             "params": {"net": "v1", "width": 64, "warmup": 0.0495, "warmup_rate": 1.25},
@@ -189,12 +201,13 @@ class AnimeGAN(Smoothed):
 
     def nets(self) -> dict[str, nn.Module]:
         p = self.params
-        d = AnimeDiscriminator(p.d_width, instance=p.net == "v1")
+        tensorflow = p.details == "tensorflow"
+        d = AnimeDiscriminator(p.d_width, p.net == "v1", tensorflow)
         if p.net == "v1":
-            return {"ab": AnimeGenerator(p.width), "d": d}
+            return {"ab": AnimeGenerator(p.width, tensorflow), "d": d}
         if p.net == "v2-lite":
-            return {"ab": AnimeLite(p.width), "d": d}
-        ab = AnimeGenerator2(p.width, p.align_corners)
+            return {"ab": AnimeLite(p.width, tensorflow), "d": d}
+        ab = AnimeGenerator2(p.width, p.align_corners, tensorflow)
         if p.weights and not next(ab.parameters()).is_meta:
             wrong = load_port(ab, helpers.read_weights(Path(p.weights)))
             if wrong:

@@ -12,7 +12,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -327,16 +327,23 @@ def dump(values: Mapping[str, Any]) -> str:
 State = Literal["new", "unfinished", "finished"]
 
 
-def claim(folder: Path, values: Mapping[str, Any], name: str = NAME, force: bool = False) -> State:
+def claim(
+    folder: Path,
+    values: Mapping[str, Any],
+    name: str = NAME,
+    force: bool = False,
+    complete: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+) -> State:
     """Say whether the run of card `values` into `folder` is new, unfinished or finished; a new one is noted there.
 
-    `name` is the file that a finished run leaves. Raises CardError with the differences where another run holds the
+    `name` is the file that a finished run leaves; `complete` adds to an older training card what it does not say yet,
+    before the two are compared. Raises CardError with the differences where another run holds the
     folder, unless `force` gives the folder to this one.
     """
     done, begun = folder / name, folder / name.replace(NAME, UNFINISHED)
     for path, state in ((done, "finished"), (begun, "unfinished")):
         if not force and path.exists():
-            changed = differences(_completed(load(path)), _completed(values))
+            changed = differences(_completed(load(path), complete), _completed(values, complete))
             if changed:
                 raise CardError(
                     f"{folder} holds a run of another card: " + "; ".join(changed),
@@ -351,12 +358,14 @@ def claim(folder: Path, values: Mapping[str, Any], name: str = NAME, force: bool
     return "new"
 
 
-def _completed(values: Mapping[str, Any]) -> Mapping[str, Any]:
+def _completed(
+    values: Mapping[str, Any], complete: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+) -> Mapping[str, Any]:
     """Return a training card with the fields that are newer than it, as they are by default: so it was trained."""
     if values.get("command") != "train":
         return values
     with contextlib.suppress(CardError):  # then the differences tell
-        values = plain(validate(TrainCard, values, "card"))
+        values = complete(plain(validate(TrainCard, values, "card")))
     run = values.get("run")
     return {**values, "run": {k: v for k, v in run.items() if k not in HOW}} if isinstance(run, Mapping) else values
 

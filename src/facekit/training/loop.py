@@ -175,6 +175,11 @@ def train_step(learner: TrainState, batch: Sequence[Batch], clock: Progress) -> 
     """Take one step: every live phase its turn. Returns the terms' values, detached."""
     torch.manual_seed((learner.card.seed << 32) + clock.step)  # random choices are a function of the step
     turns: dict[Phase, list[Term]] = {}
+    if learner.recipe.begins_stage(clock):
+        for optim in learner.optims.values():
+            optim.state.clear()
+        if learner.graphs is not None:
+            learner.graphs.forget()
     for phase in learner.recipe.phases:
         active = [t for t in learner.terms.values() if t.phase == phase.name and t.active(clock.step)]
         if active and phase.live(clock.step):

@@ -17,7 +17,7 @@ from PIL import Image
 
 from ..data.dataset import Layout
 from ..errors import CardError, Diverged, InputError, MissingError
-from ..recipe_api import checkpoint
+from ..recipe_api import checkpoint, registry
 from ..reports import contact_sheet
 from ..runtime import console, distributed
 from ..storage import card, files, images
@@ -49,7 +49,7 @@ def claim(folder: Path, values: dict[str, Any], force: bool) -> card.State:
         for pattern in LEFT:
             for old in folder.glob(pattern):
                 old.unlink()
-    state = card.claim(folder, values)
+    state = card.claim(folder, values, complete=registry.completed)
     if state == "unfinished":
         files.sweep(folder)
     return state
