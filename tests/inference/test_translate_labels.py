@@ -38,6 +38,31 @@ class Many(Labelled):
         return torch.full_like(x[:, :1], 0.25)
 
 
+class Keeps(Many):
+    """Shows the attributes that a face has after the change."""
+
+    presets = {"keeps": {}}
+
+    def translate(self, nets, x, to, source=None):
+        return self.vector(to, x, source)[:, :, None, None].expand_as(x)
+
+
+class Bright(Labelled):
+    """A classifier: whoever is in the picture is young, and angry."""
+
+    presets = {"bright": {}}
+    exports = ("level",)
+
+    def nets(self):
+        return {"level": nn.Conv2d(1, 1, 1)}
+
+    def translate(self, nets, x, to):
+        return x
+
+    def probabilities(self, nets, x):
+        return torch.tensor([[0.9, 0.2, 0.7]]).expand(len(x), -1)
+
+
 class Told(Many):
     """Shows what it is told of each face."""
 
@@ -56,7 +81,8 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     toy.fill(Path("in"), 3)
     (tmp_path / "many.py").write_text(RECIPE)
-    for name, recipe, single in (("one", "many", True), ("any", "many", False), ("told", "told", True)):
+    kinds = (("one", "many", True), ("any", "many", False), ("told", "told", True))
+    for name, recipe, single in (*kinds, ("keeps", "keeps", False), ("bright", "bright", False)):
         values = {
             "recipe": f"{tmp_path}/many.py:{recipe}",
             "data": {"size": 16},
@@ -211,3 +237,37 @@ def test_the_same_from_python(here):
     assert np.asarray(model(toy.picture()))[0, 0, 1] == 255
     with pytest.raises(CardError, match="sml"):
         translator.load("one.safetensors", "sml", device="cpu")
+
+
+def test_attributes_stay_as_they_are_given(translate):
+    assert translate("--to", "smile", "--from", "young", weights="keeps").code == 0
+    assert colour("out/000.png") == (128, 255, 255)
+    assert translate("--to", "no-young", "--from", "young+angry", weights="keeps", out="old").code == 0
+    assert colour("old/000.png") == (255, 128, 128)
+    assert translate("--to", "smile", "--from", "none", weights="keeps", out="plain").code == 0
+    assert colour("plain/000.png") == (128, 255, 128)
+    assert translate("--to", "all", "--from", "none", weights="keeps", out="each").code == 0
+    assert sorted(p.name for p in Path("each").iterdir() if p.is_dir()) == LABELS
+
+
+def test_attributes_come_from_a_labels_file_or_a_classifier(translate):
+    Path("labels.csv").write_text("file,labels\n000.png,angry\n001.png,young\n002.png,young|angry\n")
+    assert translate("--to", "smile", "--labels", "labels.csv", weights="keeps").code == 0
+    assert [colour(f"out/00{i}.png") for i in range(3)] == [(255, 255, 128), (128, 255, 255), (255, 255, 255)]
+    assert translate("--to", "smile", "--classifier", "bright.safetensors", weights="keeps", out="seen").code == 0
+    assert colour("seen/000.png") == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ((), "must know"),
+        (("--labels", "labels.csv"), "have no labels (the first: 001.png)"),
+        (("--from", "young", "--labels", "labels.csv"), "both"),
+        (("--classifier", "one.safetensors"), "no classifier"),
+    ],
+)
+def test_attributes_that_nothing_tells_are_an_error(translate, more, words):
+    Path("labels.csv").write_text("file,labels\n000.png,angry\n")
+    done = translate("--to", "smile", *more, weights="keeps", out="other")
+    assert done.code == 2 and words in done.err

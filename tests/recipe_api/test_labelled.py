@@ -269,7 +269,23 @@ def test_a_vector_has_a_one_for_each_label_asked_for():
     assert made.vector("young+angry", x).tolist() == [[1, 0, 1]] * 2
     assert made.vector("smile", x.double()).dtype == torch.float64
     assert made.combines and not Tone({"labels": ["a", "b"]}, 16).combines
-    assert made.targets(card.Domains()) == {name: name for name in made.params.labels}
+    off = {f"no-{name}": f"no-{name}" for name in made.params.labels}
+    assert made.targets(card.Domains()) == {**{name: name for name in made.params.labels}, **off}
+
+
+def test_a_face_keeps_the_attributes_that_are_not_asked_for_and_hair_has_one_colour():
+    labels = ["Black_Hair", "Blond_Hair", "Brown_Hair", "Male", "Young"]  # the authors' choice of CelebA's
+    made, x = Tone({"labels": labels, "single": False}, 16), torch.zeros(2, 3, 4, 4)
+    faces = ["Black_Hair+Male+Young", "Brown_Hair"]
+    for to, rows in (
+        ("Blond_Hair", [[0, 1, 0, 1, 1], [0, 1, 0, 0, 0]]),
+        ("Male", [[1, 0, 0, 1, 1], [0, 0, 1, 1, 0]]),
+        ("no-Male", [[1, 0, 0, 0, 1], [0, 0, 1, 0, 0]]),
+        ("no-Young+Black_Hair", [[1, 0, 0, 1, 0], [1, 0, 0, 0, 0]]),
+    ):
+        assert made.vector(to, x, faces).tolist() == rows
+    own = Tone({"labels": ["hat", "cap", "young"], "single": False, "exclusive": [["hat", "cap"]]}, 16)
+    assert own.vector("cap", x[:1], ["hat+young"]).tolist() == [[0, 1, 1]]
 
 
 def test_the_memory_estimate_knows_the_batch():

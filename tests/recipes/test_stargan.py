@@ -277,9 +277,30 @@ def test_images_of_other_sizes_can_be_translated():
 def test_labels_are_translated_to_by_name_and_several_where_images_have_several():
     learner = learner_of(single=False)
     made, g, x = learner.recipe, learner.nets.g, batch_of(2)["x"]
-    for to, row in (("smile", [0.0, 1, 0]), ("smile+anger", [1.0, 1, 0])):
-        assert torch.equal(made.translate(learner.nets, x, to), g(x, torch.tensor([row, row]))[0])
+    for to, rows in (("smile", [[0.0, 1, 0], [0, 1, 1]]), ("smile+anger", [[1.0, 1, 0], [1, 1, 1]])):
+        found = made.translate(learner.nets, x, to, source=["", "wonder"])
+        assert torch.equal(found, g(x, torch.tensor(rows))[0])
     assert made.combines and not learner_of().recipe.combines
+    with pytest.raises(CardError, match="must know these") as caught:
+        made.translate(learner.nets, x, "smile")
+    assert "--from" in caught.value.hint
+
+
+def test_strength_blends_attributes_with_those_of_the_face():
+    learner, x = learner_of(single=False), batch_of(1)["x"]
+    found = learner.recipe.translate(learner.nets, x, "smile", 0.5, ["wonder"])
+    assert torch.allclose(found, learner.nets.g(x, torch.tensor([[0.0, 0.5, 1]]))[0], atol=1e-6)
+
+
+def test_previews_take_the_attributes_that_the_discriminator_sees():
+    learner, x = learner_of(single=False), batch_of(2)["x"]
+    learner.nets.d.label.weight.data[1] = 0  # of the label smile: 0 is not above 0
+    seen = learner.nets.d(x)[1] > 0
+    columns = learner.recipe.preview(learner.nets, x, "anger")
+    wanted = seen.float()
+    wanted[:, 1] = 1
+    assert not seen[:, 1].any()
+    assert torch.allclose(columns["smile"], learner.nets.g(x, wanted)[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.3, 2.0])

@@ -15,8 +15,8 @@ from . import completion, options
 
 if TYPE_CHECKING:
     from ..inference.face_input import Job
+    from ..inference.face_labels import Known
     from ..inference.translator import Translator
-    from ..recipe_api.checkpoint import Model
     from ..storage.folder import Source
     from ..storage.manifest import Made
 
@@ -35,7 +35,17 @@ def translate(
     ] = None,
     from_: Annotated[
         Optional[str],
-        typer.Option("--from", help="what the faces are, for weights that must know; else by folder"),
+        typer.Option(
+            "--from", help="what the faces are, for weights that must know: photo, Young+Male; else by folder"
+        ),
+    ] = None,
+    labels: Annotated[
+        Optional[Path],
+        typer.Option(help="labels file that says which attributes the faces have", rich_help_panel="Labels"),
+    ] = None,
+    classifier: Annotated[
+        Optional[str],
+        typer.Option(help="weights of a classifier that sees which labels the faces have", rich_help_panel="Labels"),
     ] = None,
     weights: Annotated[
         str,
@@ -86,6 +96,7 @@ def translate(
     """
     from ..errors import CardError, SomeFailed
     from ..inference.face_input import PhotoReader, TiltedReader, open_reader
+    from ..inference.face_labels import open_known
     from ..inference.translator import Translator
     from ..recipe_api import checkpoint
     from ..runtime import console
@@ -109,7 +120,7 @@ def translate(
     if paste and mask:
         raise CardError("a mask is of the face alone", "leave out --paste or --mask")
     translators = [Translator(model, target, size, strength, mask) for target in targets]
-    sources = read_sources(found, model, from_)
+    known = open_known(found, model, from_, labels, classifier)
     read = open_reader(source, translators[0], align, paste, detector, model_root, margin, tilted)
     titles = [translator.name for translator in translators]
     for title in titles if len(titles) > 1 else []:
@@ -118,6 +129,7 @@ def translate(
     name = ",".join(titles)
     given = {"source": source, "out": out, "to": name, "weights": weights, "size": size, "align": align, "paste": paste}
     given |= {"suffix": suffix, "margin": margin, "model_root": model_root, "tilted": tilted, "came_from": from_}
+    given |= {"labels": labels, "classifier": classifier}
     given |= {"strength": strength, "mask": mask or None}
     given["detector"] = read.detector.name if isinstance(read, PhotoReader | TiltedReader) else None
     given = {k: str(v) if isinstance(v, Path) else v for k, v in given.items() if v is not None}
@@ -128,7 +140,7 @@ def translate(
         return out
 
     def together(group: list[tuple[Source, Job]]) -> list[list[Made] | Exception]:
-        return finish_batch(group, translators, names, sources)
+        return finish_batch(group, translators, names, known)
 
     failed = None
     if alone:
@@ -190,46 +202,21 @@ def read_targets(to: str | None, known: list[str]) -> list[str | None]:
     if to is None or to in known:
         return [to]
     if to == "all":
-        return [*known]
+        return [name for name in known if name.removeprefix("no-") not in known or name == name.removeprefix("no-")]
     return [*dict.fromkeys(name.strip() for name in to.split(","))]
-
-
-def read_sources(found: list[Source], model: Model, given: str | None) -> dict[str, str] | None:
-    """Return what each face is, for weights that must be told: as given, or by the name of its folder.
-
-    Raises CardError for a name that the weights do not know, and where nothing tells what a face is.
-    """
-    from ..errors import CardError
-    from ..recipe_api import checkpoint
-    from ..storage import card
-
-    if not model.recipe.takes("source"):
-        if given is not None:
-            raise CardError(f"{model.card.recipe} need not know what the faces are", "leave out --from")
-        return None
-    known = model.directions
-    if given is not None:
-        checkpoint.direction(model, given)
-        return {source.name: known[given] for source in found}
-    folders = {source.name: Path(source.name).parts[0] for source in found}
-    for name, folder in folders.items():
-        if folder not in known:
-            hint = f"--from {' or '.join(known)}, or one folder for each"
-            raise CardError(f"these weights must be told what {name} is{card.suggest(folder, known)}", hint)
-    return {name: known[folder] for name, folder in folders.items()}
 
 
 def finish_batch(
     group: list[tuple[Source, Job]],
     translators: list[Translator],
     names: dict[str, str],
-    sources: dict[str, str] | None = None,
+    known: Known | None = None,
 ) -> list[Any]:
     """Translate a batch and say what files it becomes; encoding waits until they are written."""
     from ..storage import images
     from ..storage.manifest import Made
 
-    told: dict[str, list[Any]] = {} if sources is None else {"source": [sources[source.name] for source, _ in group]}
+    told: dict[str, list[Any]] = {} if known is None else {"source": [known(source, job.face) for source, job in group]}
     if any(job.roll for _, job in group):
         told["roll"] = [job.roll for _, job in group]
     out: list[list[Made]] = [[] for _ in group]

@@ -104,7 +104,7 @@ def _of_folders(folder: Folder, train: str, test: str | None) -> dict[str, tuple
 
 def _of_file(folder: Folder, path: Path) -> dict[str, tuple[str, ...]]:
     """Return the labels of the images that a labels file names."""
-    rows = list(_rows(path))
+    rows = list(read_rows(path))
     known = set(folder.names)
     found: dict[str, tuple[str, ...]] = {}
     missing = []
@@ -143,8 +143,11 @@ def _inside(written: str, where: str) -> str:
     return name.as_posix()
 
 
-def _rows(path: Path) -> Iterator[Row]:
-    """Read a labels file in whichever of the three formats it is."""
+def read_rows(path: Path) -> Iterator[Row]:
+    """Read a labels file in whichever of the three formats it is: line, file name as written, labels.
+
+    Raises InputError for a file that cannot be read or understood.
+    """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:

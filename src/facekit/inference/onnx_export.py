@@ -63,10 +63,10 @@ def open_generator(translator: Translator, came_from: str | None = None) -> Gene
         near = dict.fromkeys(edge for edge in (size // multiple * multiple, -(-size // multiple) * multiple) if edge)
         hint = " or ".join(f"--size {edge}" for edge in near)
         raise CardError(f"{name} takes edges that are multiples of {multiple} px, not {size}", hint)
-    if came_from is None and model.recipe.takes("source"):
+    if came_from is None and model.recipe.needs_source:
         hint = f"--from {' or '.join(model.directions)}: one file for each"
         raise CardError(f"{name} must be told what the faces are, and an ONNX file is given images only", hint)
-    if came_from is not None and not model.recipe.takes("source"):
+    if came_from is not None and not model.recipe.needs_source:
         raise CardError(f"{name} need not know what the faces are", "leave out --from")
     return Generator(translator, None if came_from is None else checkpoint.direction(model, came_from)).eval()
 

@@ -265,6 +265,11 @@ class Recipe(abc.ABC):
         """Whether `translate` may be told more than the domain: `roll`, `source`, `strength`."""
         return name in inspect.signature(self.translate).parameters
 
+    @property
+    def needs_source(self) -> bool:
+        """Whether `translate` must be given `source`, what each image is."""
+        return self.takes("source")
+
     def preview(self, nets: Any, x: Tensor, to: str) -> dict[str, Tensor]:
         """Return the columns of a preview row beside the input, by title; the translation comes first."""
         return {"translation": self.translate(nets, x, to)}

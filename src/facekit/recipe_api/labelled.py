@@ -26,6 +26,7 @@ from . import base
 from .base import Recipe, Scene, view
 
 FEWEST = 8  # images of a label, to train on
+OFF = "no-"  # in front of an attribute: without it
 
 
 class LabelledParams(base.Params):
@@ -33,6 +34,10 @@ class LabelledParams(base.Params):
 
     labels: tuple[str, ...] = Field((), description="labels in their order; if absent all of the data, sorted")
     single: bool = Field(True, description="an image has one label; false: any number of attributes")
+    exclusive: tuple[tuple[str, ...], ...] = Field(
+        (("Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair"),),
+        description="where an image may have several labels: groups of which it has one at most",
+    )
     balance: bool = Field(False, description="show images of rare labels as often as those of the commonest")
     augment: float = Field(0.0, ge=0, description="random small turns, scales, shifts and colours; 1: up to 10 degrees")
 
@@ -207,16 +212,42 @@ class Labelled(Recipe):
         return not self.params.single
 
     def targets(self, domains: Domains) -> dict[str, str]:
-        return {label: label for label in self.params.labels}
+        """Return the labels, and for attributes `no-LABEL`: switched off."""
+        labels = self.params.labels
+        off = [f"{OFF}{label}" for label in labels] if self.combines else []
+        return {label: label for label in [*labels, *off]}
 
     def previews(self) -> dict[str, str]:
         return dict.fromkeys(self.params.labels[:1], "x")  # its row shows all of them
 
     def preview(self, nets: Any, x: Tensor, to: str) -> dict[str, Tensor]:
-        return {label: self.translate(nets, x, label) for label in self.params.labels}
+        told = {"source": self.seen_labels(nets, x)} if self.needs_source else {}
+        return {label: self.translate(nets, x, label, **told) for label in self.params.labels}  # type: ignore[call-arg]
 
-    def vector(self, to: str, like: Tensor) -> Tensor:
-        """Return the labels of `to` (names, joined by +) for images `like` [N, …]: [N, K], 1 for each of them."""
-        names = to.split("+")
-        row = [float(label in names) for label in self.params.labels]
-        return like.new_tensor([row]).expand(like.shape[0], -1)
+    def seen_labels(self, nets: Any, x: Tensor) -> list[str]:
+        """Return what previews take for the labels of images x, joined by +: none, where nothing can tell them."""
+        return [""] * len(x)
+
+    def vector(self, to: str, like: Tensor, source: Sequence[str] | None = None) -> Tensor:
+        """Return the labels to translate images `like` [N, …] to: [N, K], 1 for each label that they shall have.
+
+        Where an image has one label that is `to`. Where it may have several, it keeps those of `source`, each image's
+        labels joined by +, but for what `to` asks for: names joined by +, `no-NAME` for one to switch off. A label that
+        excludes others (`params.exclusive`) switches them off (Choi et al. 2018, create_labels of the authors' code).
+        Without `source` it keeps none.
+        """
+        if self.params.single:
+            return like.new_tensor([self._row([to])]).expand(like.shape[0], -1)
+        source = [""] * len(like) if source is None else source
+        return like.new_tensor([self._row(self.changed(to, has.split("+"))) for has in source])
+
+    def changed(self, to: str, has: Sequence[str]) -> list[str]:
+        """Return the labels `has` of one image after the changes that `to` asks for."""
+        for name in to.split("+"):
+            off = {name.removeprefix(OFF)}
+            off |= {label for group in self.params.exclusive if name in group for label in group}
+            has = [label for label in has if label not in off] + ([name] if name in self.params.labels else [])
+        return list(has)
+
+    def _row(self, names: Sequence[str]) -> list[float]:
+        return [float(label in names) for label in self.params.labels]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -229,15 +229,42 @@ class StarGAN(Labelled):
         flat = clock.steps // 2
         return 1 - max(0, clock.step // 1000 - flat // 1000) / max(1, clock.steps - flat)
 
-    def control(self, nets: Any, x: Tensor, to: str, strength: float) -> Tensor:
-        """Return the control information of labels `to` for images x, blended with the mean of all labels'."""
-        own = nets.g.control(self.vector(to, x))
+    def control(self, nets: Any, x: Tensor, to: str, strength: float, source: Sequence[str] | None = None) -> Tensor:
+        """Return the control information of labels `to` for images x, blended with the mean of all labels'.
+
+        Attributes are blended with those that the images have instead.
+        """
+        own = nets.g.control(self.vector(to, x, source))
+        if self.needs_source:
+            if source is None:
+                hint = "--from Young+Male, --labels FILE or --classifier WEIGHTS; in Python: source=['Young+Male']"
+                raise CardError("these weights keep the attributes that a face has, so they must know these", hint)
+            has = x.new_tensor([self._row(labels.split("+")) for labels in source])
+            return torch.lerp(nets.g.control(has), own, strength)
         every = nets.g.control(torch.eye(self.labels, device=x.device, dtype=x.dtype))
         return torch.lerp(every.mean(0, keepdim=True), own, strength)
 
-    def translate(self, nets: Any, x: Tensor, to: str, strength: float = 1.0) -> Tensor:
-        """Translate x to a label, or to several joined by +; at a strength of 0 to the mean of all, over 1 beyond."""
-        return nets.g(x, self.control(nets, x, to, strength))[0]
+    @property
+    def needs_source(self) -> bool:
+        """Attributes that are not asked for stay as they are: so they must be known."""
+        return self.combines
+
+    def translate(
+        self, nets: Any, x: Tensor, to: str, strength: float = 1.0, source: Sequence[str] | None = None
+    ) -> Tensor:
+        """Translate x to a label; at a strength of 0 to the mean of all labels, over 1 beyond the label.
+
+        With attributes, `to` are those to change, joined by +, and `source` those of each image, which stay otherwise:
+        see `vector`. A strength of 0 then keeps the image's own.
+        """
+        return nets.g(x, self.control(nets, x, to, strength, source))[0]
+
+    def seen_labels(self, nets: Any, x: Tensor) -> list[str]:
+        """Return the labels that the discriminator sees in images x, where it is at hand: in training."""
+        if "d" not in nets:
+            return super().seen_labels(nets, x)
+        seen = nets.d(x)[1] > 0
+        return ["+".join(k for k, has in zip(self.params.labels, row, strict=True) if has) for row in seen]
 
     def mask(self, nets: Any, x: Tensor, to: str) -> Tensor:
         """Return where x changes, [N, 1, H, W] in [0, 1], the same for every label; CardError without params.mask."""

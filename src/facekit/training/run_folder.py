@@ -190,8 +190,8 @@ def _decoded(paths: list[Path], size: int) -> Iterator[Image.Image]:
 
 def _preview_table(learner: TrainState, faces: list[Image.Image], to: str) -> Image.Image:
     size, recipe = learner.card.data.size, learner.recipe
-    nets = learner.exports
-    was = nets.training
+    nets = torch.nn.ModuleDict({**learner.nets, **learner.exports})
+    was = learner.exports.training
     nets.eval()
     dtype = next(nets.parameters()).dtype
     columns: dict[str, list[Image.Image]] = {}
