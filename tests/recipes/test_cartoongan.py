@@ -57,8 +57,8 @@ def test_nets_have_the_parameters_of_their_sources(make, expected):
 def test_instance_norms_start_with_scales_between_0_and_1_as_the_authors_torch_code():
     torch.manual_seed(0)
     for net in (CartoonGenerator(16, 2), CartoonDiscriminator(16)):
-        scales = torch.cat([m.weight for m in net.modules() if isinstance(m, nn.InstanceNorm2d)])
-        shifts = torch.cat([m.bias for m in net.modules() if isinstance(m, nn.InstanceNorm2d)])
+        scales = torch.cat([m.weight.detach() for m in net.modules() if isinstance(m, nn.InstanceNorm2d)])
+        shifts = torch.cat([m.bias.detach() for m in net.modules() if isinstance(m, nn.InstanceNorm2d)])
         assert scales.min() >= 0 and scales.max() <= 1 and not shifts.any()
         assert scales.mean() == pytest.approx(0.5, abs=0.05) and scales.std() == pytest.approx(1 / 12**0.5, abs=0.04)
 

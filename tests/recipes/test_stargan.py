@@ -192,7 +192,7 @@ def test_images_are_seen_by_both_turns_alike():
     learner, drawn, judged = learner_of(augment=0.5, weights={"cycle": 0, "penalty": 0}), [], []
     learner.nets.g.register_forward_hook(lambda m, given, made: drawn.append((*given, made[0].detach())))
     learner.nets.d.register_forward_pre_hook(lambda m, given: judged.append(given[0].detach()))
-    train_step(learner, [batch_of()], Progress(0, 12))
+    train_step(learner, [batch_of()], Progress(4, 12))
     ((image, _, made),) = drawn  # made once, for both turns
     assert sum(torch.equal(image, x) for x in judged) == 1 and sum(torch.equal(made, x) for x in judged) == 2
     assert len(judged) == 3

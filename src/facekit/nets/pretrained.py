@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
@@ -13,6 +14,13 @@ from ..errors import CardError, MissingError
 from ..runtime import console
 from .vgg import VGG
 
+PUBLISHED = {  # of published VGG files, the beginning of the SHA-256 and the preprocessing that they expect
+    "00b39a1b": "caffe-bgr",
+    "d01eb7cb": "caffe-bgr",
+    "397923af": "torchvision",
+    "dcbb9e9d": "torchvision",
+}
+CAFFE_VGG16 = (0.42947057, 0.55037946, 0.4800154)  # one pixel of its first filter: blue, green, red
 VGG_FILES = {k: f"{k.upper()}_Weights" for k in ("vgg16", "vgg19", "vgg16_bn", "vgg19_bn")}
 
 
@@ -52,6 +60,7 @@ def vgg(
         raise CardError(str(error), "--set params.layer=NAME") from error
     if next(net.parameters()).device.type != "meta":  # the memory estimate asks for shapes only
         load_vgg(net, source, kind)
+        check_preprocessing(net, source, preprocessing)
     return net
 
 
@@ -71,6 +80,29 @@ def load_vgg(net: VGG, source: str, kind: str = "vgg19") -> None:
             f"give another file, or --set params.layer={deepest}",
         )
     net.load_state_dict({key: found[key] for key in needed})
+
+
+def check_preprocessing(net: VGG, source: str, preprocessing: str) -> None:
+    """Raise CardError for published weights, known by their first numbers or their digest, that expect another one."""
+    expected = None
+    if source == "download":
+        expected = "torchvision"
+    elif source.endswith((".pth", ".pt")):
+        digest = hashlib.sha256()
+        with Path(source).open("rb") as file:
+            while part := file.read(1 << 20):
+                digest.update(part)
+        expected = PUBLISHED.get(digest.hexdigest()[:8])
+    first = net.state_dict()["features.0.weight"][0, :, 0, 0].cpu()
+    if torch.allclose(first, torch.tensor(CAFFE_VGG16), atol=1e-4):
+        expected = "caffe-bgr"
+    elif torch.allclose(first.flip(0), torch.tensor(CAFFE_VGG16), atol=1e-4):
+        expected = "caffe"
+    if expected and expected != preprocessing:
+        raise CardError(
+            f"the VGG weights {source} expect preprocessing {expected}, not {preprocessing}",
+            f"--set params.preprocessing={expected}",
+        )
 
 
 def read_weights(path: Path) -> Mapping[str, Tensor]:

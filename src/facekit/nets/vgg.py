@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # convolutions between poolings
 WIDTHS = (64, 128, 256, 512, 512)
+
+Preprocessing = Literal["torchvision", "caffe", "caffe-bgr"]
+EXPECTED = "what the VGG weights expect; caffe: 0..255, red first; caffe-bgr: blue first, as Caffe's own files"
 
 
 def layer_names(kind: str) -> list[str]:
@@ -29,16 +33,19 @@ def _pool(kept: bool) -> nn.Module:
 class VGG(nn.Module):
     """Features of images [N, 3, H, W] in [-1, 1] at named layers; parameters are named as torchvision names them.
 
-    `preprocessing` is what the weights expect: "torchvision" (0..1, less the mean, over the deviation) or "caffe"
-    (0..255, less the mean colour); both take red, green and blue in this order. A "conv" layer is taken before its
-    ReLU, a "relu" layer after it. The poolings named in `without` are left out: what follows keeps its resolution.
-    Raises ValueError for a layer or a preprocessing that does not exist.
+    `preprocessing` is what the weights expect: "torchvision" (0..1, less the mean, over the deviation) and "caffe"
+    (0..255, less the mean colour) take red, green and blue in this order; "caffe-bgr" is "caffe" with blue first, as
+    the authors' Caffe files and their plain conversions have it. A "conv" layer is taken before its ReLU, a "relu"
+    layer after it. The poolings named in `without` are left out: what follows keeps its resolution. Raises ValueError
+    for a layer or a preprocessing that does not exist.
     """
 
     def __init__(
         self, kind: str, layers: Sequence[str], preprocessing: str = "torchvision", without: Collection[str] = ()
     ):
         super().__init__()
+        if preprocessing not in get_args(Preprocessing):
+            raise ValueError(f"preprocessing is one of {', '.join(get_args(Preprocessing))}, not {preprocessing!r}")
         names = layer_names(kind)
         unknown = {*layers, *without} - set(names)
         if unknown:
@@ -54,12 +61,11 @@ class VGG(nn.Module):
                 channels = width
             else:
                 self.features.append(_pool(name not in without) if name.startswith("pool") else nn.ReLU())
-        if preprocessing == "caffe":
+        self.bgr = preprocessing == "caffe-bgr"
+        if preprocessing.startswith("caffe"):
             scale, mean, deviation = 127.5, (123.68, 116.78, 103.94), (1.0, 1.0, 1.0)
-        elif preprocessing == "torchvision":
-            scale, mean, deviation = 0.5, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
         else:
-            raise ValueError(f"preprocessing is 'caffe' or 'torchvision', not {preprocessing!r}")
+            scale, mean, deviation = 0.5, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
         factor = torch.tensor([scale / d for d in deviation])
         offset = torch.tensor([(scale - m) / d for m, d in zip(mean, deviation, strict=True)])
         self.register_buffer("factor", factor.view(1, 3, 1, 1), persistent=False)
@@ -68,6 +74,7 @@ class VGG(nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         x = x * self.get_buffer("factor") + self.get_buffer("offset")
+        x = x.flip(1) if self.bgr else x
         found = {}
         for name, layer in zip(self.names, self.features, strict=True):
             x = layer(x)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import CardError, MissingError
 from ..nets import pretrained as helpers
 from ..nets.animegan import AnimeDiscriminator, AnimeGenerator, AnimeGenerator2, AnimeLite, load_port
+from ..nets.vgg import EXPECTED, Preprocessing
 from ..ops import losses
 from ..ops.losses import gram, grey, l1, lsgan
 from ..recipe_api import base
@@ -105,7 +106,7 @@ class AnimeParams(base.Params):
     warmup_rate: float = Field(10.0, gt=0, description="the warm-up's learning rate, over the generator's")
     vgg: str = Field("download", description="file with VGG19 up to `layer`; download: torchvision's ImageNet weights")
     layer: str = Field("conv4_4", description="of VGG19, for content and style; conv before its ReLU, relu after it")
-    preprocessing: Literal["torchvision", "caffe"] = Field("torchvision", description="what these weights expect")
+    preprocessing: Preprocessing = Field("torchvision", description=EXPECTED)
 
     @model_validator(mode="before")
     @classmethod

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..nets import pretrained as helpers
 from ..nets.cartoon import ArtifyDiscriminator, ArtifyGenerator
 from ..nets.image_pool import ImagePool
+from ..nets.vgg import EXPECTED, Preprocessing
 from ..ops.losses import l1
 from ..recipe_api import base
 from ..recipe_api.base import Progress, term
@@ -52,7 +53,7 @@ class ArtifyParams(base.Params):
     lr_end: float = Field(1.0, gt=0, le=1, description="what the learning rate falls to by the end, exponentially")
     vgg: str = Field("download", description="file with VGG16 up to `layer`; download: torchvision's ImageNet weights")
     layer: str = Field("conv4_3", description="of VGG16, whose content is kept; conv before its ReLU, relu after it")
-    preprocessing: Literal["torchvision", "caffe"] = Field("torchvision", description="what these weights expect")
+    preprocessing: Preprocessing = Field("torchvision", description=EXPECTED)
 
 
 class ArtifyGAN(CartoonGAN):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..nets import pretrained as helpers
 from ..nets.cartoon import CartoonDiscriminator, CartoonGenerator
 from ..nets.image_pool import ImagePool
+from ..nets.vgg import EXPECTED, Preprocessing
 from ..ops.losses import binary, l1, lsgan
 from ..recipe_api import base
 from ..recipe_api.base import Progress, term
@@ -74,7 +75,7 @@ class CartoonParams(base.Params):
     warmup_rate: float = Field(20.0, gt=0, description="the warm-up's learning rate, over optim.lr")
     vgg: str = Field("download", description="file with VGG19 up to `layer`; download: torchvision's ImageNet weights")
     layer: str = Field("conv4_4", description="of VGG19, whose content is kept; conv before its ReLU, relu after it")
-    preprocessing: Literal["torchvision", "caffe"] = Field("torchvision", description="what these weights expect")
+    preprocessing: Preprocessing = Field("torchvision", description=EXPECTED)
 
 
 class CartoonGAN(Smoothed):

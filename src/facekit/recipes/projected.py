@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..nets import pretrained as helpers
 from ..nets.projected import FeatureHead, Projection
 from ..nets.unet import ResidualUNet
-from ..nets.vgg import VGG
+from ..nets.vgg import EXPECTED, VGG, Preprocessing
 from ..ops import augment, losses
 from ..recipe_api import base
 from ..recipe_api.base import Phase, Progress, Recipe, Scene, term, view
@@ -142,7 +142,7 @@ class ProjectedParams(base.Params):
     head_width: int = Field(128, ge=4, description="channels of the discriminator heads")
     lighting: float = Field(1.0, ge=0, le=1, description="how much the photos' light is varied")
     vgg: str = Field("download", description="file with VGG19's first layers; download: torchvision's ImageNet weights")
-    preprocessing: Literal["torchvision", "caffe"] = Field("torchvision", description="what these weights expect")
+    preprocessing: Preprocessing = Field("torchvision", description=EXPECTED)
 
 
 class ProjectedCUT(Recipe):

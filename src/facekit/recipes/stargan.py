@@ -16,7 +16,7 @@ from ..nets import pretrained as helpers
 from ..nets.blocks import initialise
 from ..nets.expression import AttentionNetwork, ControlledGenerator, MaskedGenerator
 from ..nets.stargan import StarGANDiscriminator, StarGANGenerator
-from ..nets.vgg import layer_names
+from ..nets.vgg import EXPECTED, Preprocessing, layer_names
 from ..ops.contextual import contextual, points
 from ..ops.losses import gradient_penalty, l1, variation, wasserstein_d, wasserstein_g, wide
 from ..recipe_api.base import Phase, Progress, term, view
@@ -145,7 +145,7 @@ class StarGANParams(LabelledParams):
     )
     vgg: str = Field("download", description="file with VGG19 up to `layer`; download: ImageNet weights (contextual)")
     layer: str = Field("relu4_2", description="of VGG19, whose features are compared (contextual)")
-    preprocessing: Literal["torchvision", "caffe"] = Field("torchvision", description="what these weights expect")
+    preprocessing: Preprocessing = Field("torchvision", description=EXPECTED)
     bandwidth: float = Field(0.5, gt=0, description="h: how much better than others a match must be (contextual)")
     positions: int = Field(65 * 65, ge=2, description="places compared at most, else that many at random (contextual)")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..errors import CardError
 from ..nets import pretrained as helpers
 from ..nets.unit import MultiScaleDiscriminator, UNITGenerator
+from ..nets.vgg import EXPECTED, Preprocessing
 from ..ops.losses import kl, l1, lsgan, normalised_l2
 from ..recipe_api import base
 from ..recipe_api.base import Phase, Progress, Recipe, Scene, term, view
@@ -207,7 +208,7 @@ class UNITVGGParams(UNITParams):
 
     vgg: str = Field("download", description="file with VGG16 up to `layer`; download: torchvision's ImageNet weights")
     layer: str = Field("relu5_3", description="of VGG16, that the perceptual loss compares")
-    preprocessing: Literal["torchvision", "caffe"] = Field("torchvision", description="what these weights expect")
+    preprocessing: Preprocessing = Field("torchvision", description=EXPECTED)
 
 
 class UNITVGG(UNIT):
