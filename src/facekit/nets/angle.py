@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import Residual, initialise, normal_002
+from .blocks import Residual, initialise, normal_002, reflect_residual
 from .resnet import ResnetGenerator
 
 
@@ -83,7 +83,7 @@ class StyledResidual(Residual):
     """A residual block whose two normalisations take scale and shift from a code [N, 2]: AdaIN (Huang et al. 2017)."""
 
     def __init__(self, channels: int):
-        super().__init__(channels, bias=True)
+        super().__init__(*reflect_residual(channels).body)
         self.style = nn.Linear(2, 4 * channels)
         nn.init.zeros_(self.style.bias)
 

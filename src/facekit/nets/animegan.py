@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import InstanceNorm2d, initialise, normal_002
+from .blocks import InstanceNorm2d, Residual, initialise, normal_002
 from .spectral_norm import SpectralConv2d
 
 EVEN = (0, 1, 0, 1)  # px of reflection left, right, top, bottom before a 3 x 3 convolution of stride 2
@@ -174,16 +174,10 @@ class AnimeGenerator2(nn.Module):
         return F.interpolate(x, like.shape[2:], mode="bilinear", align_corners=self.align_corners)
 
 
-class Bottleneck(nn.Module):
-    """x + [1 x 1 to a quarter, 3 x 3, 1 x 1 back]."""
-
-    def __init__(self, width: int, tensorflow: bool = True):
-        super().__init__()
-        narrow, conv = width // 4, partial(ConvNorm, tensorflow=tensorflow)
-        self.body = nn.Sequential(conv(width, narrow, 1), conv(narrow, narrow), nn.Conv2d(narrow, width, 1, bias=False))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
+def bottleneck(width: int, tensorflow: bool = True) -> Residual:
+    """Build x + [1 x 1 to a quarter, 3 x 3, 1 x 1 back]."""
+    narrow, conv = width // 4, partial(ConvNorm, tensorflow=tensorflow)
+    return Residual(conv(width, narrow, 1), conv(narrow, narrow), nn.Conv2d(narrow, width, 1, bias=False))
 
 
 class AnimeLite(nn.Module):
@@ -197,7 +191,7 @@ class AnimeLite(nn.Module):
         self.down_half = nn.Sequential(conv(w, w, stride=2), conv(w, 2 * w))  # S/2
         self.down_quarter = nn.Sequential(conv(2 * w, 2 * w, stride=2), conv(2 * w, c))  # S/4
         self.down_eighth = nn.Sequential(conv(c, 2 * w, stride=2), conv(2 * w, c))  # S/8
-        self.middle = nn.Sequential(*[Bottleneck(c, tensorflow) for _ in range(4)])
+        self.middle = nn.Sequential(*[bottleneck(c, tensorflow) for _ in range(4)])
         self.twice = nn.Upsample(scale_factor=2, mode="bilinear")
         self.up_quarter, self.at_quarter = conv(c, c), conv(c, 2 * w)
         self.up_half, self.at_half = conv(2 * w, 2 * w), conv(2 * w, w)

@@ -88,20 +88,25 @@ class InstanceNorm2d(nn.InstanceNorm2d):
 
 
 class Residual(nn.Module):
-    """x + [RP1 c3 IN ReLU RP1 c3 IN]; no ReLU after the sum."""
+    """x + body(x), with no ReLU after the sum (He et al. 2016, without their last ReLU)."""
 
-    def __init__(self, channels: int, bias: bool):
+    def __init__(self, *body: nn.Module):
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=bias),
-            InstanceNorm2d(channels),
-            nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=bias),
-            InstanceNorm2d(channels),
-        )
+        self.body = nn.Sequential(*body)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)
+
+
+def reflect_residual(channels: int, bias: bool = True, activation: Callable[[], nn.Module] = nn.ReLU) -> Residual:
+    """Build CycleGAN's residual block: 3 x 3 convolution, IN, activation, 3 x 3 convolution, IN; reflection padding."""
+    return Residual(
+        nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=bias),
+        InstanceNorm2d(channels),
+        activation(),
+        nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=bias),
+        InstanceNorm2d(channels),
+    )
 
 
 def initialise(net: nn.Module, weight: Callable[[Tensor], object]) -> nn.Module:

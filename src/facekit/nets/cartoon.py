@@ -6,18 +6,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from .blocks import InstanceNorm2d, initialise, normal_002
-
-
-class Block(nn.Module):
-    """x + body(x); no ReLU after the sum."""
-
-    def __init__(self, *body: nn.Module):
-        super().__init__()
-        self.body = nn.Sequential(*body)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
+from .blocks import InstanceNorm2d, Residual, initialise, normal_002
 
 
 class CartoonGenerator(nn.Module):
@@ -44,7 +33,7 @@ class CartoonGenerator(nn.Module):
             norm(c),
             nn.ReLU(),
             *[
-                Block(
+                Residual(
                     nn.Conv2d(c, c, 3, padding=1, padding_mode="reflect"),
                     norm(c),
                     nn.ReLU(),
@@ -124,7 +113,7 @@ class ArtifyGenerator(nn.Module):
             nn.BatchNorm2d(c),
             nn.ReLU(),
             *[
-                Block(
+                Residual(
                     nn.Conv2d(c, c, 3, padding=1),
                     nn.BatchNorm2d(c),
                     nn.ReLU(),

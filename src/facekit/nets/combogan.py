@@ -6,26 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import InstanceNorm2d, initialise, normal_002
+from .blocks import InstanceNorm2d, initialise, normal_002, reflect_residual
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-
-
-class PReLUResidual(nn.Module):
-    """x + [RP1 c3 IN PReLU RP1 c3 IN]."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect"),
-            InstanceNorm2d(channels),
-            nn.PReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect"),
-            InstanceNorm2d(channels),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
 
 
 class ComboEncoder(nn.Module):
@@ -44,7 +27,7 @@ class ComboEncoder(nn.Module):
             nn.Conv2d(2 * w, 4 * w, 3, stride=2, padding=1),  # S/4
             InstanceNorm2d(4 * w),
             nn.PReLU(),
-            *[PReLUResidual(4 * w) for _ in range(blocks)],
+            *[reflect_residual(4 * w, activation=nn.PReLU) for _ in range(blocks)],
         )
         initialise(self, normal_002)
 
@@ -59,7 +42,7 @@ class ComboDecoder(nn.Module):
         super().__init__()
         w = width
         self.layers = nn.Sequential(
-            *[PReLUResidual(4 * w) for _ in range(blocks)],
+            *[reflect_residual(4 * w, activation=nn.PReLU) for _ in range(blocks)],
             nn.ConvTranspose2d(4 * w, 2 * w, 4, stride=2, padding=1),  # S/2
             InstanceNorm2d(2 * w),
             nn.PReLU(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .blocks import InstanceNorm2d, Residual, initialise, normal_002
+from .blocks import InstanceNorm2d, initialise, normal_002, reflect_residual
 
 
 class ResnetGenerator(nn.Module):
@@ -26,7 +26,7 @@ class ResnetGenerator(nn.Module):
             nn.Conv2d(2 * w, 4 * w, 3, stride=2, padding=1),  # S/4
             InstanceNorm2d(4 * w),
             nn.ReLU(),
-            *[Residual(4 * w, bias=True) for _ in range(blocks)],
+            *[reflect_residual(4 * w) for _ in range(blocks)],
             nn.ConvTranspose2d(4 * w, 2 * w, 3, stride=2, padding=1, output_padding=1),  # S/2
             InstanceNorm2d(2 * w),
             nn.ReLU(),

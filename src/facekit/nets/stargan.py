@@ -5,24 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .blocks import InstanceNorm2d
+from .blocks import InstanceNorm2d, Residual
 
 
-class Residual(nn.Module):
-    """x + [c3p1 IN ReLU c3p1 IN], zero-padded, norms with scale and shift; no ReLU after the sum."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            InstanceNorm2d(channels, affine=True),
-            nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            InstanceNorm2d(channels, affine=True),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
+def zero_residual(channels: int) -> Residual:
+    """Build StarGAN's residual block: zero padding, no biases, norms with scale and shift."""
+    return Residual(
+        nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+        InstanceNorm2d(channels, affine=True),
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+        InstanceNorm2d(channels, affine=True),
+    )
 
 
 def encoder(in_channels: int, width: int, blocks: int) -> nn.Sequential:
@@ -38,7 +32,7 @@ def encoder(in_channels: int, width: int, blocks: int) -> nn.Sequential:
         nn.Conv2d(2 * w, 4 * w, 4, stride=2, padding=1, bias=False),  # S/4
         InstanceNorm2d(4 * w, affine=True),
         nn.ReLU(),
-        *(Residual(4 * w) for _ in range(blocks)),
+        *(zero_residual(4 * w) for _ in range(blocks)),
     )
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import ILN, AdaLIN, InstanceNorm2d, Residual
+from .blocks import ILN, AdaLIN, InstanceNorm2d, reflect_residual
 from .spectral_norm import SpectralConv2d
 
 
@@ -82,7 +82,7 @@ class UGATITGenerator(nn.Module):
             nn.Conv2d(2 * w, c, 3, stride=2, padding=1, padding_mode="reflect", bias=False),  # S/4
             InstanceNorm2d(c),
             nn.ReLU(),
-            *[Residual(c, bias=False) for _ in range(blocks)],
+            *[reflect_residual(c, bias=False) for _ in range(blocks)],
         )
         self.attention = AttentionMap(c, nn.ReLU())
         self.style = nn.Sequential(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .blocks import InstanceNorm2d
 
 
-class Residual(nn.Module):
+class GentleResidual(nn.Module):
     """x + [conv, IN, ReLU, conv, IN]; the branch starts at 0.3 of its weight, close to the identity."""
 
     def __init__(self, width: int):
@@ -36,12 +36,12 @@ class ResidualUNet(nn.Module):
         self.stem = nn.Conv2d(12, half, 3, padding=1)  # S/2, after 2 x 2 space-to-depth
         self.down1 = nn.Conv2d(half, width, 3, stride=2, padding=1)  # S/4
         self.norm1 = InstanceNorm2d(width, affine=True)
-        self.before = Residual(width)
+        self.before = GentleResidual(width)
         self.down2 = nn.Conv2d(width, deep, 3, stride=2, padding=1)  # S/8
         self.norm2 = InstanceNorm2d(deep, affine=True)
-        self.middle = nn.Sequential(*[Residual(deep) for _ in range(blocks)])
+        self.middle = nn.Sequential(*[GentleResidual(deep) for _ in range(blocks)])
         self.up2, self.skip2 = nn.Conv2d(deep, width, 1), nn.Conv2d(width, width, 1)  # S/4
-        self.after = Residual(width)
+        self.after = GentleResidual(width)
         self.up1, self.skip1 = nn.Conv2d(width, half, 1), nn.Conv2d(half, half, 1)  # S/2
         self.refine = nn.Conv2d(half, half, 3, padding=1)
         self.norm_refine = InstanceNorm2d(half, affine=True)

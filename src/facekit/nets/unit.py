@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import EPS, InstanceNorm2d, Residual, initialise, normal_002
+from .blocks import EPS, InstanceNorm2d, initialise, normal_002, reflect_residual
 
 
 class LayerNorm(nn.Module):
@@ -42,8 +42,8 @@ class UNITGenerator(nn.Module):
         if own < 0:
             raise ValueError(f"{tied} of {blocks} residual blocks cannot be tied")
         self.encoders = nn.ModuleDict({domain: down(w, own) for domain in ("a", "b")})
-        self.last = nn.Sequential(*[Residual(4 * w, bias=True) for _ in range(tied)])
-        self.first = nn.Sequential(*[Residual(4 * w, bias=True) for _ in range(tied)])
+        self.last = nn.Sequential(*[reflect_residual(4 * w) for _ in range(tied)])
+        self.first = nn.Sequential(*[reflect_residual(4 * w) for _ in range(tied)])
         self.decoders = nn.ModuleDict({domain: up(w, own) for domain in ("a", "b")})
         initialise(self, nn.init.kaiming_normal_)
 
@@ -77,7 +77,7 @@ def down(width: int, blocks: int) -> nn.Sequential:
         nn.Conv2d(2 * w, 4 * w, 4, stride=2, padding=1, padding_mode="reflect"),  # S/4
         InstanceNorm2d(4 * w),
         nn.ReLU(),
-        *[Residual(4 * w, bias=True) for _ in range(blocks)],
+        *[reflect_residual(4 * w) for _ in range(blocks)],
     )
 
 
@@ -85,7 +85,7 @@ def up(width: int, blocks: int) -> nn.Sequential:
     """Make a domain's own part of the decoder: [N, 4 width, S/4, S/4] -> [N, 3, S, S]."""
     w = width
     return nn.Sequential(
-        *[Residual(4 * w, bias=True) for _ in range(blocks)],
+        *[reflect_residual(4 * w) for _ in range(blocks)],
         nn.Upsample(scale_factor=2),  # S/2
         nn.Conv2d(4 * w, 2 * w, 5, padding=2, padding_mode="reflect"),
         LayerNorm(2 * w),

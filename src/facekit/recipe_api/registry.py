@@ -6,6 +6,7 @@ import ast
 import difflib
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ def find_entry(name: str) -> Entry:
         try:
             entries = _entries(path, str(path))
         except (SyntaxError, ValueError, UnicodeDecodeError) as error:
-            raise CardError(f"{path} is not a Python file with literal presets: {error}", "mend it") from error
+            raise CardError(f"{path} is not a Python file with literal presets: {error}", "fix the file") from error
         if not entries or (wanted and wanted not in entries):
             raise CardError(
                 f"{path} holds no recipe {wanted}".rstrip(), f"it has: {', '.join(entries) or 'no presets'}"
@@ -78,6 +79,48 @@ def find_entry(name: str) -> Entry:
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise CardError(f"no recipe {name!r}", f"{hint}known: {', '.join(known)}")
     return known[name]
+
+
+MOVED = {  # modules that recipes imported before facekit 0.2
+    "facekit.recipe_api.base.Clock": "facekit.recipe_api.base.Progress",
+    "facekit.recipe": "facekit.recipe_api.base",
+    "facekit.zoo": "facekit.recipe_api.checkpoint",
+    "facekit.labelled": "facekit.recipe_api.labelled",
+    "facekit.smoothed": "facekit.recipe_api.edge_promoting",
+    "facekit.losses": "facekit.ops.losses",
+    "facekit.contextual": "facekit.ops.contextual",
+    "facekit.augment": "facekit.ops.augment",
+    "facekit.layout": "facekit.data.dataset",
+    "facekit.batches": "facekit.data.loader",
+    "facekit.labels": "facekit.data.label_file",
+    "facekit.masks": "facekit.data.face_masks",
+    "facekit.rolled": "facekit.data.roll",
+    "facekit.card": "facekit.storage.card",
+    "facekit.images": "facekit.storage.images",
+    "facekit.files": "facekit.storage.files",
+    "facekit.folder": "facekit.storage.folder",
+    "facekit.report": "facekit.runtime.console",
+    "facekit.world": "facekit.runtime.distributed",
+    "facekit.sheet": "facekit.reports.contact_sheet",
+    "facekit.embedding": "facekit.nets.face_embedding",
+    "facekit.helpers": "facekit.nets.pretrained",
+    "facekit.engine": "facekit.training.loop",
+    "facekit.nets.heads": "facekit.nets.projected",
+    "facekit.nets.patch": "facekit.nets.patchgan",
+    "facekit.nets.pool": "facekit.nets.image_pool",
+    "facekit.nets.spectral": "facekit.nets.spectral_norm",
+}
+
+
+def _import_hint(error: ImportError) -> str:
+    """Return what to do about a module or name that a recipe file does not find."""
+    missing = re.match(r"cannot import name '(\w+)' from '([\w.]+)'", str(error))
+    name = f"{missing[2]}.{missing[1]}" if missing else error.name or ""
+    if name in MOVED:
+        return f"{name} is {MOVED[name]} since facekit 0.2: change the import in the file"
+    return (
+        "fix the import" if name.startswith("facekit") else f"pip install {name.partition('.')[0]}, or fix the import"
+    )
 
 
 def completed(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,8 +141,10 @@ def find(name: str) -> tuple[type[Recipe], dict]:
         sys.modules[spec.name] = module  # dataclasses and pydantic look up annotations there
         try:
             spec.loader.exec_module(module)
+        except ImportError as error:
+            raise CardError(f"{where} cannot be imported: {error}", _import_hint(error)) from error
         except Exception as error:  # whatever a file of one's own raises
-            raise CardError(f"{where} cannot be imported: {type(error).__name__}: {error}", "mend it") from error
+            raise CardError(f"{where} cannot be imported: {type(error).__name__}: {error}", "fix the file") from error
     else:
         module = importlib.import_module(where)
     return getattr(module, cls), entry.preset

@@ -18,6 +18,7 @@ from ..ops.losses import binary, l1, lsgan
 from ..recipe_api import base
 from ..recipe_api.base import Progress, term
 from ..recipe_api.edge_promoting import Smoothed, SmoothedScene
+from ..recipe_api.schedules import flat_then_linear
 
 
 class CartoonScene(SmoothedScene):
@@ -109,5 +110,5 @@ class CartoonGAN(Smoothed):
         """Flat for half of the warm-up, then linearly to 0; the same again, from optim.lr, for the rest of the run."""
         p, t = self.params, clock.progress
         if t < p.warmup:
-            return p.warmup_rate * min(1.0, 2 - 2 * t / p.warmup)
-        return min(1.0, 2 - 2 * (t - p.warmup) / (1 - p.warmup))
+            return p.warmup_rate * flat_then_linear(t / p.warmup)
+        return flat_then_linear((t - p.warmup) / (1 - p.warmup))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from ..ops import augment
 from ..ops.losses import wide
 from ..recipe_api.base import Phase, Progress, term, view
 from ..recipe_api.labelled import Labelled, LabelledParams, LabelledScene
+from ..recipe_api.schedules import warmup_cosine
 from ..runtime import console
 from ..storage import images
 from ..storage.card import Domains
@@ -90,10 +90,7 @@ class Classifier(Labelled):
 
     def lr_factor(self, clock: Progress) -> float:
         """Rise over the first 5 % of the run, then fall along a cosine to 0."""
-        rise = max(1.0, 0.05 * clock.steps)
-        if clock.step < rise:
-            return (clock.step + 1) / (rise + 1)
-        return 0.5 + 0.5 * math.cos(math.pi * (clock.step - rise) / max(1.0, clock.steps - rise))
+        return warmup_cosine(clock)
 
     def targets(self, domains: Domains) -> dict[str, str]:
         return {}

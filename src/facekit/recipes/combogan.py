@@ -20,6 +20,7 @@ from ..nets.image_pool import ImagePool
 from ..ops.losses import lsgan, wide
 from ..recipe_api.base import Phase, Progress, term, view
 from ..recipe_api.labelled import Labelled, LabelledParams, LabelledScene, open_labelled
+from ..recipe_api.schedules import flat_then_linear
 from ..storage.card import Data, suggest
 
 DEPTHS = (1, 2, 3, 5)  # how much each depth of a discriminator counts
@@ -207,7 +208,7 @@ class ComboGAN(Labelled):
 
     def lr_factor(self, clock: Progress) -> float:
         """Flat for half of the run, then falling in a line to 0."""
-        return min(1.0, 2 - 2 * clock.progress)
+        return flat_then_linear(clock.progress)
 
     def translate(self, nets: Any, x: Tensor, to: str, source: Sequence[str] | None = None) -> Tensor:
         """Translate x to the label `to`; `source` is the label of each image.

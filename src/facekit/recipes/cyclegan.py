@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -13,6 +12,7 @@ from ..nets.patchgan import PatchDiscriminator
 from ..nets.resnet import ResnetGenerator
 from ..ops.losses import l1, lsgan
 from ..recipe_api import base
+from ..recipe_api.adversarial import lsgan_d, translate_both
 from ..recipe_api.base import Phase, Progress, Recipe, Scene, term, view
 
 
@@ -22,19 +22,12 @@ class CycleScene(Scene):
     @view
     def towards_b(self) -> tuple[Tensor, Tensor]:
         """ab of a and of b, in one pass where the identity term wants the second."""
-        return self.both(self.nets.ab, self.a, self.b)
+        return translate_both(self.nets.ab, self.a, self.b, self.active("identity"))
 
     @view
     def towards_a(self) -> tuple[Tensor, Tensor]:
         """ba of b and of a, likewise."""
-        return self.both(self.nets.ba, self.b, self.a)
-
-    def both(self, net: nn.Module, x: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
-        """Return net(x) and net(same): instance normalisation keeps the images of a batch apart."""
-        if not self.active("identity"):
-            return net(x), same
-        made, kept = net(torch.cat([x, same])).chunk(2)
-        return made, kept
+        return translate_both(self.nets.ba, self.b, self.a, self.active("identity"))
 
     @view
     def fake_b(self) -> Tensor:
@@ -64,17 +57,12 @@ class CycleScene(Scene):
     @term("D")
     def judge_a(self) -> Tensor:
         """Tell real a from translations, half as fast: LSGAN."""
-        return self.judged(self.nets.da, self.a, self.nets.pool_a(self.fake_a))
+        return lsgan_d(self.nets.da, self.a, self.nets.pool_a(self.fake_a)) / 2
 
     @term("D")
     def judge_b(self) -> Tensor:
         """Tell real b from translations, half as fast: LSGAN."""
-        return self.judged(self.nets.db, self.b, self.nets.pool_b(self.fake_b))
-
-    def judged(self, net: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-        """Return half of LSGAN's loss, real and fake in one pass."""
-        on_real, on_fake = net(torch.cat([real, fake])).chunk(2)
-        return (lsgan(on_real, True) + lsgan(on_fake, False)) / 2
+        return lsgan_d(self.nets.db, self.b, self.nets.pool_b(self.fake_b)) / 2
 
 
 class CycleParams(base.Params):

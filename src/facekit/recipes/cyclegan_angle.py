@@ -15,6 +15,7 @@ from ..nets import angle
 from ..nets.image_pool import ImagePool
 from ..nets.patchgan import PatchDiscriminator
 from ..ops.losses import l1, lsgan
+from ..recipe_api.adversarial import lsgan_d
 from ..recipe_api.base import Phase, term, view
 from .cyclegan import CycleGAN, CycleParams, CycleScene
 
@@ -97,13 +98,13 @@ class AngleScene(CycleScene):
     def judge_a(self) -> Tensor:
         """Tell real a from translations, each with its angle, half as fast: LSGAN."""
         fake = self.nets.pool_a(self.seen(self.fake_a, self.turned_b[1]))
-        return self.judged(self.nets.da, self.seen(*self.turned_a), fake)
+        return lsgan_d(self.nets.da, self.seen(*self.turned_a), fake) / 2
 
     @term("D")
     def judge_b(self) -> Tensor:
         """Tell real b from translations, each with its angle, half as fast: LSGAN."""
         fake = self.nets.pool_b(self.seen(self.fake_b, self.turned_a[1]))
-        return self.judged(self.nets.db, self.seen(*self.turned_b), fake)
+        return lsgan_d(self.nets.db, self.seen(*self.turned_b), fake) / 2
 
 
 class AngleParams(CycleParams):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from ..ops import augment
 from ..ops.losses import cosine_distance, wide
 from ..recipe_api import base
 from ..recipe_api.base import Phase, Progress, Recipe, Scene, term, view
+from ..recipe_api.schedules import warmup_cosine
 from ..storage import images
 
 
@@ -142,10 +142,7 @@ class FaceFeatures(Recipe):
 
     def lr_factor(self, clock: Progress) -> float:
         """Rise over the first 5 % of the run, then fall along a cosine to 0."""
-        rise = max(1.0, 0.05 * clock.steps)
-        if clock.step < rise:
-            return (clock.step + 1) / (rise + 1)
-        return 0.5 + 0.5 * math.cos(math.pi * (clock.step - rise) / max(1.0, clock.steps - rise))
+        return warmup_cosine(clock)
 
     def translate(self, nets: Any, x: Tensor, to: str) -> Tensor:
         """Raise CardError: there is nothing to translate to."""

@@ -21,6 +21,7 @@ from ..ops.contextual import contextual, points
 from ..ops.losses import gradient_penalty, l1, variation, wasserstein_d, wasserstein_g, wide
 from ..recipe_api.base import Phase, Progress, term, view
 from ..recipe_api.labelled import Labelled, LabelledParams, LabelledScene
+from ..recipe_api.schedules import flat_then_linear
 from ..runtime import console
 
 
@@ -225,7 +226,7 @@ class StarGAN(Labelled):
         "stargan_literal" is what the authors' code computes: a step of the linear fall, but at every 1000th only.
         """
         if self.params.schedule == "linear":
-            return min(1.0, 2 - 2 * clock.progress)
+            return flat_then_linear(clock.progress)
         flat = clock.steps // 2
         return 1 - max(0, clock.step // 1000 - flat // 1000) / max(1, clock.steps - flat)
 

@@ -13,6 +13,7 @@ from ..nets.blocks import clip_rho_
 from ..nets.ugatit import Attended, UGATITDiscriminator, UGATITGenerator
 from ..ops.losses import binary, l1, lsgan
 from ..recipe_api import base
+from ..recipe_api.adversarial import judge_both
 from ..recipe_api.base import Phase, Progress, Recipe, Scene, term, view
 
 
@@ -75,9 +76,8 @@ class UGATITScene(Scene):
         """Sum LSGAN's losses over nets, patches and classifiers, real and fake in one pass."""
         total = torch.zeros((), device=real.device)
         for net in nets:
-            out, cam, _ = net(torch.cat([real, fake]))
-            for judgement in (out, cam):
-                on_real, on_fake = judgement.chunk(2)
+            patches, classifier, _ = judge_both(net, real, fake)
+            for on_real, on_fake in (patches, classifier):
                 total = total + lsgan(on_real, True) + lsgan(on_fake, False)
         return total
 

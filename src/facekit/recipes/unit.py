@@ -15,6 +15,7 @@ from ..nets.unit import MultiScaleDiscriminator, UNITGenerator
 from ..nets.vgg import EXPECTED, Preprocessing
 from ..ops.losses import kl, l1, lsgan, normalised_l2
 from ..recipe_api import base
+from ..recipe_api.adversarial import lsgan_d
 from ..recipe_api.base import Phase, Progress, Recipe, Scene, term, view
 
 
@@ -74,17 +75,12 @@ class UNITScene(Scene):
     @term("D")
     def judge_a(self) -> Tensor:
         """Tell real a from translations: LSGAN, summed over three scales, without a half."""
-        return self.judged(self.nets.da, self.a, self.fake_a)
+        return lsgan_d(self.nets.da, self.a, self.fake_a)
 
     @term("D")
     def judge_b(self) -> Tensor:
         """Tell real b from translations: LSGAN, likewise."""
-        return self.judged(self.nets.db, self.b, self.fake_b)
-
-    def judged(self, net: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-        """Return LSGAN's loss over all scales, real and fake in one pass."""
-        pairs = [judged.chunk(2) for judged in net(torch.cat([real, fake]))]
-        return sum(lsgan(r, True) + lsgan(f, False) for r, f in pairs)  # type: ignore[return-value]
+        return lsgan_d(self.nets.db, self.b, self.fake_b)
 
     @term("G")
     def adversarial(self) -> Tensor:

@@ -15,6 +15,7 @@ from ..nets.face_embedding import Face
 from ..nets.xgan import EmbeddingClassifier, SmallDiscriminator, XGANGenerator, reversed_gradient
 from ..ops.losses import binary, cosine_distance, l1, l2, lsgan
 from ..recipe_api import base
+from ..recipe_api.adversarial import lsgan_d, translate_both
 from ..recipe_api.base import Phase, Recipe, Scene, term, view
 
 
@@ -43,20 +44,12 @@ class XGANScene(Scene):
     @view
     def drawn_a(self) -> tuple[Tensor, Tensor]:
         """d_1(e_2(b)), and d_1(e_1(a)) where it is looked at."""
-        return self.both("a", self.inner[1], self.inner[0])
+        return translate_both(self.nets.g.decoders["a"], self.inner[1], self.inner[0], self.active("reconstruction"))
 
     @view
     def drawn_b(self) -> tuple[Tensor, Tensor]:
         """d_2(e_1(a)), and d_2(e_2(b)) where it is looked at."""
-        return self.both("b", self.inner[0], self.inner[1])
-
-    def both(self, domain: str, there: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
-        """Decode a translation and a reconstruction in one pass, or the translation alone."""
-        net = self.nets.g.decoders[domain]
-        if not self.active("reconstruction"):
-            return net(there), same
-        made, again = net(torch.cat([there, same])).chunk(2)
-        return made, again
+        return translate_both(self.nets.g.decoders["b"], self.inner[0], self.inner[1], self.active("reconstruction"))
 
     @view
     def fake_b(self) -> Tensor:
@@ -113,17 +106,12 @@ class XGANScene(Scene):
     @term("D")
     def judge_a(self) -> Tensor:
         """Tell real a from translations: LSGAN."""
-        return self.judged(self.nets.da, self.a, self.fake_a)
+        return lsgan_d(self.nets.da, self.a, self.fake_a)
 
     @term("D")
     def judge_b(self) -> Tensor:
         """Tell real b from translations: LSGAN."""
-        return self.judged(self.nets.db, self.b, self.fake_b)
-
-    def judged(self, net: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-        """Return LSGAN's loss, real and fake in one pass."""
-        on_real, on_fake = net(torch.cat([real, fake])).chunk(2)
-        return lsgan(on_real, True) + lsgan(on_fake, False)
+        return lsgan_d(self.nets.db, self.b, self.fake_b)
 
 
 class XGANParams(base.Params):
