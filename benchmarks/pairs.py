@@ -1,4 +1,4 @@
-"""CycleGAN for many labels, a model per pair (paper 001, Table 2), beside a finished ablation of labelled methods.
+"""CycleGAN for many labels, a model per pair (Rao et al., Table 2), beside a finished ablation of labelled methods.
 
 Each held-out face of the ablation is translated by the model of its label and the one wanted; a face that has the label
 already stays as it is. The scores are those of `facekit score-fid --labels`, as the ablation's.

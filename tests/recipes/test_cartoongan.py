@@ -267,7 +267,7 @@ def test_the_learning_rate_is_the_authors():
         ("artifygan-r3", 10, 7, 0.001, 1e-5, 210),
     ],
 )
-def test_the_three_rounds_are_table_1_of_paper_004(name, blocks, kernel, lr, w, epochs):
+def test_the_three_rounds_are_table_1_of_artifygan(name, blocks, kernel, lr, w, epochs):
     kind, preset = registry.find(name)
     values = card.merge(kind.defaults, preset)
     params = kind.Params(**values.get("params", {}))

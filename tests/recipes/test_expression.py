@@ -1,4 +1,4 @@
-"""Paper 001 on top of StarGAN: control of the decoder, the attention mask, the contextual loss, each by itself."""
+"""Rao et al. on top of StarGAN: control of the decoder, the attention mask, the contextual loss, each by itself."""
 
 import pytest
 import torch

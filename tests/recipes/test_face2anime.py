@@ -1,4 +1,4 @@
-"""Face2Anime: paper 003's four losses as terms over CycleGAN, the mended sign, and the gradient penalty."""
+"""Face2Anime: Girkin and Streltsov's four losses as terms over CycleGAN, the mended sign, and the gradient penalty."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Paper 000's two losses: what they compare in each reading, their schedules, and whom they teach."""
+"""The two losses of Kang 2020: what they compare in each reading, their schedules, and whom they teach."""
 
 import pytest
 import torch

@@ -20,7 +20,7 @@ def smooth(pixels: np.ndarray, backend: Backend = "opencv") -> tuple[np.ndarray,
 
     `opencv` is the published variant, of pytorch-CartoonGAN's `edge_promoting.py` and AnimeGAN's `edge_smooth.py`:
     Canny 100/200, 5 x 5 dilation, 5 x 5 Gaussian, reflection at the border without the border pixel, floor. `skimage`
-    does the same steps with scikit-image, which paper 004 (ArtifyGAN) names without numbers: Canny as scikit-image sets
+    does the same steps with scikit-image, which ArtifyGAN names without numbers: Canny as scikit-image sets
     it (sigma 1, thresholds 0.1 and 0.2), so fainter lines count, and a Gaussian of sigma 1.1 cut to 5 x 5, rounded.
     """
     pixels = np.ascontiguousarray(pixels, dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Nets that are told by how many degrees a face is turned (paper 002's unfinished improvement of CycleGAN).
+"""Nets that are told by how many degrees a face is turned (CycleGAN's unfinished improvement by Eki).
 
 An angle is the roll of `facekit.faces`: degrees that the eye line is turned from level, clockwise positive.
 """
@@ -17,7 +17,7 @@ from .resnet import ResnetGenerator
 
 
 def ramp(roll: Tensor, height: int, width: int) -> Tensor:
-    """Return cos(roll) u + sin(roll) v [N, 1, H, W], which rises along the eye line; u, v are -1 to 1 (specs 8).
+    """Return cos(roll) u + sin(roll) v [N, 1, H, W], which rises along the eye line; u, v are -1 to 1.
 
     It turns as the image turns, and it varies from place to place, so that instance normalisation keeps it.
     """
@@ -65,7 +65,7 @@ class Channelled(nn.Module):
     """CycleGAN's generator with the angle as fourth channel, [N, 3, H, W] and degrees [N] to [N, 3, H, W].
 
     With reflecting padding a plane becomes one number per channel, which instance normalisation takes away: the net is
-    blind to it (specs 0.1). With `zero_pad` its first layer sees the plane end at the border, and there alone.
+    blind to it. With `zero_pad` its first layer sees the plane end at the border, and there alone.
     """
 
     def __init__(self, width: int, blocks: int, code: Callable[[Tensor, int, int], Tensor], zero_pad: bool = False):

@@ -1,4 +1,4 @@
-"""CartoonGAN's nets (Chen et al., CVPR 2018), as the authors' Torch code has them, and ArtifyGAN's (paper 004)."""
+"""CartoonGAN's nets (Chen et al., CVPR 2018), as the authors' Torch code has them, and ArtifyGAN's (Bismi et al.)."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class CartoonDiscriminator(nn.Module):
 class ArtifyGenerator(nn.Module):
     """Image to image, [N, 3, H, W] in [-1, 1], H and W multiples of 4: one convolution where CartoonGAN has two.
 
-    Batch normalisation; the sigmoid's [0, 1] is brought to [-1, 1]. `kernel` is the first layer's. Paper 004 does not
+    Batch normalisation; the sigmoid's [0, 1] is brought to [-1, 1]. `kernel` is the first layer's. The paper does not
     tell how it grows: transposed convolutions, as in CartoonGAN.
     """
 

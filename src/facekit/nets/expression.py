@@ -1,4 +1,4 @@
-"""Nets of paper 001 (Rao et al.): labels that control the decoder, and a mask of what may change; after StarGAN's."""
+"""Nets of expression transfer (Rao et al.): labels control the decoder, a mask says what may change; from StarGAN."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class ArtifyParams(base.Params):
 
 
 class ArtifyGAN(CartoonGAN):
-    """ArtifyGAN: Bismi et al., "Animated face image generation using GANs" (paper 004), its three training rounds.
+    """ArtifyGAN: Bismi et al., "Animated face image generation using GANs", its three training rounds.
 
     The weight w of the content term: the rounds' w of 10, 0 and 1e-5 gave content without style, style without content,
     and both. That fits a sum over features, not their mean: at 256 px 1e-5 times the sum is 5.2 times the mean. With

@@ -1,4 +1,4 @@
-"""CycleGAN whose nets are told how far each face is turned: the improvement that paper 002 left unfinished."""
+"""CycleGAN whose nets are told how far each face is turned: the improvement that Eki left unfinished."""
 
 from __future__ import annotations
 

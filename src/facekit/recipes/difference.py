@@ -1,4 +1,4 @@
-"""The difference of two domains' mean images, added to a face: paper 002's first method."""
+"""The difference of two domains' mean images, added to a face: Eki's first method."""
 
 from __future__ import annotations
 

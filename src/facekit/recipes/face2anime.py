@@ -1,4 +1,4 @@
-"""Face2Anime (paper 003): CycleGAN with any of four more losses, each a term of its own."""
+"""Face2Anime (Girkin and Streltsov): CycleGAN with any of four more losses, each a term of its own."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ class Face2AnimeParams(CycleParams):
 
 
 class Face2Anime(CycleGAN):
-    """Face2Anime: Girkin, Streltsov (paper 003, a proposal): CycleGAN plus semantic, domain, perceptual, Wasserstein.
+    """Face2Anime: Girkin, Streltsov (a proposal): CycleGAN plus semantic, domain, perceptual, Wasserstein.
 
     Each loss is a term. The Wasserstein critic is three of them (`wasserstein`, `critic`, `penalty`), to be dropped
     together; they have weight 0 in the preset face2anime and take the place of LSGAN in face2anime-critic.

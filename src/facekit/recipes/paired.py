@@ -1,4 +1,4 @@
-"""A thin encoder and decoder taught by squared error against a partner image: paper 002's second method."""
+"""A thin encoder and decoder taught by squared error against a partner image: Eki's second method."""
 
 from __future__ import annotations
 

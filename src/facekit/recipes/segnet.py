@@ -76,7 +76,7 @@ class SegmentParams(base.Params):
 
 
 class SegNet(Recipe):
-    """Face-part segmentation for paper 000 (its section 3.2): VGG trunk or U-Net, trained on photos with masks."""
+    """Face-part segmentation after Kang 2020 (section 3.2): VGG trunk or U-Net, trained on photos with masks."""
 
     Scene = SegmentScene
     Params = SegmentParams

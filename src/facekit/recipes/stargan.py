@@ -1,4 +1,4 @@
-"""StarGAN, and what paper 001 adds to it for expressions: decoder control, a mask, the contextual loss, each alone."""
+"""StarGAN, and what Rao et al. add to it for expressions: decoder control, a mask, the contextual loss, each alone."""
 
 from __future__ import annotations
 
@@ -81,12 +81,12 @@ class StarGANScene(LabelledScene):
 
     @term("D")
     def classify_real(self) -> Tensor:
-        """Tell an image's labels: cross-entropy (Choi et al., eq. 2; paper 001, eq. 11)."""
+        """Tell an image's labels: cross-entropy (Choi et al., eq. 2; Rao et al., eq. 11)."""
         return misjudged(self.judged_real[1], self.x_label, self.params.single)
 
     @term("D", 10)
     def penalty(self) -> Tensor:
-        """Between images and translations the gradient of D has length 1 (Gulrajani et al. 2017; paper 001, eq. 10).
+        """Between images and translations the gradient of D has length 1 (Gulrajani et al. 2017; Rao et al., eq. 10).
 
         As in the authors' code, it is the gradient of the sum of the patches, not of their mean.
         """
@@ -100,7 +100,7 @@ class StarGANScene(LabelledScene):
 
     @term("G")
     def classify(self) -> Tensor:
-        """A translation has its target's labels: cross-entropy (Choi et al., eq. 3; paper 001, eq. 12)."""
+        """A translation has its target's labels: cross-entropy (Choi et al., eq. 3; Rao et al., eq. 12)."""
         return misjudged(self.judged_fake[1], self.target, self.params.single)
 
     @term("G", 10)
@@ -110,7 +110,7 @@ class StarGANScene(LabelledScene):
 
     @term("G", 0)
     def contextual(self) -> Tensor:
-        """A translation has its image's VGG features, wherever they are: contextual loss (paper 001, eq. 13)."""
+        """A translation has its image's VGG features, wherever they are: contextual loss (Rao et al., eq. 13)."""
         return contextual(*self.contexts, self.params.bandwidth)
 
     @term("G", 0)
@@ -152,7 +152,7 @@ class StarGANParams(LabelledParams):
 
 
 class StarGAN(Labelled):
-    """StarGAN (Choi et al. 2018), and with control, mask and contextual loss the expressions of paper 001 (Rao et al.).
+    """StarGAN (Choi et al. 2018), and with control, mask and contextual loss the expressions of Rao et al..
 
     The paper's Table 1 has decoder control and mask each added to the baseline alone, then both without the contextual
     loss, then all: stargan, stargan-control, stargan-mask, expression with losses.contextual 0, expression.

@@ -37,10 +37,10 @@ class Parts(nn.Module):
 
 
 class UGATITFaceScene(UGATITScene):
-    """The scene of ugatit and two terms; xs, xt and G1, G2 of paper 000 are a, b and ab, ba.
+    """The scene of ugatit and two terms; xs, xt and G1, G2 of Kang 2020 are a, b and ab, ba.
 
-    The readings of its equations 4 and 5 (specs 2.2): `source` compares a translation with its own input, `paper` is
-    the equation as printed, `text` compares a translation with a sample of its target, as the paper's words say.
+    Readings of its equations 4 and 5 (docs/papers.md): `source` compares a translation with its input, `paper` is the
+    equation as printed, `text` compares a translation with a sample of its target, as the paper's words say.
     """
 
     @view
@@ -71,7 +71,7 @@ class UGATITFaceScene(UGATITScene):
 
     @property
     def alpha_decay(self) -> float:
-        """How much the translations' parts count: rises to 1 over the first `ramp` of the run (specs 2.2 c)."""
+        """How much the translations' parts count: rises to 1 over the first `ramp` of the run (a reading)."""
         return min(1.0, self.progress / self.params.ramp) if self.params.ramp else 1.0
 
     @term("G", 1)
@@ -133,7 +133,7 @@ class UGATITFaceParams(UGATITParams):
 
 
 class UGATITFace(UGATIT):
-    """U-GAT-IT with face-part and face-feature losses (paper 000); readings of its unclear equations as options."""
+    """U-GAT-IT with face-part and face-feature losses (Kang 2020); readings of its unclear equations as options."""
 
     Scene = UGATITFaceScene
     Params = UGATITFaceParams
@@ -172,7 +172,7 @@ class UGATITFace(UGATIT):
         return found
 
     def lr_factor(self, clock: Progress) -> float:
-        """ugatit's, or "decay 20 % each fifth" in one of its three readings (specs 2.2 i)."""
+        """ugatit's, or "decay 20 % each fifth" in one of its three readings."""
         fifth = min(4, 5 * clock.step // max(clock.steps, 1))
         decays = {"fifths": 0.8**fifth, "fifths-linear": 1 - 0.2 * fifth, "fifths-to-a-fifth": 0.2**fifth}
         return decays[self.params.lr_decay] if self.params.lr_decay in decays else super().lr_factor(clock)

@@ -1,4 +1,4 @@
-"""Presets of tags: the four expressions of paper 001, one folder each.
+"""Presets of tags: the four expressions of Rao et al., one folder each.
 
 The paper takes the tags angry, sad, smile and surprised (section 5.2) and counts 1615, 1138, 3370 and 1183 faces;
 it calls the second

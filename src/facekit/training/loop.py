@@ -125,7 +125,7 @@ def compile_nets(nets: nn.ModuleDict, device: torch.device) -> None:
 
 
 def make_optimiser(nets: nn.ModuleDict, phase: Phase, optim: Optim, recorded: bool = False) -> Adam:
-    """Make the Adam of a phase; its weight decay is the coupled L2 term (specs 0.4).
+    """Make the Adam of a phase; its weight decay is the coupled L2 term.
 
     Where its steps are recorded, the learning rate is a tensor: a record would hold a number for ever.
     """
