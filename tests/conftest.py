@@ -67,3 +67,14 @@ def spawn():
 
     run.start = start
     return run
+
+
+@pytest.fixture
+def random_helpers(monkeypatch):
+    """A VGG trunk and a face teacher of random weights in place of published ones."""
+    from facekit.nets import face_embedding, pretrained
+    from support import Teacher
+
+    monkeypatch.setattr(pretrained, "load_vgg", lambda net, source, kind="vgg19": None)
+    monkeypatch.setattr(pretrained, "load_trunk", lambda net, source, kind: None)
+    monkeypatch.setattr(face_embedding, "onnx_embedding", lambda *given: Teacher(48, 128))

@@ -1,8 +1,11 @@
-"""Helpers that tests of several rooms share: nets simple enough to compute by hand, and what a step changes."""
+"""Helpers that tests of several rooms share: nets simple enough to compute by hand, and recipes at their smallest."""
 
 import torch
 from torch import nn
 
+from facekit.errors import CardError
+from facekit.recipe_api import registry
+from facekit.storage import card
 from facekit.training.loop import train_step
 
 
@@ -37,3 +40,38 @@ def moved(learner, clock, size=32):
     batch = [{name: torch.rand(2, 3, size, size) * 2 - 1 for name in ("a", "b", "b_smooth")}]
     found = train_step(learner, batch, clock)
     return found, {k.split(".")[0] for k, v in learner.nets.named_parameters() if not torch.equal(v, before[k])}
+
+
+def small(name: str) -> card.TrainCard:
+    """A card of the recipe at its smallest size, 8 channels wide, one block deep, every phase in every step."""
+    kind, preset = registry.find(name)
+    merged = card.merge(kind.defaults, preset)
+    params = dict(merged.get("params", {}))
+    for field in kind.Params.model_fields:
+        if field.endswith("width"):
+            params[field] = 8
+        elif field in ("blocks", "critic_steps"):
+            params[field] = 1
+        elif field == "labels":
+            params[field] = ["angry", "smile"]  # two, of which combogan trains both
+    size = next(s for s in (32, 64, 96, 128) if fits(kind, params, s))
+    values = {"recipe": name, "params": params, "data": {"size": size, "batch": 2}, "optim": merged.get("optim", {})}
+    return card.TrainCard.model_validate({**values, "run": {"steps": 2, "ema": 0.5}})
+
+
+def fits(kind, params, size) -> bool:
+    """Whether the method works at a size."""
+    try:
+        kind(params, size).check(size)
+    except CardError:
+        return False
+    return True
+
+
+class Teacher(nn.Linear):
+    """A face net of random weights."""
+
+    features = 128
+
+    def forward(self, x):
+        return super().forward(x.mean(2).flatten(1)[:, :48])

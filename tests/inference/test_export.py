@@ -17,7 +17,7 @@ import toy
 from facekit.inference import onnx_export
 from facekit.recipe_api import checkpoint, registry
 from facekit.storage import card
-from test_recipes import small
+from support import small
 
 DOCS = Path(__file__).parents[2] / "docs" / "export.md"
 NAMES = {"a": "photo", "b": "anime"}

@@ -1,6 +1,7 @@
 """What every recipe and preset must hold: all of the catalogue are tested, a new one by being there."""
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,54 +9,28 @@ import torch
 from PIL import Image
 
 from facekit.errors import CardError
-from facekit.nets import face_embedding, pretrained
 from facekit.recipe_api import checkpoint, registry
 from facekit.recipe_api.base import Progress
 from facekit.storage import card
 from facekit.training.loop import fit, make_learner, train_step, weighted_terms
+from support import fits, small
 
 NAMES = sorted(registry.catalogue())
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-@pytest.fixture(autouse=True)
-def random_helpers(monkeypatch):
-    """A trunk and a teacher of random weights, for tests only."""
-
-    class Teacher(torch.nn.Linear):
-        features = 128
-
-        def forward(self, x):
-            return super().forward(x.mean(2).flatten(1)[:, :48])
-
-    monkeypatch.setattr(pretrained, "load_vgg", lambda net, source, kind="vgg19": None)
-    monkeypatch.setattr(pretrained, "load_trunk", lambda net, source, kind: None)
-    monkeypatch.setattr(face_embedding, "onnx_embedding", lambda *given: Teacher(48, 128))
+pytestmark = pytest.mark.usefixtures("random_helpers")
 
 
-def small(name: str) -> card.TrainCard:
-    """A card of the recipe at its smallest size, 8 channels wide, one block deep."""
-    kind, preset = registry.find(name)
-    merged = card.merge(kind.defaults, preset)
-    params = dict(merged.get("params", {}))
-    for field in kind.Params.model_fields:
-        if field.endswith("width"):
-            params[field] = 8
-        elif field == "blocks":
-            params[field] = 1
-        elif field == "labels":
-            params[field] = ["angry", "smile"]  # two, of which combogan trains both
-    size = next(s for s in (32, 64, 96, 128) if fits(kind, params, s))
-    values = {"recipe": name, "params": params, "data": {"size": size, "batch": 2}, "optim": merged.get("optim", {})}
-    return card.TrainCard.model_validate({**values, "run": {"steps": 2, "ema": 0.5}})
+def distinct(name: str) -> str:
+    """Return what makes a preset another method than its neighbours: its class, and parameters that choose nets."""
+    entry = registry.catalogue()[name]
+    params = entry.preset.get("params", {})
+    chosen = {key: params.get(key) for key in ("net", "light", "control", "mask", "trunk", "batch_norm")}
+    return f"{entry.target} {chosen}"
 
 
-def fits(kind, params, size) -> bool:
-    try:
-        kind(params, size).check(size)
-    except CardError:
-        return False
-    return True
+METHODS = list({distinct(name): name for name in reversed(NAMES)}.values())  # presets that differ in numbers only: once
 
 
 def learner_of(values: card.TrainCard, losses=None):
@@ -77,17 +52,25 @@ def test_catalogue_reads_presets_without_importing(monkeypatch):
     assert {"cyclegan", "ugatit", "ugatit-light", "projected-cut"} <= set(registry.catalogue())
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_two_steps_move_every_net_of_every_phase(name):
+@pytest.mark.parametrize("name", METHODS)
+def test_two_steps_move_every_net_and_each_phase_teaches_its_own(name):
     values = small(name)
     learner = learner_of(values)
     before = {k: v.clone() for k, v in learner.nets.named_parameters()}
+    last, without = learner.recipe.phases[-1], []
+
+    def look(optim, *_):  # gradients are gone after the turn
+        without.extend(p for group in optim.param_groups for p in group["params"] if p.grad is None)
+
+    learner.optims[last.name].register_step_pre_hook(look)
     for _ in range(2):
-        turns = {phase.name for phase in learner.recipe.phases if phase.live(learner.step)}
         found = train_step(learner, batch_of(values), Progress(learner.step, 2))
         learner.step += 1
-        assert set(found) == {name for name, term in learner.terms.items() if term.phase in turns}
+        assert set(found) == set(learner.terms)
         assert all(torch.isfinite(value) for value in found.values())
+    assert not without
+    for net in learner.nets:
+        assert {p.requires_grad for p in learner.nets[net].parameters()} <= {net in last.nets}
     learning = {net for phase in learner.recipe.phases for net in phase.nets}
     for net in learning:
         moved = [not torch.equal(before[f"{net}.{k}"], v) for k, v in learner.nets[net].named_parameters()]
@@ -96,34 +79,23 @@ def test_two_steps_move_every_net_of_every_phase(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_only_the_nets_of_a_phase_get_gradients(name):
+def test_every_term_is_documented(name):
+    kind, _ = registry.find(name)
+    for term in kind.terms().values():
+        assert term.doc.endswith(".") or "(" in term.doc
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_term_can_be_dropped(name):
     values = small(name)
     learner = learner_of(values)
-    last, without = learner.recipe.phases[-1], []
-
-    def look(optim, *_):  # gradients are gone after the turn
-        without.extend(p for group in optim.param_groups for p in group["params"] if p.grad is None)
-
-    learner.optims[last.name].register_step_pre_hook(look)
-    train_step(learner, batch_of(values), Progress(0, 2))
-    assert not without
-    for net in learner.nets:
-        wants = {p.requires_grad for p in learner.nets[net].parameters()}
-        assert wants <= {net in last.nets}
+    every = dict(learner.terms)
+    for dropped, term in every.items():
+        learner.terms = {**every, dropped: replace(term, weight=0.0)}
+        assert set(train_step(learner, batch_of(values), Progress(0, 2))) == set(every) - {dropped}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_term_is_documented_and_can_be_dropped(name):
-    values = small(name)
-    kind, _ = registry.find(name)
-    for dropped in kind.terms():
-        assert kind.terms()[dropped].doc.endswith(".") or "(" in kind.terms()[dropped].doc
-        learner = learner_of(values, {dropped: 0.0})
-        found = train_step(learner, batch_of(values), Progress(0, 2))
-        assert set(found) == set(kind.terms()) - {dropped}
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", METHODS)
 def test_a_saved_model_translates_as_before_and_keeps_size_and_range(name, tmp_path):
     values = small(name)
     learner = learner_of(values)
@@ -146,7 +118,7 @@ def test_a_saved_model_translates_as_before_and_keeps_size_and_range(name, tmp_p
         assert all(column.shape == x.shape for column in columns.values())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", METHODS)
 def test_the_step_takes_bf16(name):
     values = small(name)
     values.run.precision = "bf16"

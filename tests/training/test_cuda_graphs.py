@@ -23,8 +23,10 @@ from facekit.runtime import console, distributed
 from facekit.storage import card
 from facekit.training import cuda_graphs
 from facekit.training.loop import make_learner, train_step, weighted_terms
+from support import small
 from test_device import CUDA, Refusing, fakes  # noqa: F401
-from test_recipes import random_helpers, small  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("random_helpers")
 
 CPU = torch.device("cpu")
 STEPS = 6

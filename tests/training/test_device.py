@@ -24,7 +24,9 @@ from facekit.recipe_api import checkpoint, registry
 from facekit.recipe_api.base import Progress, term
 from facekit.storage import card
 from facekit.training.loop import make_learner, train_step, weighted_terms
-from test_recipes import random_helpers, small  # noqa: F401
+from support import small
+
+pytestmark = pytest.mark.usefixtures("random_helpers")
 
 CUDA, ENGINE = torch.device("cuda"), torch.device("lazy")
 aten = torch.ops.aten
