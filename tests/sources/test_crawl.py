@@ -478,8 +478,8 @@ elif point == "page":
 elif point == "page stored":
     archive.Archive.add = dying(archive.Archive.add, False)
 elif point == "card":
-    from facekit.storage import card
-    card.finish = dying(card.finish, True)
+    from facekit.storage import claim
+    claim.finish = dying(claim.finish, True)
 from facekit.commands.crawl import crawl
 crawl("safebooru", sys.argv[3], tags="solo", limit=1000, address=sys.argv[4], allow_local=True, rate=10000.0, workers=3)
 """

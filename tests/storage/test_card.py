@@ -10,7 +10,7 @@ import yaml
 import toy
 from facekit.errors import CardError
 from facekit.recipe_api import registry
-from facekit.storage import card
+from facekit.storage import card, claim, provenance
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CARDS = sorted((EXAMPLES / "cards").glob("*.yaml"))
@@ -299,45 +299,45 @@ OTHER = {"facekit": 1, "command": "align", "options": {"size": 96, "out": "x", "
 
 
 def test_a_run_is_new_then_unfinished_then_finished(tmp_path):
-    assert card.claim(tmp_path / "out", VALUES) == "new"
-    assert card.claim(tmp_path / "out", VALUES) == "unfinished"
-    card.finish(tmp_path / "out", VALUES, {"images": 3})
-    assert card.claim(tmp_path / "out", VALUES) == "finished"
+    assert claim.take(tmp_path / "out", VALUES) == "new"
+    assert claim.take(tmp_path / "out", VALUES) == "unfinished"
+    claim.finish(tmp_path / "out", VALUES, {"images": 3})
+    assert claim.take(tmp_path / "out", VALUES) == "finished"
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["card.yaml"]
 
 
 @pytest.mark.parametrize("finished", [False, True])
 def test_another_run_is_refused_with_the_differences_unless_forced(tmp_path, finished):
-    card.claim(tmp_path, VALUES)
+    claim.take(tmp_path, VALUES)
     if finished:
-        card.finish(tmp_path, VALUES, {})
+        claim.finish(tmp_path, VALUES, {})
     with pytest.raises(CardError, match=r"options\.margin: absent -> 0\.5; options\.size: 64 -> 96") as caught:
-        card.claim(tmp_path, OTHER)
+        claim.take(tmp_path, OTHER)
     assert "--force" in caught.value.hint and str(tmp_path) in caught.value.message
-    assert card.claim(tmp_path, OTHER, force=True) == "new"
-    assert card.claim(tmp_path, OTHER) == "unfinished"
+    assert claim.take(tmp_path, OTHER, force=True) == "new"
+    assert claim.take(tmp_path, OTHER) == "unfinished"
 
 
 def test_a_finished_card_tells_what_happened_and_can_be_read_back(tmp_path):
-    card.claim(tmp_path, VALUES)
-    card.finish(tmp_path, VALUES, {**card.provenance("numpy", "nonsuch"), "images": 3})
+    claim.take(tmp_path, VALUES)
+    claim.finish(tmp_path, VALUES, {**provenance.collect("numpy", "nonsuch"), "images": 3})
     made = yaml.safe_load((tmp_path / card.NAME).read_text())["made"]
     assert made["images"] == 3 and made["start"] <= made["end"] and made["versions"]["nonsuch"] == "absent"
     assert card.load(tmp_path / card.NAME) == VALUES
 
 
 def test_two_single_files_in_one_folder_have_cards_of_their_own(tmp_path):
-    card.claim(tmp_path, VALUES, "a.card.yaml")
-    card.finish(tmp_path, VALUES, {}, "a.card.yaml")
-    assert card.claim(tmp_path, OTHER, "b.card.yaml") == "new"
-    assert card.claim(tmp_path, VALUES, "a.card.yaml") == "finished"
+    claim.take(tmp_path, VALUES, "a.card.yaml")
+    claim.finish(tmp_path, VALUES, {}, "a.card.yaml")
+    assert claim.take(tmp_path, OTHER, "b.card.yaml") == "new"
+    assert claim.take(tmp_path, VALUES, "a.card.yaml") == "finished"
 
 
 def test_a_reopened_run_is_unfinished(tmp_path):
-    card.claim(tmp_path, VALUES)
-    card.finish(tmp_path, VALUES, {})
-    card.reopen(tmp_path)
-    assert card.claim(tmp_path, VALUES) == "unfinished"
+    claim.take(tmp_path, VALUES)
+    claim.finish(tmp_path, VALUES, {})
+    claim.reopen(tmp_path)
+    assert claim.take(tmp_path, VALUES) == "unfinished"
 
 
 def test_equal_values_have_equal_digests_whatever_their_order():

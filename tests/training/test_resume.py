@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import toy
-from facekit.storage import card
+from facekit.storage import claim
 from facekit.training.run_folder import stop_signals
 
 METHOD = '''
@@ -164,15 +164,15 @@ def test_force_starts_again(train, uninterrupted):
 
 @pytest.mark.parametrize("claimed", [False, True])
 def test_killed_while_it_starts_again_it_goes_on_from_nothing_old(train, uninterrupted, monkeypatch, claimed):
-    claim = card.claim
+    take = claim.take
 
     def killed(*arguments, **more):
         if claimed:
-            claim(*arguments, **more)
+            take(*arguments, **more)
         raise SystemExit(9)
 
     with monkeypatch.context() as patched:
-        patched.setattr(card, "claim", killed)
+        patched.setattr(claim, "take", killed)
         assert train(uninterrupted, "", "--lr", 1, "--force").code == 9
     again = train(uninterrupted, "", "--lr", 1)
     assert again.code == 0 and "starting" in again.err

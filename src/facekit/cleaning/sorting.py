@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..runtime import console
-from ..storage import card, files, jsonl
+from ..storage import files, jsonl, provenance
 from ..storage.folder import MANIFEST, Source, is_inside
 from ..storage.folder_map import folder_map
 from ..storage.manifest import Made
@@ -55,7 +55,7 @@ def copy_kept(
         workers=2,
         force=force,
         mirror=lambda name: not name.startswith(tuple(unreadable)),
-        made=lambda: {**card.provenance("imagehash", "scikit-image", "pillow"), **figures},
+        made=lambda: {**provenance.collect("imagehash", "scikit-image", "pillow"), **figures},
     )
 
 

@@ -232,7 +232,7 @@ def write_report(
     from ..ablation import variants as ablation
     from ..runtime import console
     from ..storage import card as cards
-    from ..storage import files
+    from ..storage import files, provenance
 
     metrics = ablation_page.metrics_of(rows)
     lines = ablation.table(rows, metrics)
@@ -241,7 +241,7 @@ def write_report(
     budget = f"{length} of batch {data.batch} at {data.size} px for every run, {seeds} seed(s); {score.budget()}"
     files.write_text(out / "table.md", f"{budget}\n\n{ablation.markdown(lines)}\n{ablation_page.NOTE}\n")
     values = {"budget": budget, **score.tools, "rows": ablation.plain(rows)}
-    files.write_text(out / "table.yaml", cards.dump({**values, "made": cards.provenance("torch")}))
+    files.write_text(out / "table.yaml", cards.dump({**values, "made": provenance.collect("torch")}))
     trained = {row.variant: out / "runs" / f"{row.variant}-s{min(runs[row.variant])}" for row in rows[:-1]}
     trained = {name: path for name, path in trained.items() if (path / "card.yaml").exists()}
     drawn = score.faces_shown(trained, SHOWN)

@@ -111,9 +111,9 @@ def face_name(name: str, index: int, taken: Collection[str]) -> str:
 def provenance(out: Path) -> dict[str, Any]:
     """Return what the card notes of an align run, and write the page of its faces."""
     from ..faces import report as survey
-    from ..storage import card
+    from ..storage import provenance as surroundings
 
-    return {**card.provenance("scikit-image", "insightface"), "faces": survey.write_page(out)}
+    return {**surroundings.collect("scikit-image", "insightface"), "faces": survey.write_page(out)}
 
 
 @lru_cache(maxsize=4)

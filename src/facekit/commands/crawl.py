@@ -87,7 +87,7 @@ def crawl(
     from ..sources.filters import Filters, aspect_of, kinds, ratings
     from ..sources.http_client import Polite
     from ..sources.url_guard import Hosts
-    from ..storage import card
+    from ..storage import claim
 
     out, kind = Path(out), find(site)
     want, without, allow_host = ([one] if isinstance(one, str) else one for one in (want, without, allow_host))
@@ -124,7 +124,7 @@ def crawl(
     values = {"facekit": 1, "command": "crawl", "options": given}
     if force:
         forget(out)
-    state = card.claim(out, {**values, "options": {**given, **limit_before(out, given)}}, force=force)
+    state = claim.take(out, {**values, "options": {**given, **limit_before(out, given)}}, force=force)
     if state != "new":
         check_archive(out)
     with contextlib.closing(Archive(out)) as archive:
@@ -137,7 +137,7 @@ def crawl(
                     f"crawl: nothing to do, {out} is complete ({so_far(archive)}; a higher --limit fetches more)"
                 )
                 return out
-            card.reopen(out)
+            claim.reopen(out)
         try:
             result = harvest(origin, polite, archive, todo, limit, workers or WORKERS)
         except KeyboardInterrupt:
@@ -269,7 +269,7 @@ def finish(
     """Write the card and say what came; raises SomeFailed where images failed, InputError where none came."""
     from ..errors import InputError, SomeFailed
     from ..runtime import console
-    from ..storage import card
+    from ..storage import claim, provenance
 
     count, limit = archive.count("done"), values["options"].get("limit")
     seen, reasons = archive.seen()
@@ -280,7 +280,7 @@ def finish(
     labels = {job.label: archive.count("done", job.label) for job in todo if job.label}
     made = {"images": count, "failed": failed, "seen": seen, "passed_over": reasons, "requests": polite.tally.requests}
     made |= {"labels": labels} if labels else {}
-    card.finish(out, values, {**card.provenance("requests", "pillow"), **made})
+    claim.finish(out, values, {**provenance.collect("requests", "pillow"), **made})
     told = f"crawl: {result.made} images fetched; {out} has {so_far(archive)}"
     console.note(told + (f"; passed over: {passed_over(reasons)}" if reasons else ""))
     for job in todo:

@@ -100,7 +100,7 @@ def run_plan(plan: Plan, folder: Path, device_name: str, force: bool, tensorboar
     from ..errors import Interrupted
     from ..recipe_api.base import Progress
     from ..runtime import console, distributed
-    from ..storage import card as cards
+    from ..storage import claim as folder_claim
     from ..training.loop import fit, make_learner
     from ..training.run_folder import RunFolder, claim, stop_signals
 
@@ -141,7 +141,7 @@ def run_plan(plan: Plan, folder: Path, device_name: str, force: bool, tensorboar
         if scores:
             made["scores"] = scores
             console.note(f"train: {', '.join(f'{name} {value}' for name, value in scores.items())}")
-        cards.finish(folder, plan.values, {**made, "inputs": inputs})
+        folder_claim.finish(folder, plan.values, {**made, "inputs": inputs})
     console.note(f"train: done, {folder}/model.safetensors; previews in {folder}/index.html")
 
 
@@ -191,13 +191,13 @@ def _made(learner: TrainState, plan: Plan, clock: Progress, first: int, seconds:
     import torch
 
     from ..runtime import distributed
-    from ..storage import card as cards
+    from ..storage import provenance
 
     count = {name: sum(p.numel() for p in net.parameters()) for name, net in learner.nets.items()}
     per_step = plan.card.data.batch * plan.card.run.accumulate * distributed.size()
     cuda = learner.device.type == "cuda"
     return {
-        **cards.provenance("torch"),
+        **provenance.collect("torch"),
         "device": torch.cuda.get_device_name(learner.device) if cuda else learner.device.type,
         "processes": distributed.size(),
         "steps": clock.steps,

@@ -248,9 +248,9 @@ def finish_one(
 
 
 def _provenance() -> dict[str, Any]:
-    from ..storage import card
+    from ..storage import provenance
 
-    return card.provenance("torch")
+    return provenance.collect("torch")
 
 
 def _one(
@@ -264,23 +264,23 @@ def _one(
     """Translate one file to one file; its card stands beside it."""
     from ..errors import CardError
     from ..runtime import console
-    from ..storage import card, files
+    from ..storage import card, claim, files
     from ..storage.listing import SUFFIXES
 
     if out.suffix.lower() not in SUFFIXES:
         raise CardError(f"{out} has no image type that can be written", "end it in .png, .jpg or .webp")
     name = f"{out.name}.{card.NAME}"
     if not force and (out.parent / name).exists():
-        card.claim(out.parent, values, name)  # refuses another card
+        claim.take(out.parent, values, name)  # refuses another card
         if out.exists():
             console.note(f"translate: nothing to do, {out} is complete")
             return
     elif not force and out.exists():
         raise CardError(f"{out} is there already, and facekit has not made it", "choose another name, or --force")
     (made,) = together([(source, read(source))])[0]
-    card.claim(out.parent, values, name, force)
+    claim.take(out.parent, values, name, force)
     files.write_bytes(out, made.data())
-    card.finish(out.parent, values, _provenance(), name)
+    claim.finish(out.parent, values, _provenance(), name)
     console.note(f"translate: {out}")
 
 

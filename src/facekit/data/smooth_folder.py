@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..storage import card, images
+from ..storage import images, provenance
 from ..storage.folder import Source, output_names
 from ..storage.folder_map import folder_map
 from ..storage.manifest import Made
@@ -45,7 +45,7 @@ def smooth_folder(
         names=names,
         workers=cores if len(found) >= 32 or workers else 1,
         processes=True,
-        made=partial(card.provenance, "opencv-python", "scikit-image", "numpy", "pillow"),
+        made=partial(provenance.collect, "opencv-python", "scikit-image", "numpy", "pillow"),
         **more,
     )
 

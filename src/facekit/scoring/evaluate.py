@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import CardError, SomeFailed
 from ..runtime import console
-from ..storage import card, files
+from ..storage import card, files, provenance
 from . import by_label, score_text
 from .scorer import Scorer, Settings
 
@@ -47,10 +47,10 @@ def evaluate(
     values = {"facekit": 1, "command": "score-fid", "options": given, "inputs": digests if labels else digests[""]}
     result = _saved(save, values) if save and not force else None
     if result is None:
-        begun = card.moment()
+        begun = provenance.moment()
         result = by_label.score(scorer, pairs, source, masks) if labels else scorer.score(*pairs[""], source)
         if save:
-            made = {"scores": result, **card.provenance(*PACKAGES), "start": begun, "end": card.moment()}
+            made = {"scores": result, **provenance.collect(*PACKAGES), "start": begun, "end": provenance.moment()}
             files.write_text(save, card.dump({**values, "made": made}))
     else:
         console.note(f"{save} holds this result already")

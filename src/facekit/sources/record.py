@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ..storage import card
+from ..storage import provenance
 from .post import Post
 from .url_guard import shown
 from .validate import Proof
@@ -29,7 +29,7 @@ def describe(post: Post, proof: Proof, name: str) -> dict[str, Any]:
         "rating": post.rating,
         "tags": list(post.tags),
         "page": post.page,
-        "time": card.moment(),
+        "time": provenance.moment(),
         "width": proof.width,
         "height": proof.height,
         "bytes": proof.bytes,

@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import datetime
 import difflib
-import getpass
 import hashlib
 import json
-import platform
-import re
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from importlib import metadata
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveInt, Tag, ValidationError, model_validator
 
-from .. import __version__
 from ..errors import CardError
-from . import files
+from . import yaml_text
 
 FORMAT = 1
 NAME = "card.yaml"
 UNFINISHED = "card.unfinished.yaml"
-
-
-class Loader(yaml.SafeLoader):
-    """YAML 1.1 but for `1e-4`, which is a number, as in YAML 1.2."""
-
-
-class Dumper(yaml.SafeDumper):
-    """Writes what Loader reads."""
-
-
-for _kind in (Loader, Dumper):
-    _number = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
-    _kind.add_implicit_resolver("tag:yaml.org,2002:float", _number, list("-+.0123456789"))
 
 
 class Section(BaseModel):
@@ -135,10 +112,6 @@ class Run(Section):
     init: str | None = Field(None, description="a run folder, weights file or name to take the first weights from")
 
 
-HOW = ("recompute", "graphs")
-"""Keys of `run` that choose how a step is computed and leave its result as it is: a run may resume with others."""
-
-
 class TrainCard(Section):
     """The card of `facekit train`."""
 
@@ -194,11 +167,11 @@ def load(path: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader)
+        values = yaml_text.read(path)
+    except yaml_text.YamlError as error:
+        raise CardError(f"{path} is not YAML: {error}", "correct the file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise CardError(f"cannot read card {path}: {error}", "give the path of a YAML card") from error
-    except yaml.YAMLError as error:
-        raise CardError(f"{path} is not YAML: {_reason(error)}", "mend the file") from error
     if not isinstance(values, dict):
         raise CardError(f"{path} is not a card: it holds no keys", "see examples/cards/ for cards")
     if values.get("facekit", FORMAT) != FORMAT:
@@ -212,22 +185,16 @@ def _read(path: Path) -> dict[str, Any]:
 def read_made(path: Path) -> dict[str, Any]:
     """Return what a card says happened; raises CardError where it says nothing."""
     try:
-        return dict(yaml.load(path.read_text(encoding="utf-8"), Loader)["made"])
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise CardError(f"{path} does not tell what happened: {error}", "run its command again") from error
-
-
-def _reason(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    reason = getattr(error, "problem", None) or str(error).splitlines()[0]
-    return f"{reason}, line {mark.line + 1}" if mark else reason
+        return dict(yaml_text.read(path)["made"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise CardError(f"{path} does not say what happened: {error}", "run its command again") from error
 
 
 def _sections(values: dict[str, Any], where: str) -> dict[str, Any]:
     """Return values without empty sections; raises CardError for a section that holds no keys."""
     for key in SECTIONS:
         if values.get(key) is not None and not isinstance(values[key], Mapping):
-            raise CardError(f"{where}: {key!r} is a section with keys of its own (got {values[key]!r})", "mend it")
+            raise CardError(f"{where}: {key!r} is a section with keys of its own (got {values[key]!r})", "correct it")
     return {key: value for key, value in values.items() if key not in SECTIONS or value is not None}
 
 
@@ -247,8 +214,8 @@ def assignment(text: str) -> dict[str, Any]:
     if not equals or not keys.strip():
         raise CardError(f"--set {text!r} has no key or no value", "write --set key.key=value")
     try:
-        out = yaml.load(value, Loader)
-    except yaml.YAMLError as error:
+        out = yaml_text.parse(value)
+    except yaml_text.YamlError as error:
         raise CardError(f"--set {text!r}: the value is not YAML", "quote it") from error
     for key in reversed(keys.strip().split(".")):
         out = {key: out}
@@ -261,7 +228,8 @@ def validate(model: type[Model], values: Mapping[str, Any], where: str) -> Model
         return model.model_validate(dict(values))
     except ValidationError as error:
         lines = [_explain(model, problem) for problem in error.errors()]
-        raise CardError(f"{where}: " + "; ".join(dict.fromkeys(lines)), "mend the card or the flag") from error
+        hint = "fix the value in the card or on the command line"
+        raise CardError(f"{where}: " + "; ".join(dict.fromkeys(lines)), hint) from error
 
 
 def _explain(model: type[BaseModel], problem: Any) -> str:
@@ -273,7 +241,10 @@ def _explain(model: type[BaseModel], problem: Any) -> str:
         return f"unknown key {key!r}{suggest(path[-1], _fields_at(model, path[:-1]))}"
     if problem["type"] == "missing":
         return f"{key!r} is missing"
-    return f"{key!r}: {problem['msg'].lower().removeprefix('value error, ')} (got {problem['input']!r})"
+    got, reason = problem["input"], problem["msg"].lower().removeprefix("value error, ")
+    if problem["type"] == "string_type" and isinstance(got, int | float):
+        reason += ", put it in quotes"
+    return f"{key!r}: {reason} (got {got!r})"
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
@@ -319,107 +290,7 @@ def digest(values: Mapping[str, Any]) -> str:
 
 def dump(values: Mapping[str, Any]) -> str:
     """Return a card's values as YAML, keys in their order."""
-    return yaml.dump(
-        dict(values), Dumper=Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
-    )
-
-
-State = Literal["new", "unfinished", "finished"]
-
-
-def claim(
-    folder: Path,
-    values: Mapping[str, Any],
-    name: str = NAME,
-    force: bool = False,
-    complete: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
-) -> State:
-    """Say whether the run of card `values` into `folder` is new, unfinished or finished; a new one is noted there.
-
-    `name` is the file that a finished run leaves; `complete` adds to an older training card what it does not say yet,
-    before the two are compared. Raises CardError with the differences where another run holds the
-    folder, unless `force` gives the folder to this one.
-    """
-    done, begun = folder / name, folder / name.replace(NAME, UNFINISHED)
-    for path, state in ((done, "finished"), (begun, "unfinished")):
-        if not force and path.exists():
-            changed = differences(_completed(load(path), complete), _completed(values, complete))
-            if changed:
-                raise CardError(
-                    f"{folder} holds a run of another card: " + "; ".join(changed),
-                    "choose another output folder, or --force to replace this one",
-                )
-            if state == "finished":  # killed right after its last file
-                files.remove(begun)
-            return state  # type: ignore[return-value]
-    files.make_folder(folder)
-    files.write_text(begun, dump(values))
-    files.remove(done)
-    return "new"
-
-
-def _completed(
-    values: Mapping[str, Any], complete: Callable[[Mapping[str, Any]], Mapping[str, Any]]
-) -> Mapping[str, Any]:
-    """Return a training card with the fields that are newer than it, as they are by default: so it was trained."""
-    if values.get("command") != "train":
-        return values
-    with contextlib.suppress(CardError):  # then the differences tell
-        values = complete(plain(validate(TrainCard, values, "card")))
-    run = values.get("run")
-    return {**values, "run": {k: v for k, v in run.items() if k not in HOW}} if isinstance(run, Mapping) else values
-
-
-def finish(folder: Path, values: Mapping[str, Any], made: Mapping[str, Any], name: str = NAME) -> None:
-    """Write the card of a finished run, last of all its outputs; its start is when `claim` noted the run."""
-    begun = folder / name.replace(NAME, UNFINISHED)
-    start = begun.stat().st_mtime if begun.exists() else None
-    files.write_text(folder / name, dump({**values, "made": {**made, "start": moment(start), "end": moment()}}))
-    files.remove(begun)
-
-
-def reopen(folder: Path) -> None:
-    """Mark a finished run as unfinished: there is more to do."""
-    with contextlib.suppress(FileNotFoundError):  # another shard did
-        (folder / NAME).replace(folder / UNFINISHED)
-    (folder / UNFINISHED).touch()
-
-
-def moment(seconds: float | None = None) -> str:
-    """Return a time stamp, or now, in UTC, to the second."""
-    zone = datetime.timezone.utc
-    when = datetime.datetime.now(zone) if seconds is None else datetime.datetime.fromtimestamp(seconds, zone)
-    return when.isoformat(timespec="seconds")
-
-
-def provenance(*packages: str) -> dict[str, Any]:
-    """Return what a card notes of the surroundings: versions, git state of the working folder, command line, host."""
-    versions = {"facekit": __version__}
-    for package in packages:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "absent"
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):
-        user = "unknown"
-    return {
-        "argv": sys.argv,
-        "host": platform.node(),
-        "user": user,
-        "python": platform.python_version(),
-        "versions": versions,
-        "git": _git(),
-    }
-
-
-def _git() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip() or None
-    except (OSError, subprocess.SubprocessError):
-        return None
+    return yaml_text.dump(values)
 
 
 def schema() -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from ..errors import CardError, OutOfMemory, OutputError, SomeFailed
 from ..runtime import console
 from ..runtime.workers import in_order, pool_of, stoppable
-from . import card, files, jsonl, lock
+from . import card, claim, files, jsonl, lock
 from .folder import Source
 from .manifest import Made, Manifest, Stamp, notes
 from .shard import LOCKS, Shard
@@ -103,7 +103,7 @@ class Job:
     """What there is to do: the sources of this process, those that are not done, and what is known of the output."""
 
     part: Shard
-    state: card.State
+    state: claim.State
     manifest: Manifest
     mine: list[Source]
     todo: list[Source]
@@ -131,7 +131,7 @@ def _plan(
     _refuse_foreign(out, sources, names, manifest, ours, force)
     if force:
         manifest.clear()
-    state = card.claim(out, values, force=force)
+    state = claim.take(out, values, force=force)
     if part.whole:
         files.sweep(out, ours=state == "unfinished")
     jsonl.drop_cut_line(manifest.path)
@@ -143,7 +143,7 @@ def _plan(
     stale = _stale(sources, names, manifest, mirror) if part.whole else set()
     known = (manifest.made.keys() | manifest.failed.keys()) & ({source.name for source in todo} | stale)
     if state == "finished" and (todo or known):  # there is more to do
-        card.reopen(out)
+        claim.reopen(out)
     if stale & manifest.made.keys():
         console.note(f"{title}: {len(stale & manifest.made.keys())} images of {out} are no longer wanted and go")
     if known:
@@ -249,7 +249,7 @@ def _finish(
         manifest.merge()
         job.manifest.path, job.manifest.failed_path = manifest.path, manifest.failed_path
         files.sweep(out)
-    card.finish(out, values, {**made(), "images": manifest.count})
+    claim.finish(out, values, {**made(), "images": manifest.count})
 
 
 def _report(title: str, out: Path, job: Job, outcome: Outcome) -> Outcome:

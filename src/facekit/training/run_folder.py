@@ -21,6 +21,7 @@ from ..recipe_api import checkpoint, registry
 from ..reports import contact_sheet
 from ..runtime import console, distributed
 from ..storage import card, files, images
+from ..storage import claim as folder_claim
 from ..storage.jsonl import read_lines
 from .loop import TrainState
 
@@ -39,8 +40,8 @@ LEFT = (
 )
 
 
-def claim(folder: Path, values: dict[str, Any], force: bool) -> card.State:
-    """Say whether the run of card `values` is new in `folder`, unfinished or finished there; see `card.claim`.
+def claim(folder: Path, values: dict[str, Any], force: bool) -> folder_claim.State:
+    """Say whether the run of card `values` is new in `folder`, unfinished or finished there; see `storage.claim`.
 
     What an earlier run left goes before the folder is claimed for a new one, the cards first: killed in between, the
     next start finds nothing of it to go on from.
@@ -49,7 +50,7 @@ def claim(folder: Path, values: dict[str, Any], force: bool) -> card.State:
         for pattern in LEFT:
             for old in folder.glob(pattern):
                 old.unlink()
-    state = card.claim(folder, values, complete=registry.completed)
+    state = folder_claim.take(folder, values, complete=registry.completed)
     if state == "unfinished":
         files.sweep(folder)
     return state
