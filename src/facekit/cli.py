@@ -155,6 +155,9 @@ def _from_card(ctx: typer.Context, value: Optional[Path]) -> Optional[Path]:
             raise CardError(f"{value} is a card of {values.command!r}", f"run: facekit {values.command} --card {value}")
         known = {p.name for p in ctx.command.params} - {"as_json", "quiet", "debug", "card", "help"}
         options = {key if key in known else CARD_KEYS.get(key, key): option for key, option in values.options.items()}
+        if "recipe" in options:
+            hint = "remove `recipe` from the card and name the file yourself: --recipe FILE.py"
+            raise CardError(f"{value} names a recipe file, and cards do not run code", hint)
         for key in options:
             if key not in known:
                 raise CardError(f"{value}: unknown option {key!r}{card.suggest(key, known)}", "fix the card")

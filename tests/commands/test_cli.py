@@ -57,7 +57,7 @@ def faces(tmp_path, monkeypatch):
     return toy.fill(Path("in"), 3)
 
 
-TRANSLATE = ("translate", "in", "out", "--weights", "model.safetensors", "--no-align")
+TRANSLATE = ("translate", "in", "out", "--weights", "model.safetensors", "--recipe", toy.FILE, "--no-align")
 
 
 def test_help_and_version_import_nothing_heavy(light):

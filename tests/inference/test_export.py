@@ -92,7 +92,11 @@ def export(facekit, here):
     """Runs `facekit export model.safetensors out.onnx`."""
 
     def run(*more, model="model.safetensors", out="out.onnx"):
-        return facekit("export", model, out, *more)
+        own = []
+        if Path(model).suffix == ".safetensors":
+            kind = json.loads(checkpoint.read_tensors(Path(model))[1][checkpoint.KEY])["recipe"]
+            own = ["--recipe", kind] if registry.is_file(kind) else []
+        return facekit("export", model, out, *own, *more)
 
     return run
 
@@ -187,7 +191,7 @@ def test_the_metadata_tell_the_model_and_how_to_feed_it(export):
     event = json.loads(done.out.splitlines()[-1])
     assert (
         card.validate(card.TrainCard, json.loads(told["facekit"]), "it")
-        == checkpoint.load_model("model.safetensors").card
+        == checkpoint.load_model("model.safetensors", recipe=str(toy.FILE)).card
     )
     assert {key: told[key] for key in ("domain", "size", "multiple", "range", "channels")} == {
         "domain": "anime",
@@ -235,14 +239,14 @@ def test_a_trace_that_took_a_number_for_granted_is_refused_and_leaves_nothing(ex
 def test_weights_that_are_not_finite_are_refused(export):
     toy_model(Path("model.safetensors"), bias=float("nan"))
     done = export()
-    assert done.code == 1 and "nan" in done.err and not Path("out.onnx").exists()
+    assert done.code == 5 and "NaN" in done.err and not Path("out.onnx").exists()
 
 
 def test_a_failed_export_leaves_the_old_file(export):
     export()
     before = Path("out.onnx").read_bytes()
     toy_model(Path("model.safetensors"), bias=float("nan"))
-    assert export("--force").code == 1
+    assert export("--force").code == 5
     assert Path("out.onnx").read_bytes() == before
 
 

@@ -72,6 +72,7 @@ class Told(Many):
         rows = torch.cat([self.vector(name, x[:1]) for name in source])
         return rows[:, :, None, None].expand_as(x)
 '''
+TOY, MANY = ("--recipe", toy.FILE), ("--recipe", "many.py")
 LABELS = ["angry", "smile", "young"]
 
 
@@ -95,7 +96,8 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def translate(facekit, here):
     def run(*more, weights="one", out="out"):
-        return facekit("translate", "in", out, "--weights", f"{weights}.safetensors", "--no-align", *more)
+        given = ["--weights", f"{weights}.safetensors", "--recipe", "many.py", "--no-align"]
+        return facekit("translate", "in", out, *given, *more)
 
     return run
 
@@ -150,7 +152,7 @@ def test_the_columns_of_a_sheet_are_as_asked_for(translate):
 def test_a_domain_may_be_called_anything(facekit, here):
     values = {"recipe": str(toy.FILE), "data": {"size": 16}, "domains": {"a": "photo", "b": "all, of them"}}
     checkpoint.save_model(here / "odd.safetensors", nn.ModuleDict({"ab": toy.Toy({}, 16).nets()["ab"]}), values)
-    done = facekit("translate", "in", "o", "--weights", "odd.safetensors", "--no-align", "--to", "all, of them")
+    done = facekit("translate", "in", "o", "--weights", "odd.safetensors", *TOY, "--no-align", "--to", "all, of them")
     assert done.code == 0 and files("o") == ["000.png", "001.png", "002.png"]
 
 
@@ -158,7 +160,7 @@ def test_weights_cannot_write_outside_the_output(facekit, here):
     values = {"recipe": f"{here}/many.py:many", "data": {"size": 16}, "params": {"labels": ["..", "a/b", "c"]}}
     checkpoint.save_model(here / "bad.safetensors", nn.ModuleDict({"level": nn.Conv2d(1, 1, 1)}), values)
     for to in ("all", "a/b,c"):
-        done = facekit("translate", "in", "o/p", "--weights", "bad.safetensors", "--no-align", "--to", to)
+        done = facekit("translate", "in", "o/p", "--weights", "bad.safetensors", *MANY, "--no-align", "--to", to)
         assert done.code == 2 and "no name for a folder" in done.err and not Path("o").exists()
 
 
@@ -201,7 +203,9 @@ def test_a_method_without_a_mask_says_so(facekit, tmp_path):
     checkpoint.save_model(
         tmp_path / "a.safetensors", nn.ModuleDict({"ab": toy.Toy({}, 16).nets()["ab"]}), {"recipe": str(toy.FILE)}
     )
-    done = facekit("translate", tmp_path / "in", tmp_path / "o", "--weights", tmp_path / "a.safetensors", "--mask")
+    done = facekit(
+        "translate", tmp_path / "in", tmp_path / "o", "--weights", tmp_path / "a.safetensors", *TOY, "--mask"
+    )
     assert done.code == 2 and "mask" in done.err
 
 
@@ -227,16 +231,18 @@ def test_or_by_their_folder(translate):
 
 
 def test_one_file_cannot_hold_several(facekit, here):
-    done = facekit("translate", "in/000.png", "o.png", "--weights", "one.safetensors", "--no-align", "--to", "all")
+    done = facekit(
+        "translate", "in/000.png", "o.png", "--weights", "one.safetensors", *MANY, "--no-align", "--to", "all"
+    )
     assert done.code == 2 and "folder" in done.err
 
 
 def test_the_same_from_python(here):
-    model = translator.load("one.safetensors", "smile", strength=2.0, device="cpu")
+    model = translator.load("one.safetensors", "smile", strength=2.0, device="cpu", recipe="many.py")
     assert model.domains == LABELS and model.name == "smile"
     assert np.asarray(model(toy.picture()))[0, 0, 1] == 255
     with pytest.raises(CardError, match="sml"):
-        translator.load("one.safetensors", "sml", device="cpu")
+        translator.load("one.safetensors", "sml", device="cpu", recipe="many.py")
 
 
 def test_attributes_stay_as_they_are_given(translate):

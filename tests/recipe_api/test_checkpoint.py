@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import time
 from pathlib import Path
 from urllib.error import URLError
 
@@ -19,9 +20,10 @@ import toy
 from facekit.errors import CardError, MissingError, OutOfMemory
 from facekit.inference.translator import Translator
 from facekit.nets import pretrained
-from facekit.recipe_api import checkpoint
+from facekit.recipe_api import checkpoint, registry
 
 SHIPPED = checkpoint.SHIPPED / "anime.safetensors"
+OWN = str(toy.FILE)
 CARD = {"recipe": str(toy.FILE), "data": {"size": 16}, "domains": {"a": "photo", "b": "anime"}}
 
 
@@ -52,7 +54,7 @@ class Evil:
 
 
 def test_a_model_comes_back_as_it_was_saved(model):
-    loaded = checkpoint.load_model(model())
+    loaded = checkpoint.load_model(model(), recipe=OWN)
     for key, value in nets().state_dict().items():
         torch.testing.assert_close(loaded.nets.state_dict()[key], value, rtol=0, atol=0)
     assert loaded.card.recipe == str(toy.FILE) and loaded.directions == {"anime": "b"}
@@ -62,7 +64,7 @@ def test_a_model_comes_back_as_it_was_saved(model):
 def test_half_precision_halves_the_file_and_loads_as_floats(model):
     whole, half = model(), model("half.safetensors", half=True)
     assert half.stat().st_size < whole.stat().st_size - 2 * sum(p.numel() for p in nets().parameters()) + 20
-    for key, value in checkpoint.load_model(half).nets.state_dict().items():
+    for key, value in checkpoint.load_model(half, recipe=OWN).nets.state_dict().items():
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, nets().state_dict()[key], rtol=1e-3, atol=1e-4)
 
@@ -129,7 +131,9 @@ def scrawled(path):
 def test_a_file_that_is_no_model_exits_5_and_is_never_run(facekit, model, tmp_path, damage, words):
     path = model("weights.pt")
     damage(path)
-    done = facekit("translate", toy.fill(tmp_path / "in", 1), tmp_path / "out", "--weights", path, "--no-align")
+    done = facekit(
+        "translate", toy.fill(tmp_path / "in", 1), tmp_path / "out", "--weights", path, "--no-align", "--recipe", OWN
+    )
     assert done.code == 5 and words in done.err
     assert len(done.err.splitlines()) == 2 and "  next: " in done.err
     assert not (tmp_path / "made").exists() and not (tmp_path / "out").exists()
@@ -148,20 +152,95 @@ def test_a_file_that_is_no_model_exits_5_and_is_never_run(facekit, model, tmp_pa
 )
 def test_weights_that_do_not_fit_their_card_are_refused(facekit, model, tmp_path, values, words):
     path = model(**values)
-    done = facekit("translate", toy.fill(tmp_path / "in", 1), tmp_path / "out", "--weights", path, "--no-align")
+    own = [] if "recipe" in values else ["--recipe", OWN]
+    done = facekit("translate", toy.fill(tmp_path / "in", 1), tmp_path / "out", "--weights", path, "--no-align", *own)
     assert done.code == 5 and words in done.err and path.name in done.err
     assert len(done.err.splitlines()) == 2 and len(done.err) < 600
 
 
-def test_weights_of_a_recipe_file_that_has_moved_say_which_file(model, tmp_path):
+@pytest.fixture
+def marked(tmp_path):
+    """A copy of the toy recipe that leaves a file `ran` when it is run."""
     own = tmp_path / "own.py"
-    own.write_bytes(toy.FILE.read_bytes())
-    path = model(recipe=str(own))
-    assert checkpoint.load_model(path).directions == {"anime": "b"}
-    own.rename(tmp_path / "elsewhere.py")
-    with pytest.raises(MissingError, match=r"no recipe file .*own\.py") as caught:
+    text = toy.FILE.read_text(encoding="utf-8")
+    own.write_text(f"{text}\n\nPath({str(tmp_path / 'ran')!r}).touch()\n", encoding="utf-8")
+    return own
+
+
+def test_weights_do_not_run_the_file_that_their_card_names(facekit, model, marked, tmp_path):
+    path, source = model(recipe=str(marked)), toy.fill(tmp_path / "in", 1)
+    for command in (("translate", source, tmp_path / "out", "--weights", path, "--no-align"),
+                    ("export", path, tmp_path / "m.onnx")):  # fmt: skip
+        refused = facekit(*command)
+        assert refused.code == 5 and not (tmp_path / "ran").exists() and not (tmp_path / "out").exists()
+        assert "weights never run code" in refused.err and f"--recipe {marked}" in refused.err
+    assert facekit("translate", source, tmp_path / "out", "--weights", path, "--no-align", "--recipe", marked).code == 0
+    assert (tmp_path / "ran").exists()
+
+
+def test_a_recipe_file_that_has_moved_is_named_where_it_is(model, marked, tmp_path):
+    path = model(recipe=f"{marked}:toy")
+    moved = marked.rename(tmp_path / "elsewhere.py")
+    assert checkpoint.load_model(path, recipe=str(moved)).directions == {"anime": "b"}
+
+
+def test_the_card_of_a_translation_does_not_run_a_recipe_file(facekit, model, marked, tmp_path):
+    path = model(recipe=str(marked))
+    card = tmp_path / "again.yaml"
+    card.write_text(f"command: translate\noptions: {{recipe: {marked}, weights: {path}, align: false}}\n")
+    done = facekit("translate", "--card", card, toy.fill(tmp_path / "in", 1), tmp_path / "out")
+    assert done.code == 2 and "--recipe" in done.err and not (tmp_path / "ran").exists()
+
+
+def hostile(path: Path, values: object = None, tensors: dict | None = None, text: str | None = None) -> Path:
+    save_file(tensors or {"x": torch.zeros(2)}, path, {checkpoint.KEY: json.dumps(values) if text is None else text})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (json.dumps({"recipe": "cyclegan", "params": {"blocks": 10**7}}), "too many layers"),
+        (json.dumps({"recipe": "cyclegan", "params": {"width": 10**18}}), "does not fit"),
+        (json.dumps({"recipe": "cyclegan", "data": {"size": 10**9}}), "px"),
+        (json.dumps({"recipe": "cyclegan", "seed": 10**4000}), "seed"),
+        ('{"recipe": "cyclegan", "seed": ' + "9" * 5000 + "}", "digits"),
+        ('{"recipe": "cyclegan", "optim": {"lr": NaN}}', "NaN"),
+        ('{"recipe": "cyclegan", "params": ' + "[" * 100_000 + "]" * 100_000 + "}", "recursion"),
+        ('{"recipe": "' + "x" * 2_000_000 + '"}', "characters"),
+    ],
+)
+def test_a_hostile_card_is_refused_soon_and_in_one_line(tmp_path, text, words):
+    path, start = hostile(tmp_path / "w.safetensors", text=text), time.monotonic()
+    with pytest.raises(MissingError, match=words) as caught:
         checkpoint.load_model(path)
-    assert "same place" in caught.value.hint
+    assert len(caught.value.message) < 500 and "\n" not in caught.value.message and time.monotonic() - start < 20
+
+
+def test_a_header_of_many_megabytes_is_not_read(tmp_path):
+    header = json.dumps({"__metadata__": {checkpoint.KEY: "x" * 10_000_000}}).encode()
+    (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    with pytest.raises(MissingError, match="header takes"):
+        checkpoint.load_model(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    broken = nets()
+    next(broken.parameters()).data[0, 0, 0, 0] = value
+    checkpoint.save_model(tmp_path / "w.safetensors", broken, CARD)
+    with pytest.raises(MissingError, match="NaN or infinite"):
+        checkpoint.load_model(tmp_path / "w.safetensors", recipe=OWN)
+
+
+def test_no_file_that_a_card_names_is_opened(tmp_path):
+    values = {"recipe": "cyclegan", "params": {"width": 4, "blocks": 1, "d_width": 4, "pool": 0}}
+    kind = registry.find("cyclegan")[0]
+    made = kind(values["params"], 32).nets()
+    named = {"extends": "/gone/card.yaml", "run": {"init": "/gone/init"}, "data": {"root": "/gone", "size": 32}}
+    chosen = nn.ModuleDict({name: made[name] for name in kind.exports})
+    checkpoint.save_model(tmp_path / "w.safetensors", chosen, {**values, **named})
+    assert checkpoint.load_model(tmp_path / "w.safetensors").card.run.init == "/gone/init"
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
@@ -198,7 +277,7 @@ def test_an_output_folder_does_not_hide_weights_of_the_same_name(shelf, tmp_path
 
 
 def test_a_loaded_model_maps_pictures_to_pictures(model):
-    translator = package.load(model(), device="cpu")
+    translator = package.load(model(), device="cpu", recipe=OWN)
     assert translator.domains == ["anime"]
     picture = toy.picture(16)
     made = translator(picture)
@@ -209,7 +288,7 @@ def test_a_loaded_model_maps_pictures_to_pictures(model):
 def test_a_picture_of_any_mode_can_be_translated(model, mode):
     grey = toy.picture(24).convert("L")
     picture = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257) if mode == "I;16" else grey.convert(mode)
-    made = package.load(model(), device="cpu")(picture)
+    made = package.load(model(), device="cpu", recipe=OWN)(picture)
     assert made.mode == "RGB" and made.size == (16, 16)
 
 
@@ -224,11 +303,11 @@ def test_a_picture_of_any_mode_can_be_translated(model, mode):
     ],
 )
 def test_the_shorter_edge_takes_the_size_and_proportions_stay(model, size, given, expected):
-    assert package.load(model(), size=size, device="cpu")(toy.picture(8).resize(given)).size == expected
+    assert package.load(model(), size=size, device="cpu", recipe=OWN)(toy.picture(8).resize(given)).size == expected
 
 
 def test_pictures_of_several_shapes_come_back_in_order(model):
-    translator = package.load(model(), device="cpu")
+    translator = package.load(model(), device="cpu", recipe=OWN)
     pictures = [toy.picture(16, 1), toy.picture(16, 2).resize((32, 16)), toy.picture(16, 3)]
     for picture, made in zip(pictures, translator.batch(pictures), strict=True):
         assert np.abs(np.asarray(made, int) - np.asarray(translator(picture), int)).max() <= 1
@@ -236,13 +315,13 @@ def test_pictures_of_several_shapes_come_back_in_order(model):
 
 def test_a_domain_that_the_model_does_not_know_is_refused(model):
     with pytest.raises(CardError, match="'pirate'"):
-        package.load(model(), to="pirate", device="cpu")
+        package.load(model(), to="pirate", device="cpu", recipe=OWN)
     with pytest.raises(CardError, match="did you mean 'anime'"):
-        package.load(model(), device="cpu")(toy.picture(), to="amine")
+        package.load(model(), device="cpu", recipe=OWN)(toy.picture(), to="amine")
 
 
 def test_a_method_of_one_size_refuses_another(model):
-    loaded = checkpoint.load_model(model())
+    loaded = checkpoint.load_model(model(), recipe=OWN)
     loaded.recipe.multiple = 0
     assert Translator(loaded)(toy.picture(40).resize((40, 20))).size == (16, 16)
     with pytest.raises(CardError, match="16 px only"):
@@ -250,7 +329,7 @@ def test_a_method_of_one_size_refuses_another(model):
 
 
 def test_memory_running_out_names_the_knobs(model, monkeypatch):
-    translator = package.load(model(), device="cpu")
+    translator = package.load(model(), device="cpu", recipe=OWN)
 
     def translate(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")

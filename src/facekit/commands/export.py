@@ -20,6 +20,7 @@ def export(
     ],
     out: Annotated[Path, typer.Argument(help="ONNX file to write, NAME.onnx")],
     *,
+    recipe: options.RecipeFile = None,
     to: Annotated[Optional[str], typer.Option(help="domain or label to translate to: anime")] = None,
     from_: Annotated[
         Optional[str], typer.Option("--from", help="what the faces are, for weights that must know")
@@ -48,7 +49,7 @@ def export(
     from ..storage import files
 
     out = Path(out)
-    found = checkpoint.load_model(model)
+    found = checkpoint.load_model(model, recipe=recipe)
     translator = Translator(found, to, size)
     open_generator(translator, from_)
     given = {"to": translator.name, "came_from": from_, "size": translator.size, "dynamic": dynamic, "opset": opset}

@@ -29,6 +29,10 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="show what would be done
 ModelRoot = Annotated[
     Optional[Path], typer.Option(help="folder with insightface's models/PACK/", rich_help_panel=FACES)
 ]
+RecipeFile = Annotated[
+    Optional[str],
+    typer.Option("--recipe", help="the recipe file that the weights were trained with, FILE.py; its code is run"),
+]
 Detector = Annotated[
     str, typer.Option(help="auto, cascade, cascade:FILE, insightface or insightface:PACK", rich_help_panel=FACES)
 ]

@@ -51,6 +51,7 @@ def translate(
         str,
         typer.Option(help="a run folder, a .safetensors file, or a shipped name", autocompletion=completion.weights),
     ] = "anime",
+    recipe: options.RecipeFile = None,
     size: Annotated[Optional[int], typer.Option(min=16, help="edge to translate at, px; else the model's own")] = None,
     align: Annotated[bool, typer.Option("--align/--no-align", help="cut the face out of photos first")] = True,
     paste: Annotated[bool, typer.Option("--paste", help="put the face back into its photo")] = False,
@@ -113,7 +114,7 @@ def translate(
         raise CardError(f"{out} is a file, {source} a folder", "give a folder for the output")
     names = {found[0].name: out.name} if alone else output_names(found, f".{suffix}")
     place = find_device(device)
-    model = checkpoint.load_model(weights, place)
+    model = checkpoint.load_model(weights, place, recipe)
     targets = read_targets(to, list(model.directions))
     if alone and len(targets) > 1:
         raise CardError("one file cannot hold several translations", "give a folder for the output")

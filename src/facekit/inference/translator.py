@@ -129,11 +129,17 @@ class Translator:
 
 
 def load(
-    weights: str | Path, to: str | None = None, size: int | None = None, device: str = "auto", **options: Any
+    weights: str | Path,
+    to: str | None = None,
+    size: int | None = None,
+    device: str = "auto",
+    recipe: str | None = None,
+    **options: Any,
 ) -> Translator:
     """Load a run folder, a .safetensors file or a shipped name as an object that maps PIL to PIL.
 
+    `recipe` is the recipe file that the weights were trained with, where it is not an installed one: its code is run.
     `options` are those of Translator. Raises MissingError for weights that are not there or damaged,
     CardError for a domain that they do not know or a device that is not there.
     """
-    return Translator(checkpoint.load_model(weights, find_device(device)), to, size, **options)
+    return Translator(checkpoint.load_model(weights, find_device(device), recipe), to, size, **options)

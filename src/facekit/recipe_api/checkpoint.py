@@ -23,6 +23,10 @@ from . import registry
 FILE = "model.safetensors"
 SHIPPED = Path(__file__).parents[1] / "weights"
 KEY = "facekit"
+LARGEST_HEADER = 4_000_000  # bytes; a net of 10,000 tensors needs about 1,000,000
+LARGEST_CARD = 1_000_000  # characters
+LARGEST_SIZE = 16_384  # px
+MOST_CALLS = 5_000, 20  # of torch while nets are built, and more for each tensor of the file
 
 
 @dataclass
@@ -64,9 +68,9 @@ def find_weights(name: str | Path) -> Path:
 
 
 def save_model(path: Path, nets: nn.ModuleDict, values: Mapping[str, Any], half: bool = False) -> None:
-    """Write nets with the card `values` in the header, whole; `half` stores 16-bit floats.
+    """Write nets with the card `values` in the header; `half` stores 16-bit floats.
 
-    The header has one key: several would be written in random order, and equal models would not be equal files.
+    Equal models are equal files: the header has one key, because several would be written in random order.
     """
     dtype = torch.float16 if half else torch.float32
     tensors = {k: _plain(v, dtype) for k, v in nets.state_dict().items()}
@@ -79,60 +83,127 @@ def _plain(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Read a safetensors file and its header; raises MissingError for a file that is cut short or is something else."""
+    """Read a safetensors file: its tensors by name and its metadata.
+
+    Raises MissingError for a file that is cut short, is something else, or has a header over `LARGEST_HEADER` bytes.
+    """
     try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+        if LARGEST_HEADER < length < path.stat().st_size:
+            raise ValueError(f"its header takes {length:,} bytes")
         with safe_open(path, "pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise MissingError(
             f"{path} is not a whole safetensors file ({error})",
-            "fetch or train it again; pickled checkpoints (.pt, .pth) are not read as models",
+            "download or train it again; pickled checkpoints (.pt, .pth) are not read as models",
         ) from error
 
 
-def load_model(name: str | Path, device: torch.device | str = "cpu") -> Model:
+def load_model(name: str | Path, device: torch.device | str = "cpu", recipe: str | None = None) -> Model:
     """Load the model of a run folder, a safetensors file or a shipped name, ready to translate.
 
-    Raises MissingError for files that are missing, cut short, not ours, or whose weights do not fit their card.
+    Weights never run code: their card may name an installed recipe only. `recipe` names the recipe to build with
+    instead; a recipe file (`own.py` or `own.py:name`) is run only where it is given here, or was named for training in
+    this process. No file that the card names is opened.
+
+    Raises MissingError for files that are missing, cut short or not facekit's, whose card names a recipe file while
+    `recipe` is None, whose weights do not fit their card, or whose weights are not finite.
     """
     path = find_weights(name)
     tensors, header = read_tensors(path)
     if KEY not in header:
         raise MissingError(f"{path} carries no facekit card", "give weights that `facekit train` has written")
     try:
-        values = card.validate(card.TrainCard, json.loads(header[KEY]), str(path))
-        kind, _ = registry.find(values.recipe)
+        values = card.validate(card.TrainCard, _card_values(header[KEY]), "its card")
+        if registry.is_file(values.recipe) and recipe is None and not registry.was_imported(values.recipe):
+            raise MissingError(
+                f"needs the recipe file {_short(values.recipe)}, and weights never run code by themselves",
+                f"if you trust that file, name it yourself: --recipe {_short(values.recipe)}",
+            )
+        kind, _ = registry.find(_wanted(recipe, values.recipe))
         params = card.validate(kind.Params, {**kind.older_defaults, **values.params}, "params")
-        made = kind(params.model_dump(), values.data.size)
-        nets = _build(made, tensors)
+        built = kind(params.model_dump(), values.data.size)
+        nets = _build(built, tensors)
+    except MissingError as error:
+        raise MissingError(f"{path}: {error.message}", error.hint) from error
     except CardError as error:
-        hint = "it needs the recipe that it was trained with, in the same place"
-        raise MissingError(f"{path} cannot be built: {error.message}", hint) from error
-    except (ValueError, RuntimeError, KeyError, TypeError) as error:
-        reason = textwrap.shorten(str(error), 200, placeholder=" …")
-        raise MissingError(f"{path} does not fit its card: {reason}", "it is of another version, or damaged") from error
+        hint = "it needs the recipe that it was trained with"
+        raise MissingError(f"{path} cannot be built: {_short(error.message)}", hint) from error
+    except Exception as error:  # a card holds any values, and recipes raise anything on those that make no net
+        hint = "it was written by another version, or is damaged"
+        raise MissingError(f"{path} does not fit its card: {_short(str(error))}", hint) from error
     nets = nets.to(device).to(memory_format=torch.channels_last).requires_grad_(False).eval()
-    return Model(made, nets, values, path)
+    return Model(built, nets, values, path)
 
 
-class _Unset(TorchFunctionMode):
-    """Leaves weights as they come: to draw them without memory makes torch import its compiler, which takes seconds."""
+def _card_values(text: str) -> dict[str, Any]:
+    """Parse the card in a header; raises ValueError where it is no JSON object, or larger than any run's card."""
+    if len(text) > LARGEST_CARD:
+        raise ValueError(f"the card has {len(text):,} characters")
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"the card holds {constant}")
+
+    values = json.loads(text, parse_constant=refuse)
+    if not isinstance(values, dict):
+        raise ValueError("the card holds no keys")
+    size = (values.get("data") or {}).get("size")
+    if isinstance(size, int) and size > LARGEST_SIZE:
+        raise ValueError(f"the card asks for images of {size:.3g} px")
+    return values
+
+
+def _wanted(given: str | None, named: str) -> str:
+    """Return the recipe to build with: `given`, with the recipe's name within the file where only the card has it."""
+    if given is None:
+        return named
+    inside = named.rpartition(".py:")[2] if ".py:" in named else ""
+    return f"{given}:{inside}" if inside and given.endswith(".py") else given
+
+
+def _short(text: str) -> str:
+    """Return text on one line, at most 200 characters."""
+    return textwrap.shorten(text, 200, placeholder=" …")
+
+
+class Blueprint(TorchFunctionMode):
+    """Builds nets without drawing their first weights, and stops where a card asks for more layers than nets have.
+
+    On the meta device drawing does nothing, but makes torch import its compiler: 3 seconds for a cyclegan, whose
+    building takes 0.1 (`benchmarks/load_model.py`).
+    """
+
+    def __init__(self, calls: int):
+        super().__init__()
+        self.calls = calls
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__module__", None) == nn.init.__name__:  # they are called by name
+        self.calls -= 1
+        if self.calls < 0:
+            raise ValueError("the card asks for too many layers")
+        if getattr(func, "__module__", None) == nn.init.__name__:
             return (kwargs or {}).get("tensor", args[0] if args else None)
         if func in (torch.Tensor.normal_, torch.Tensor.uniform_):
             return args[0]
         return func(*args, **(kwargs or {}))
 
 
-def _build(made: recipe.Recipe, tensors: Mapping[str, torch.Tensor]) -> nn.ModuleDict:
-    """Build only the nets that translate, without initialising what is loaded."""
-    with torch.device("meta"), _Unset():
-        every = made.nets()
-    nets = nn.ModuleDict({name: every[name] for name in made.exports})
+def _build(built: recipe.Recipe, tensors: Mapping[str, torch.Tensor]) -> nn.ModuleDict:
+    """Build the nets that translate around `tensors`; raises MissingError where a value is not finite."""
+    some, each = MOST_CALLS
+    with torch.device("meta"), Blueprint(some + each * len(tensors)):
+        every = built.nets()
+    nets = nn.ModuleDict({name: every[name] for name in built.exports})
     wide = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
     nets.load_state_dict(wide, assign=True)
+    for key, value in wide.items():
+        if not bool(torch.isfinite(value).all()):
+            raise MissingError(
+                f"weights hold NaN or infinite values ({key}): training diverged, or the file is damaged",
+                "take weights of an earlier step, or train again with a lower optim.lr",
+            )
     return nets
 
 

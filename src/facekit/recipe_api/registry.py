@@ -18,6 +18,8 @@ from ..errors import CardError
 from ..storage import card
 from .base import Recipe
 
+_imported: set[Path] = set()  # recipe files that this process has run, because the user named them
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -54,13 +56,23 @@ def _entries(path: Path, where: str) -> dict[str, Entry]:
     return found
 
 
+def is_file(name: str) -> bool:
+    """Whether `name` is a recipe file, `own.py` or `own.py:name`, rather than the name of an installed recipe."""
+    return name.endswith(".py") or ".py:" in name
+
+
+def was_imported(name: str) -> bool:
+    """Whether `find` has run the recipe file `name` before, in this process."""
+    return Path(name.rpartition(".py")[0] + ".py").resolve() in _imported
+
+
 def find_entry(name: str) -> Entry:
     """Find a recipe by name, or by `file.py` / `file.py:name` for a recipe of one's own.
 
     Raises CardError with the nearest names when there is none.
     """
-    file, _, preset = name.partition(".py")
-    if preset or name.endswith(".py"):
+    if is_file(name):
+        file, _, preset = name.rpartition(".py")
         path, wanted = Path(f"{file}.py"), preset.lstrip(":")
         if not path.is_file():
             raise CardError(f"no recipe file {path}", "give the path of a Python file that holds a Recipe")
@@ -145,6 +157,7 @@ def find(name: str) -> tuple[type[Recipe], dict]:
             raise CardError(f"{where} cannot be imported: {error}", _import_hint(error)) from error
         except Exception as error:  # whatever a file of one's own raises
             raise CardError(f"{where} cannot be imported: {type(error).__name__}: {error}", "fix the file") from error
+        _imported.add(Path(where).resolve())
     else:
         module = importlib.import_module(where)
     return getattr(module, cls), entry.preset
