@@ -35,11 +35,15 @@ demo: install ## one bundled photo -> its face -> an anime face, in demo/
 test: install-dev ## all tests, on all cores
 	$(PYTHON) -m pytest -n auto
 
-lint: install-dev ## style, types, import layers
+docs: install-dev ## the documentation site, in site/
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=src $(PYTHON) -m mkdocs build
+
+lint: install-dev ## style, types, import layers, links
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	$(PYTHON) tools/check_links.py
 
 package: install-dev ## wheel and sdist, in dist/
 	$(PYTHON) -m build
@@ -47,4 +51,4 @@ package: install-dev ## wheel and sdist, in dist/
 clean: ## remove what these targets created
 	rm -rf demo site dist build $(VENV)
 
-.PHONY: help install install-dev demo test lint package clean
+.PHONY: help install install-dev demo test docs lint package clean

@@ -95,7 +95,7 @@ def test_a_typo_is_refused_with_the_nearest_word(facekit, line, word):
 
 
 def test_the_table_of_the_readme_lists_every_command():
-    assert re.findall(r"^\| `facekit (\S+)[^|]*` \|", README, re.M) == list(COMMANDS)
+    assert re.findall(r"^\| \[`facekit (\S+)[^|]*`\]", README, re.M) == list(COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -109,10 +109,8 @@ def test_the_help_of_a_command_ends_with_examples_that_parse(facekit, name):
         assert about in re.sub(r"[\s│]+", " ", shown)
 
 
-@pytest.mark.parametrize("line", re.findall(r"^ *(facekit .*)$", README, re.M))
-def test_every_command_in_the_readme_is_one(line):
-    _, name, *rest = shlex.split(line, comments=True)
-    cli.load_command(name).make_context(name, rest)  # raises for what does not parse
+def test_the_readme_is_a_front_page():
+    assert len(README.splitlines()) < 150
 
 
 @pytest.mark.parametrize("name", ["align", "train", "translate"])

@@ -1,7 +1,7 @@
 """Pictures that are there more than once: perceptual hashes, all near pairs without comparing all, groups, fair shares.
 
 Near are two images whose 64-bit perceptual hashes (pHash, by imagehash) differ in few bits and whose colours agree. The
-hash alone takes faces that look the same way for one another; see docs/clean.md for what was measured.
+hash alone takes faces that look the same way for one another; see docs/commands/clean.md for what was measured.
 """
 
 from __future__ import annotations

@@ -26,5 +26,7 @@ def find(name: str) -> type[Source]:
 
     known = sites()
     if name not in known:
-        raise CardError(f"unknown site {name!r}{card.suggest(name, sorted(known))}", "see docs/crawl.md for the sites")
+        raise CardError(
+            f"unknown site {name!r}{card.suggest(name, sorted(known))}", "see `facekit crawl --help` for the sites"
+        )
     return known[name]
