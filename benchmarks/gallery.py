@@ -25,16 +25,16 @@ def cost(card_path: str, steps: int) -> None:
     """Print processor seconds and peak memory of a training step of a card's method."""
     import torch
 
-    from facekit.commands.train import _batches
     from facekit.recipe_api.base import Progress
     from facekit.runtime import console
     from facekit.storage import card
     from facekit.training.loop import make_learner, train_step
     from facekit.training.plan import make_plan
+    from facekit.training.run import make_batches
 
     with console.silenced():
         plan = make_plan([card.load(Path(card_path))], card_path)
-        batches = _batches(plan, torch.device("cpu"))
+        batches = make_batches(plan, torch.device("cpu"))
         learner = make_learner(plan.recipe, plan.terms, plan.card, torch.device("cpu"))
     length = plan.steps(batches.epoch_steps)
     learner.step, seconds = length // 2, []

@@ -5,9 +5,12 @@ import pytest
 
 from facekit.reports import html
 
+RUN = {"title": "<b>&{0}", "card": "a: <script>", "plot": None, "previews": [], "running": False, "step": 1, "steps": 2,
+       "status": "half"}  # fmt: skip
+
 
 def test_every_value_is_escaped():
-    page = html.render("run.html", title="<b>&{0}", card="a: <script>", plot=None, previews=[(1, 'x" onload="y.png')])
+    page = html.render("run.html", **{**RUN, "previews": [(1, 'x" onload="y.png')]})
     assert "<script>" not in page and "a: &lt;script&gt;" in page
     assert page.count("&lt;b&gt;&amp;{0}") == 2
     assert 'onload="' not in page
@@ -15,7 +18,7 @@ def test_every_value_is_escaped():
 
 def test_a_missing_value_is_an_error_not_an_empty_place():
     with pytest.raises(jinja2.UndefinedError, match="plot"):
-        html.render("run.html", title="x", card="", previews=[])
+        html.render("run.html", **{key: value for key, value in RUN.items() if key != "plot"})
 
 
 @pytest.mark.parametrize(
@@ -32,6 +35,6 @@ def test_a_link_leads_to_the_file(name, address):
 
 
 def test_a_page_is_written_whole(tmp_path):
-    html.write(tmp_path / "new/page.html", "run.html", title="caf\udce9", card="", plot=None, previews=[])
+    html.write(tmp_path / "new/page.html", "run.html", **{**RUN, "title": "caf\udce9"})
     page = (tmp_path / "new/page.html").read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>") and page.rstrip().endswith("</html>")

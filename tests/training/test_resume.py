@@ -1,17 +1,21 @@
 """Stopped or killed at any moment, a run goes on and ends as if nothing had been: bit by bit, on the CPU."""
 
+import itertools
 import json
 import os
 import pickle
+import shutil
 import signal
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 import toy
-from facekit.storage import claim
-from facekit.training.run_folder import stop_signals
+from facekit.runtime import signals
+from facekit.training.run_folder import RunFolder
 
 METHOD = '''
 """A toy method that sends its process a signal: TROUBLE is `place:step:signal`."""
@@ -162,28 +166,128 @@ def test_force_starts_again(train, uninterrupted):
     assert not (uninterrupted / "previews" / "00000099.png").exists()
 
 
-@pytest.mark.parametrize("claimed", [False, True])
-def test_killed_while_it_starts_again_it_goes_on_from_nothing_old(train, uninterrupted, monkeypatch, claimed):
-    take = claim.take
+def test_killed_at_any_file_operation_of_a_new_start_nothing_of_the_old_run_gets_into_it(
+    train, uninterrupted, tmp_path, monkeypatch
+):
+    assert train(tmp_path / "fresh", "", "--lr", 0.01).code == 0
+    for number in itertools.count():
+        run = shutil.copytree(uninterrupted, tmp_path / f"run{number}")
+        done = []
 
-    def killed(*arguments, **more):
-        if claimed:
-            take(*arguments, **more)
-        raise SystemExit(9)
+        def counted(change, number=number, done=done):
+            def once(*arguments, **more):
+                if len(done) == number:
+                    raise SystemExit(9)
+                done.append(arguments)
+                return change(*arguments, **more)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(claim, "take", killed)
-        assert train(uninterrupted, "", "--lr", 1, "--force").code == 9
-    again = train(uninterrupted, "", "--lr", 1)
-    assert again.code == 0 and "starting" in again.err
+            return once
+
+        with monkeypatch.context() as patched:
+            for owner, name in ((Path, "unlink"), (Path, "replace"), (os, "replace")):
+                patched.setattr(owner, name, counted(getattr(owner, name)))
+            patched.setattr(RunFolder, "log", lambda *arguments: sys.exit(8))
+            code = train(run, "", "--lr", 0.01, "--force").code
+        again = train(run, "", "--lr", 0.01)
+        if again.code == 2:  # the old run still holds the folder, whole
+            assert "holds a run of another card" in again.err and (run / "state.pt").exists()
+            again = train(run, "", "--lr", 0.01, "--force")
+        assert again.code == 0, again.err
+        assert_same(run, tmp_path / "fresh")
+        if code == 8:  # all of it was done before the first step
+            break
+    assert number > 5
 
 
-def test_a_second_interrupt_does_not_wait():
-    with stop_signals() as received:
-        signal.raise_signal(signal.SIGINT)
-        assert received == [signal.SIGINT]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_at_once_and_a_third_does_not_disturb(number, monkeypatch):
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    monkeypatch.setattr(signals, "_end_soon", lambda: None)
+    with signals.collected() as received:
+        signal.raise_signal(number)
+        assert received == [number]
         with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
+        signal.raise_signal(number)
+    for each, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+        signal.signal(each, handler)
+
+
+def test_a_longer_run_goes_on_exactly(train, uninterrupted, tmp_path):
+    assert train(tmp_path / "run", "", "--steps", 4).code == 0
+    longer = train(tmp_path / "run", "", "--steps", 6)
+    assert longer.code == 0 and "going on from step 4" in longer.err and "warning" not in longer.err
+    assert_same(tmp_path / "run", uninterrupted)
+    shorter = train(tmp_path / "run", "", "--steps", 5)
+    assert shorter.code == 2 and "--steps 6" in shorter.err
+    other = train(tmp_path / "run", "", "--steps", 8, "--lr", 1)
+    assert other.code == 2 and "optim.lr" in other.err
+
+
+def test_a_longer_run_says_where_its_learning_rates_differ(facekit, place, tmp_path, monkeypatch):
+    (place / "decay.py").write_text(
+        f"""
+'A toy that learns less and less.'
+import sys
+sys.path.insert(0, {str(Path(toy.__file__).parent)!r})
+import toy
+
+class Decay(toy.Toy):
+    'A toy.'
+    presets = {{"decay": {{}}}}
+
+    def lr_factor(self, clock):
+        return 1 - clock.progress
+"""
+    )
+    given = ("train", place / "decay.py", "--data", place / "data", "--out", tmp_path / "run", "--steps")
+    assert facekit(*given, 2).code == 0
+    longer = facekit(*given, 4)
+    assert longer.code == 0 and "learning rates of a run of 2 steps" in longer.err
+
+
+def test_the_card_in_a_run_folder_stands_for_the_run(train, facekit, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    stopped = train(run, f"step:2:{int(signal.SIGINT)}")
+    assert stopped.code == 130
+    monkeypatch.delenv("TROUBLE")
+    resumed = facekit("train", "--card", run / "card.unfinished.yaml")
+    assert resumed.code == 0 and "going on from step 3" in resumed.err
+    again = facekit("train", "--card", run / "card.yaml")
+    assert again.code == 0 and "complete" in again.err
+
+
+def test_a_start_that_saved_nothing_gives_way_to_other_flags(train, tmp_path):
+    run = tmp_path / "run"
+    assert train(run, "", "--init", tmp_path / "absent").code == 5
+    assert not any(run.iterdir())
+    assert train(run, f"step:1:{int(signal.SIGINT)}", "--set", "run.save_every=9").code == 130
+    (run / "state.pt").unlink()
+    other = train(run, "", "--lr", 0.01)
+    assert other.code == 0 and "starting" in other.err
+    steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_folder_that_another_process_trains_into_is_left_alone(train, spawn, place, tmp_path):
+    run = tmp_path / "run"
+    given = ("train", place / "trouble.py", "--data", place / "data", "--out", run)
+    first = spawn.start(*given, env={"TROUBLE": f"step:1:{int(signal.SIGSTOP)}"})
+    try:
+        while not (run / "card.unfinished.yaml").exists():
+            time.sleep(0.05)
+        second = train(run)
+        assert second.code == 3 and "is in use" in second.err and str(first.pid) in second.err
+    finally:
+        first.kill()
+        first.communicate()
+    assert train(run).code == 0
+
+
+def test_killed_just_before_its_end_a_run_leaves_no_second_card(train, uninterrupted):
+    (uninterrupted / "card.unfinished.yaml").write_bytes((uninterrupted / "card.yaml").read_bytes())
+    assert train(uninterrupted).code == 0
+    assert not (uninterrupted / "card.unfinished.yaml").exists()
 
 
 class Evil:

@@ -88,6 +88,7 @@ def test_a_run_leaves_all_that_it_promises(train, tmp_path):
     made = yaml.safe_load((run / "card.yaml").read_text())["made"]
     assert made["steps"] == 6 and made["images_per_domain"] == 12 and made["inputs"]["a"]["images"] == 12
     assert {"versions", "host", "argv", "git", "device", "start", "end"} <= set(made)
+    assert "http-equiv" not in page and "Step 6 of 6" in page and "finished" in page
     assert not list(run.rglob("*.part")) and not (run / "card.unfinished.yaml").exists()
 
 
@@ -184,6 +185,27 @@ def test_an_output_that_is_a_file_is_refused(train, tmp_path):
         refused = train("--force", out=out)
         assert refused.code == 3 and words in refused.err
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_files_that_facekit_did_not_write_are_not_replaced(train, tmp_path):
+    site = tmp_path / "site"
+    (site / "previews").mkdir(parents=True)
+    for name in ("index.html", "state.pt", "previews/holiday.png", "previews/00000002.png"):
+        (site / name).write_text("mine")
+    refused = train(out="site")
+    assert refused.code == 3 and "index.html" in refused.err and "--force" in refused.err
+    assert all(path.read_text() == "mine" for path in site.rglob("*") if path.is_file())
+    assert train("--force", out="site").code == 0
+    assert (site / "previews" / "holiday.png").read_text() == "mine"
+
+
+@pytest.mark.parametrize("out", ["data", "data/trainA", "data/deep", "data/deep/er"])
+def test_a_folder_of_training_images_is_no_run_folder(train, data, tmp_path, out):
+    toy.fill(data / "deep" / "er", 3)
+    flags = ("--a", data / "deep", "--b", data / "trainB") if "deep" in out else ()
+    refused = train("--force", *flags, out=out)
+    assert refused.code == 2 and "holds the training images" in refused.err
+    assert not (tmp_path / out / "card.unfinished.yaml").exists()
 
 
 def test_recipes_that_are_not_there_or_broken_are_refused(train, tmp_path):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import typing
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional, TypeVar
 
 import typer
 
 from . import completion
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 COMPUTING, FACES, RUNNING = "Computing", "Faces", "Running"
 
@@ -41,7 +46,9 @@ Detector = Annotated[
 DATA, LENGTH = "Data", "Training"
 DomainA = Annotated[Optional[Path], typer.Option("--a", help="images of the first domain", rich_help_panel=DATA)]
 DomainB = Annotated[Optional[Path], typer.Option("--b", help="images of the second domain", rich_help_panel=DATA)]
-RunFolder = Annotated[Optional[Path], typer.Option(help="run folder (default: runs/RECIPE)", rich_help_panel=RUNNING)]
+RunFolder = Annotated[
+    Optional[Path], typer.Option(help="run folder (default: that of the card, or runs/RECIPE)", rich_help_panel=RUNNING)
+]
 TrainCard = Annotated[
     Optional[Path], typer.Option(help="a YAML card to start from; flags override it", rich_help_panel=RUNNING)
 ]
@@ -51,7 +58,9 @@ Set = Annotated[
 ]
 Size = Annotated[Optional[int], typer.Option(help="edge of a training image, px", rich_help_panel=DATA)]
 Batch = Annotated[Optional[int], typer.Option(help="images per domain and step", rich_help_panel=LENGTH)]
-Steps = Annotated[Optional[int], typer.Option(help="length of the run", rich_help_panel=LENGTH)]
+Steps = Annotated[
+    Optional[int], typer.Option(help="length of the run; a larger one continues a run", rich_help_panel=LENGTH)
+]
 LearningRate = Annotated[Optional[float], typer.Option(help="learning rate", rich_help_panel=LENGTH)]
 Precision = Annotated[Optional[str], typer.Option(help="fp32 or bf16", rich_help_panel=COMPUTING)]
 Init = Annotated[
@@ -65,3 +74,24 @@ Init = Annotated[
 TensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="also write TensorBoard events", rich_help_panel=RUNNING)
 ]
+
+
+def with_flags_of(other: Callable[..., Any], without: Collection[str] = ()) -> Callable[[Command], Command]:
+    """Give a command, in place of its `**flags`, the flags of `other` that it lacks, but for those in `without`."""
+
+    def extend(command: Command) -> Command:
+        own = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
+        names = {p.name for p in own} | set(without)
+        more = [p for p in inspect.signature(other).parameters.values() if p.name not in names]
+        hints = {
+            **typing.get_type_hints(other, include_extras=True),
+            **typing.get_type_hints(command, include_extras=True),
+        }
+        taken = [*own, *(p.replace(kind=p.KEYWORD_ONLY) for p in more)]
+        command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [p.replace(annotation=hints[p.name]) for p in taken], return_annotation=hints["return"]
+        )
+        command.__annotations__ = {p.name: hints[p.name] for p in taken} | {"return": hints["return"]}
+        return command
+
+    return extend

@@ -1,4 +1,4 @@
-"""Contact sheets and the page of previews: what a person looks at."""
+"""Contact sheets: tables of images with titles and labels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from ..storage import images
-from . import html
 
 INK, PAPER, GAP = (40, 40, 46), (255, 255, 255), 6
 
@@ -69,19 +68,6 @@ pre {{ background: #f4f4f6; padding: .8rem 1rem; overflow-x: auto }}
 {body}
 </html>
 """
-
-
-def preview_page(folder: Path, title: str, card: str) -> None:
-    """Write `index.html` into a run folder: the loss plot, then every preview, newest first, then the card."""
-    previews = sorted((p for p in (folder / "previews").glob("*.png") if p.stem.isdigit()), reverse=True)
-    html.write(
-        folder / "index.html",
-        "run.html",
-        title=title,
-        card=card,
-        plot="losses.png" if (folder / "losses.png").exists() else None,
-        previews=[(int(path.stem), f"previews/{path.name}") for path in previews],
-    )
 
 
 def save_sheet(path: Path, rows: Sequence[Sequence[Image.Image]], **options: object) -> None:

@@ -1,4 +1,4 @@
-"""What a command says while it works: a bar on a terminal, plain lines when piped, JSON lines on request."""
+"""What a command reports: a progress bar on a terminal, plain lines when piped, JSON lines on request."""
 
 from __future__ import annotations
 
@@ -13,48 +13,55 @@ from typing import Any
 
 
 class Bar:
-    """Progress of one job; `advance` counts up and may carry figures to show."""
+    """Progress of one job; `advance` counts up and may carry figures, which are shown until others come."""
 
     def __init__(self, title: str, total: int, done: int = 0):
         self.title, self.total, self.done = title, total, done
         self.began, self.first = time.monotonic(), done
+        self.figures: dict[str, Any] = {}
 
     def advance(self, count: int = 1, /, **figures: Any) -> None:
         """Count `count` more items as done."""
         self.done += count
+        self.figures = figures or self.figures
 
     def close(self) -> None:
-        """Say the last word."""
+        """End the job."""
 
     @property
     def rate(self) -> float:
         """Items per second so far."""
         return (self.done - self.first) / max(time.monotonic() - self.began, 1e-9)
 
+    @property
+    def left(self) -> float | None:
+        """Seconds until the job is done at this rate; None before the first item."""
+        return (self.total - self.done) / self.rate if self.done > self.first else None
+
 
 class Reporter:
-    """Says nothing; the base of those that do, and what the Python API uses."""
+    """Prints nothing; the base of the other reporters, and the one that the Python API uses."""
 
     def note(self, text: str) -> None:
-        """Tell of an ordinary event."""
+        """Report an ordinary event."""
 
     def warn(self, text: str) -> None:
-        """Tell of something that may be wrong."""
+        """Report something that may be wrong."""
 
     def fact(self, kind: str, **fields: Any) -> None:
-        """Give a machine-readable fact; people do not see it."""
+        """Report a machine-readable fact, which only JSON lines show."""
 
     def result(self, text: str, **fields: Any) -> None:
-        """Give what was asked for; it goes to stdout."""
+        """Print the result of the command on stdout: text for people, fields for machines."""
 
     def bar(self, title: str, total: int, done: int = 0) -> Bar:
-        """Begin a job of `total` items, `done` of them before now."""
+        """Begin a job of `total` items, `done` of them in an earlier start."""
         return Bar(title, total, done)
 
 
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
-    """Say nothing of what is done inside."""
+    """Report nothing of what happens inside."""
     token = current.set(Reporter())
     try:
         yield
@@ -63,37 +70,48 @@ def silenced() -> Iterator[None]:
 
 
 def figures_text(figures: dict[str, Any]) -> str:
-    """Return figures as `name value` pairs, short."""
+    """Return figures as `name value` pairs; numbers have four digits, and zeros are left out."""
     parts = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in figures.items() if v not in (None, 0))
     return "  ".join(parts)
 
 
+def duration(seconds: float) -> str:
+    """Return a time for people: `45 s`, `12 min`, `3 h 05 min`, `2 d 4 h`."""
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    if minutes < 100:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
 class LineBar(Bar):
-    """Says a line now and then: at most one every `pause` seconds, and one at the end."""
+    """Prints a line at most every `pause` seconds, and one at the end."""
 
     pause = 5.0
 
     def __init__(self, title: str, total: int, done: int = 0):
         super().__init__(title, total, done)
         self.last = self.began
-        self.figures: dict[str, Any] = {}
 
     def advance(self, count: int = 1, /, **figures: Any) -> None:
-        super().advance(count)
-        self.figures = figures
+        super().advance(count, **figures)
         if time.monotonic() - self.last > self.pause and self.done < self.total:
             self.last = time.monotonic()
             self.say()
 
     def say(self) -> None:
-        """Say how far the job is."""
+        """Print how far the job is."""
 
 
 class PlainBar(LineBar):
     """Lines for people."""
 
     def say(self) -> None:
-        line = f"{self.title} {self.done}/{self.total}  {self.rate:.3g}/s  {figures_text(self.figures)}"
+        left = f"{duration(self.left)} left  " if self.left and self.done < self.total else ""
+        line = f"{self.title} {self.done}/{self.total}  {left}{self.rate:.3g}/s  {figures_text(self.figures)}"
         print(line.rstrip(), file=sys.stderr, flush=True)
 
     def close(self) -> None:
@@ -118,7 +136,7 @@ class Plain(Reporter):
 
 
 class QuietReporter(Plain):
-    """Only warnings and what was asked for."""
+    """Only warnings and results."""
 
     def note(self, text: str) -> None:
         pass
@@ -174,28 +192,36 @@ class Json(Reporter):
 
 
 class RichBar(Bar):
-    """A rich progress bar."""
+    """A rich progress bar; figures are cut where the terminal is too narrow, the time left never is."""
 
     def __init__(self, title: str, total: int, done: int = 0):
         super().__init__(title, total, done)
         from rich import progress
         from rich.console import Console
+        from rich.table import Column
+
+        def whole() -> Column:
+            return Column(no_wrap=True)
+
+        cut = Column(no_wrap=True, overflow="ellipsis", ratio=1)
 
         self.progress = progress.Progress(
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TimeRemainingColumn(),
-            progress.TextColumn("{task.fields[figures]}"),
+            progress.TextColumn("{task.description}", table_column=whole()),
+            progress.BarColumn(bar_width=12),
+            progress.MofNCompleteColumn(table_column=whole()),
+            progress.TextColumn("{task.fields[left]}", table_column=whole()),
+            progress.TextColumn("{task.fields[figures]}", table_column=cut),
             console=Console(stderr=True),
+            expand=True,
         )
-        self.task = self.progress.add_task(title, total=total, completed=done, figures="")
+        self.task = self.progress.add_task(title, total=total, completed=done, figures="", left="")
         self.progress.start()
 
     def advance(self, count: int = 1, /, **figures: Any) -> None:
-        super().advance(count)
-        text = f"{self.rate:.3g}/s  {figures_text(figures)}"
-        self.progress.update(self.task, advance=count, figures=text)
+        super().advance(count, **figures)
+        text = f"{self.rate:.3g}/s  {figures_text(self.figures)}"
+        left = "" if self.left is None else f"{duration(self.left)} left"
+        self.progress.update(self.task, advance=count, figures=text, left=left)
 
     def close(self) -> None:
         self.progress.stop()
@@ -212,7 +238,7 @@ current: ContextVar[Reporter] = ContextVar("reporter", default=Reporter())  # no
 
 
 def choose(as_json: bool = False, quiet: bool = False) -> Reporter:
-    """Return the reporter for the flags and for what stderr is; of a `torchrun` only the first process speaks."""
+    """Return the reporter for the flags and for what stderr is; of a `torchrun` only rank 0 reports."""
     if os.environ.get("RANK", "0") != "0":
         return Reporter()
     if as_json:
@@ -223,22 +249,22 @@ def choose(as_json: bool = False, quiet: bool = False) -> Reporter:
 
 
 def note(text: str) -> None:
-    """Tell of an ordinary event."""
+    """Report an ordinary event."""
     current.get().note(text)
 
 
 def warn(text: str) -> None:
-    """Tell of something that may be wrong."""
+    """Report something that may be wrong."""
     current.get().warn(text)
 
 
 def fact(kind: str, **fields: Any) -> None:
-    """Give a machine-readable fact, for `--json`."""
+    """Report a machine-readable fact, for `--json`."""
     current.get().fact(kind, **fields)
 
 
 def result(text: str, **fields: Any) -> None:
-    """Give what was asked for, on stdout."""
+    """Print the result of the command on stdout."""
     current.get().result(text, **fields)
 
 

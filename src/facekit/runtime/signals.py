@@ -26,9 +26,7 @@ def interruptible() -> Iterator[None]:
         if len(received) == 1:
             raise KeyboardInterrupt
         if len(received) == 2:
-            timer = threading.Timer(GRACE, _end_now)
-            timer.daemon = True
-            timer.start()
+            _end_soon()
 
     old = {}
     with contextlib.suppress(ValueError):  # only the main thread may set handlers
@@ -39,6 +37,39 @@ def interruptible() -> Iterator[None]:
         if not received:  # else the process is about to end, and must not be disturbed
             for number, handler in old.items():
                 signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def collected() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in the list that is given; the second raises KeyboardInterrupt, as above.
+
+    Of the processes of a `torchrun` each gets a signal from the terminal and one from the launcher: the second is the
+    same request.
+    """
+    received: list[int] = []
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+
+    def note(number: int, frame: object) -> None:
+        received.append(number)
+        if len(received) == 2 and alone:
+            _end_soon()
+            raise KeyboardInterrupt
+
+    old = {}
+    with contextlib.suppress(ValueError):  # only the main thread may set handlers
+        old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        if len(received) < 2:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+
+def _end_soon() -> None:
+    timer = threading.Timer(GRACE, _end_now)
+    timer.daemon = True
+    timer.start()
 
 
 def _end_now() -> None:

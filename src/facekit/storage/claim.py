@@ -32,7 +32,7 @@ def take(
     done, begun = folder / name, folder / name.replace(card.NAME, card.UNFINISHED)
     for path, state in ((done, "finished"), (begun, "unfinished")):
         if not force and path.exists():
-            changed = card.differences(_completed(card.load(path), complete), _completed(values, complete))
+            changed = differences(card.load(path), values, complete)
             if changed:
                 raise CardError(
                     f"{folder} holds a run of another card: " + "; ".join(changed),
@@ -45,6 +45,15 @@ def take(
     files.write_text(begun, card.dump(values))
     files.remove(done)
     return "new"
+
+
+def differences(
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    complete: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+) -> list[str]:
+    """List the fields in which two runs differ, as `key: old -> new`; `complete` is that of `take`."""
+    return card.differences(_completed(old, complete), _completed(new, complete))
 
 
 def _completed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..data.dataset import Layout, open_layout
@@ -12,6 +13,8 @@ from ..recipe_api.base import Recipe, Term
 from ..recipe_api.registry import find
 from ..storage import card
 from .loop import weighted_terms
+
+SOURCES = {"root", "a", "b"}  # keys of a card's `data` that name folders
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,51 @@ class Plan:
             return run.steps
         if run.epochs:
             return run.epochs * epoch_steps
-        raise CardError("the run has no length", "give --steps N")
+        raise CardError("neither run.steps nor run.epochs is set", "set a length, for example with --steps N")
+
+    def refuse_folder(self, folder: Path) -> None:
+        """Raise CardError where `folder`, meant for the run, is one of those that the training images lie in."""
+        data, target = self.card.data, Path(folder).resolve()
+        tops = {Path(name).resolve() for name in (data.root, data.a, data.b) if name}
+        parts = (self.layout.train, self.layout.held, self.layout.test)
+        for parent in {path.parent for part in parts for paths in part.values() for path in paths}:
+            above = parent.resolve()
+            tops |= {above, *(p for p in above.parents if any(top in p.parents for top in tops))}
+        if target in tops:
+            raise CardError(f"{folder} holds the training images", "choose another output folder with --out")
+
+
+def layers(path: Path | None, changes: Sequence[str], flags: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the card at `path`, `changes` (KEY.KEY=VALUE) and the flags that are given as layers of card values.
+
+    Folders among the flags take the place of all folders of the card. Raises CardError for what cannot be read.
+    """
+    given = _given(flags)
+    out = [card.load(Path(path))] if path else []
+    if out and SOURCES & set(given.get("data", {})):
+        out[0] = {**out[0], "data": {k: v for k, v in out[0].get("data", {}).items() if k not in {*SOURCES, "labels"}}}
+    return [*out, *(card.assignment(text) for text in changes), given]
+
+
+def _given(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flags that were given, as card values."""
+    out: dict[str, Any] = {}
+    for key, value in flags.items():
+        if isinstance(value, Mapping):
+            value = _given(value) or None
+        if value is not None:
+            out[key] = str(value) if isinstance(value, Path) else value
+    return out
+
+
+def two_names(text: str | None) -> dict[str, str] | None:
+    """Split `photo,anime` into the names of domain a and b; raises CardError where there are not two."""
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    if len(names) != 2 or not all(names) or names[0] == names[1]:
+        raise CardError(f"--domains {text!r} is not two different names", "for example --domains photo,anime")
+    return dict(zip("ab", names, strict=True))
 
 
 def make_plan(layers: Sequence[Mapping[str, Any]], where: str) -> Plan:
@@ -66,7 +113,7 @@ def make_plan(layers: Sequence[Mapping[str, Any]], where: str) -> Plan:
     phases = [phase.name for phase in kind.phases]
     for name in checked.optim.phases:
         if name not in phases:
-            raise CardError(f"no phase {name!r}{card.suggest(name, phases)}", "mend optim.phases")
+            raise CardError(f"no phase {name!r}{card.suggest(name, phases)}", f"fix {name!r} in optim.phases")
     layout = recipe.open(checked.data) or open_layout(checked.data)
     if layout.params:  # what only the data can tell, as the number of classes
         params = card.validate(kind.Params, {**params.model_dump(), **layout.params}, f"{where}, params")

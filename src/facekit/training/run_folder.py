@@ -3,88 +3,145 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import itertools
 import json
 import pickle
-import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from PIL import Image
 
 from ..data.dataset import Layout
-from ..errors import CardError, Diverged, InputError, MissingError
+from ..errors import CardError, Diverged, MissingError, OutputError
 from ..recipe_api import checkpoint, registry
-from ..reports import contact_sheet
+from ..recipe_api.base import Progress
 from ..runtime import console, distributed
-from ..storage import card, files, images
-from ..storage import claim as folder_claim
-from ..storage.jsonl import read_lines
+from ..storage import card, claim, files
 from .loop import TrainState
+from .pace import Pace
+from .run_page import LOG, PREVIEWS, RunPage
 
 STATE = "state.pt"
-LOG = "log.jsonl"
-LEFT = (
-    card.NAME,
-    card.UNFINISHED,
-    STATE,
-    LOG,
-    checkpoint.FILE,
-    "losses.png",
-    "index.html",
-    "previews/*.png",
-    "tb/events.*",
-)
+WRITTEN = (LOG, checkpoint.FILE, "losses.png", "index.html", PREVIEWS, "tb/events.*")  # beside the cards and the state
+LENGTH = ("run.steps", "run.epochs")
+
+Status = Literal["new", "unfinished", "longer", "finished"]
 
 
-def claim(folder: Path, values: dict[str, Any], force: bool) -> folder_claim.State:
-    """Say whether the run of card `values` is new in `folder`, unfinished or finished there; see `storage.claim`.
+def check(folder: Path, values: dict[str, Any], force: bool) -> Status:
+    """Return how the run of card `values` stands in `folder`; writes nothing.
 
-    What an earlier run left goes before the folder is claimed for a new one, the cards first: killed in between, the
-    next start finds nothing of it to go on from.
+    "longer" is a run that is there, with another length. A run that has saved nothing yet gives way to any other.
+    Raises CardError where the folder holds a run of another card, OutputError where it holds files of the same names
+    that facekit did not write; `force` makes both "new".
     """
-    if force or not any((folder / name).exists() for name in (card.NAME, card.UNFINISHED)):
-        for pattern in LEFT:
-            for old in folder.glob(pattern):
-                old.unlink()
-    state = folder_claim.take(folder, values, complete=registry.completed)
-    if state == "unfinished":
+    if force:
+        return "new"
+    for name, status in ((card.NAME, "finished"), (card.UNFINISHED, "unfinished")):
+        if not (folder / name).exists():
+            continue
+        old = card.load(folder / name)
+        trained = old.get("command") == "train"
+        if trained and status == "unfinished" and not (folder / STATE).exists():
+            return "new"
+        changed = claim.differences(old, values, registry.completed)
+        if not changed:
+            return status  # type: ignore[return-value]
+        if trained and (folder / STATE).exists() and all(line.startswith(LENGTH) for line in changed):
+            return "longer"
+        raise CardError(
+            f"{folder} holds a run of another card: " + "; ".join(changed),
+            "choose another output folder, or --force to replace this one",
+        )
+    foreign = [path.relative_to(folder).as_posix() for pattern in (STATE, *WRITTEN) for path in folder.glob(pattern)]
+    if foreign:
+        raise OutputError(
+            f"{folder} holds files that facekit did not write and training would replace: {', '.join(foreign[:6])}",
+            "choose another output folder, or --force to replace them",
+        )
+    return "new"
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a kill at the very end of a run left beside the card of the finished run."""
+    if distributed.rank() == 0 and (folder / card.UNFINISHED).exists():
+        (folder / card.UNFINISHED).unlink()
         files.sweep(folder)
-    return state
+
+
+def find(path: Path | None) -> Path | None:
+    """Return the run folder that a card belongs to: one that lies beside its log or state; None for other cards."""
+    if path and path.name in (card.NAME, card.UNFINISHED):
+        return path.parent if any((path.parent / name).exists() for name in (LOG, STATE)) else None
+    return None
 
 
 class RunFolder:
     """Saves and restores a run: `model.safetensors`, `state.pt`, `log.jsonl`, `previews/`, `index.html`."""
 
-    def __init__(self, path: Path, values: dict[str, Any], held: dict[str, list[Path]], tensorboard: bool = False):
-        self.path, self.values = path, values
+    def __init__(self, path: Path, values: dict[str, Any], layout: Layout, steps: int, tensorboard: bool = False):
+        self.path, self.values, self.pace = path, values, Pace(steps)
         self.first = distributed.rank() == 0
-        self.held = held
+        self.begun = False
         self.board = _board(path / "tb") if tensorboard and self.first else None
+        self.page = RunPage(path, values, layout.held, self.pace, self.board)
 
-    def resume(self, learner: TrainState) -> bool:
-        """Take the run up where its last save left it; returns False where there is no save.
+    def begin(self, status: Status, step: int) -> None:
+        """Note in the folder that the run starts, or goes on from `step`, and remove what lies beyond that.
 
-        Raises MissingError for a state file that is damaged.
+        Killed at any moment, the next start finds the old run with its state or a run that has saved nothing.
+        """
+        if not self.first:
+            return
+        files.make_folder(self.path)
+        done, begun = self.path / card.NAME, self.path / card.UNFINISHED
+        if status == "new":
+            if done.exists():
+                done.replace(begun)
+            for pattern in (STATE, *WRITTEN):
+                for old in self.path.glob(pattern):
+                    old.unlink()
+        if status in ("new", "longer"):
+            files.write_text(begun, card.dump(self.values))
+            done.unlink(missing_ok=True)
+        files.sweep(self.path)
+        self.page.forget_after(step)
+        self.begun = True
+        self.page.write(running=True)
+
+    def resume(self, learner: TrainState, clock: Progress) -> None:
+        """Restore the run as its last save left it.
+
+        Raises MissingError for a state file that is damaged, CardError for a run that is longer than `clock` says.
         """
         file = self.path / STATE
-        if not file.exists():
-            return False
         with _readable(file):
             learner.restore(torch.load(file, map_location=learner.device, weights_only=True))
+        if learner.step > clock.steps:
+            raise CardError(
+                f"{self.path} is trained to step {learner.step} already, further than {clock.steps}",
+                f"--steps {learner.step} or more goes on; --force starts again",
+            )
+        self.pace.step = learner.step
         if self.first:
-            rows = [row for row in read_lines(self.path / LOG) if row["step"] <= learner.step]
-            files.write_text(self.path / LOG, "".join(json.dumps(row) + "\n" for row in rows))
-            for preview in (self.path / "previews").glob("*.png"):
-                if preview.stem.isdigit() and int(preview.stem) > learner.step:
-                    preview.unlink()
-        return True
+            self._compare_rates(learner, clock)
+
+    def _compare_rates(self, learner: TrainState, clock: Progress) -> None:
+        """Warn where the steps done had other learning rates than a run of the new length gives them."""
+        path = next(path for path in (self.path / card.NAME, self.path / card.UNFINISHED) if path.exists())
+        old = card.load(path).get("run", {})
+        length = old.get("steps") or old.get("epochs", 0) * clock.epoch_steps or clock.steps
+        factor, before = learner.recipe.lr_factor, replace(clock, steps=length)
+        steps = range(0, learner.step, max(1, learner.step // 100))
+        if any(factor(replace(before, step=step)) != factor(replace(clock, step=step)) for step in steps):
+            console.warn(
+                f"the first {learner.step} steps had the learning rates of a run of {length} steps; "
+                f"a run of {clock.steps} from the start would differ"
+            )
 
     def start_from(self, learner: TrainState, init: str) -> None:
-        """Take first weights from another run folder (all its nets as they were saved) or from a model.
+        """Take the first weights from another run folder (all its nets as they were saved) or from a model.
 
         Raises CardError where less than half of those weights fit.
         """
@@ -130,31 +187,12 @@ class RunFolder:
             checkpoint.save_model(
                 self.path / checkpoint.FILE, learner.exports, {**self.values, "made": {"step": learner.step}}
             )
-            self.preview(learner)
+            self.page.preview(learner)
+            self.pace.step = learner.step
+            self.page.write(running=learner.step < self.pace.steps)
             with files.replacing(self.path / STATE) as part, part.open("wb") as file:
                 torch.save(learner.state(), file)
         distributed.barrier()
-
-    @functools.cached_property
-    def faces(self) -> dict[str, list[Image.Image]]:
-        """The first held-out images of each domain that can be decoded: previews always show the same."""
-        size = self.values["data"]["size"]
-        return {side: list(itertools.islice(_decoded(paths, size), 8)) for side, paths in self.held.items()}
-
-    @torch.no_grad()
-    def preview(self, learner: TrainState) -> None:
-        """Write the preview of this step, the plot of the losses, and the page that shows both."""
-        tables = []
-        for to, source in learner.recipe.previews().items():
-            faces = self.faces[source]
-            if faces:
-                tables.append(_preview_table(learner, faces, to))
-        if tables:
-            images.save(_stack(tables), self.path / "previews" / f"{learner.step:08d}.png")
-            if self.board:
-                self.board.add_image("preview", images.to_tensor(_stack(tables)).add(1).div(2), learner.step)
-        plot_losses(self.path)
-        contact_sheet.preview_page(self.path, f"{self.values['recipe']}: {self.path.name}", card.dump(self.values))
 
     @torch.no_grad()
     def score(self, learner: TrainState, layout: Layout) -> dict[str, Any]:
@@ -165,10 +203,17 @@ class RunFolder:
         nets.train(was)
         return found
 
+    def finish(self, results: dict[str, Any]) -> None:
+        """Write the card of the finished run, with its results, and the finished page."""
+        self.page.write(running=False)
+        claim.finish(self.path, self.values, results)
+
     def close(self) -> None:
-        """Let go of what is open."""
+        """Close the TensorBoard file; a page of a run that is not finished says where it stopped."""
         if self.board:
             self.board.close()
+        if self.begun and self.pace.step < self.pace.steps:
+            self.page.write(running=False)
 
 
 @contextlib.contextmanager
@@ -181,90 +226,9 @@ def _readable(file: Path) -> Iterator[None]:
         raise MissingError(f"{file} cannot be restored: {reason}", "--force starts the run again") from error
 
 
-def _decoded(paths: list[Path], size: int) -> Iterator[Image.Image]:
-    for path in paths:
-        try:
-            yield images.resize(images.square(images.read(path)), size)
-        except InputError as error:
-            console.warn(f"{error.message}; left out of the previews")
-
-
-def _preview_table(learner: TrainState, faces: list[Image.Image], to: str) -> Image.Image:
-    size, recipe = learner.card.data.size, learner.recipe
-    nets = torch.nn.ModuleDict({**learner.nets, **learner.exports})
-    was = learner.exports.training
-    nets.eval()
-    dtype = next(nets.parameters()).dtype
-    columns: dict[str, list[Image.Image]] = {}
-    for image in faces:  # one by one: a preview must not need more memory than a training step
-        x = images.to_tensor(image)[None].to(learner.device, dtype)
-        for title, y in recipe.preview(nets, x, to).items():
-            columns.setdefault(title, []).append(images.to_image(y[0]))
-    nets.train(was)
-    name = next(name for name, side in recipe.targets(learner.card.domains).items() if side == to)
-    columns = {name if title == "translation" else title: column for title, column in columns.items()}
-    rows = [list(row) for row in zip(faces, *columns.values(), strict=True)]
-    groups = 2 if len(columns) < 4 else 1
-    return contact_sheet.contact_sheet(rows, ["input", *columns], size=min(size, 256), groups=groups)
-
-
-def _stack(tables: list[Image.Image]) -> Image.Image:
-    page = Image.new("RGB", (max(t.width for t in tables), sum(t.height for t in tables)), contact_sheet.PAPER)
-    top = 0
-    for table in tables:
-        page.paste(table, (0, top))
-        top += table.height
-    return page
-
-
-def plot_losses(folder: Path) -> None:
-    """Draw `losses.png` from `log.jsonl`: every term over the steps, on a logarithmic scale where it can be."""
-    rows = list(read_lines(folder / LOG))
-    if not rows:
-        return
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 4.5), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    names = list(dict.fromkeys(name for row in rows for name in row["losses"]))
-    for name in names:
-        points = [(row["step"], row["losses"][name]) for row in rows if name in row["losses"]]
-        axes.plot(*zip(*points, strict=True), label=name, linewidth=1, marker="." if len(points) < 30 else None)
-    if all(value > 0 for row in rows for value in row["losses"].values()):
-        axes.set_yscale("log")
-    axes.set_xlabel("step")
-    axes.set_ylabel("loss, unweighted")
-    axes.grid(alpha=0.3)
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    with files.replacing(folder / "losses.png") as part:
-        canvas.print_png(str(part))
-
-
 def _board(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise MissingError("tensorboard is not installed", "pip install tensorboard") from error
     return SummaryWriter(str(folder))
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in the list given instead of dying of them; a second SIGINT kills at once."""
-    received: list[int] = []
-
-    def note(number: int, frame: object) -> None:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    old = {}
-    with contextlib.suppress(ValueError):  # only the main thread may set handlers
-        old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

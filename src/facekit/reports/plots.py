@@ -1,0 +1,98 @@
+"""Plots of losses and scores, drawn by matplotlib without a display."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..storage import files
+
+Log = Sequence[Mapping[str, Any]]  # the lines of a log.jsonl: {"step": 50, "losses": {"cycle": 0.2}}
+FEW = 30  # points that are drawn as dots too: a line of one point is invisible
+
+
+def losses(path: Path, log: Log) -> None:
+    """Draw every term of one run over its steps, on a logarithmic scale where all values are positive."""
+    figure, (axes,) = _panels(1, 9, 4.5)
+    for name in _terms([log]):
+        points = _points(log, name)
+        axes.plot(*zip(*points, strict=True), label=name, linewidth=1, marker=_marker(points))
+    if all(value > 0 for row in log for value in row["losses"].values()):
+        axes.set_yscale("log")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss, unweighted")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    _write(figure, path)
+
+
+def losses_compared(path: Path, logs: Mapping[str, Sequence[Log]]) -> bool:
+    """Draw a panel per term, a colour per name and a line per log; returns False where no log holds a term."""
+    terms = _terms(log for several in logs.values() for log in several)
+    if not terms:
+        return False
+    figure, panels = _panels(len(terms))
+    for panel, term in zip(panels, terms, strict=True):
+        for index, (name, several) in enumerate(logs.items()):
+            drawn = [points for points in (_points(log, term) for log in several) if points]
+            for number, points in enumerate(drawn):
+                label = None if number else name
+                panel.plot(
+                    *zip(*points, strict=True), color=f"C{index % 10}", lw=0.8, marker=_marker(points), label=label
+                )
+        _finish(panel, term)
+    _write(figure, path)
+    return True
+
+
+def sweep(path: Path, panels: Mapping[str, Sequence[tuple[float, float, float]]], levels: Mapping[str, Any]) -> None:
+    """Draw a panel per title: points (x, mean, standard deviation), and a dashed line at `levels` (value, label)."""
+    figure, axes = _panels(len(panels))
+    for panel, (title, points) in zip(axes, panels.items(), strict=True):
+        if points:
+            x, y, spread = zip(*sorted(points), strict=True)
+            panel.errorbar(x, y, spread, marker="o", capsize=3)
+            if min(x) > 0 and max(x) / min(x) >= 10:
+                panel.set_xscale("log")
+        if title in levels:
+            value, label = levels[title]
+            panel.axhline(value, color="0.6", lw=0.8, ls="--", label=label)
+        _finish(panel, title)
+    _write(figure, path)
+
+
+def _terms(logs: Iterable[Log]) -> list[str]:
+    return list(dict.fromkeys(name for log in logs for row in log for name in row["losses"]))
+
+
+def _points(log: Log, term: str) -> list[tuple[int, float]]:
+    return [(row["step"], row["losses"][term]) for row in log if term in row["losses"]]
+
+
+def _marker(points: Sequence[Any]) -> str | None:
+    return "." if len(points) < FEW else None
+
+
+def _panels(count: int, width: float = 4, height: float = 2.6) -> tuple[Any, list[Any]]:
+    from matplotlib.figure import Figure
+
+    columns = min(3, count)
+    lines = -(-count // columns)
+    figure = Figure(figsize=(width * columns, height * lines), layout="constrained")
+    return figure, [figure.add_subplot(lines, columns, index + 1) for index in range(count)]
+
+
+def _finish(panel: Any, title: str) -> None:
+    panel.set_title(title, fontsize=9)
+    panel.grid(alpha=0.3)
+    panel.tick_params(labelsize=8)
+    if panel.get_legend_handles_labels()[0]:
+        panel.legend(fontsize=7, frameon=False)
+
+
+def _write(figure: Any, path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    with files.replacing(path) as part:
+        FigureCanvasAgg(figure).print_png(str(part))

@@ -1,0 +1,34 @@
+"""What the card of a finished run notes: how it was made, and of which images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..runtime import distributed
+from ..storage import card, provenance
+from .loop import TrainState
+from .plan import Plan
+
+
+def results(learner: TrainState, plan: Plan, steps: int, first: int, seconds: float) -> dict[str, Any]:
+    """Return versions, device, length and parameter counts of a run whose last start went from step `first` on."""
+    count = {name: sum(p.numel() for p in net.parameters()) for name, net in learner.nets.items()}
+    per_step = plan.card.data.batch * plan.card.run.accumulate * distributed.size()
+    cuda = learner.device.type == "cuda"
+    return {
+        **provenance.collect("torch"),
+        "device": torch.cuda.get_device_name(learner.device) if cuda else learner.device.type,
+        "processes": distributed.size(),
+        "steps": steps,
+        "images_per_domain": steps * per_step,
+        "last_start": {"from_step": first, "seconds": round(seconds, 1)},
+        "parameters": {name: number for name, number in count.items() if number},
+    }
+
+
+def inputs(plan: Plan) -> dict[str, Any]:
+    """Return the number and a digest (names and sizes) of the training images by domain, as they are now."""
+    files = {side: [[p.name, p.stat().st_size] for p in paths] for side, paths in plan.layout.train.items()}
+    return {side: {"images": len(rows), "digest": card.digest({"files": rows})} for side, rows in files.items()}

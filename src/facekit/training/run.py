@@ -1,0 +1,149 @@
+"""A training run from flags to the finished folder."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from ..data.loader import Batches
+from ..errors import Interrupted
+from ..recipe_api.base import Progress
+from ..runtime import console, distributed, signals
+from ..runtime.device import find_device
+from ..storage import card, lock
+from . import memory_estimate, run_folder
+from .loop import TrainState, fit, make_learner
+from .pace import Pace
+from .plan import Plan, layers, make_plan
+from .results import inputs, results
+from .run_folder import RunFolder
+
+Item = TypeVar("Item")
+TIMED = 20  # steps after which the rest of the run is estimated
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a run is, and what to say of it: a line for people, fields for machines."""
+
+    folder: Path
+    text: str
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+def train(
+    flags: Mapping[str, Any],
+    changes: Sequence[str] = (),
+    card_path: Path | None = None,
+    out: Path | None = None,
+    device: str = "auto",
+    force: bool = False,
+    tensorboard: bool = False,
+    dry_run: bool = False,
+) -> Outcome:
+    """Train what a card, `changes` (KEY.KEY=VALUE) and flags say, the later over the earlier; see `plan.layers`.
+
+    The folder is `out`, else the run folder that the card lies in, else runs/RECIPE. Raises what `run_plan` raises.
+    """
+    plan = make_plan(layers(card_path, changes, flags), str(card_path) if card_path else "these flags")
+    folder = Path(out) if out else run_folder.find(card_path) or Path("runs") / Path(plan.card.recipe).stem
+    guess = memory_estimate.estimate(plan.recipe, plan.terms, plan.card)
+    console.note(f"{plan.card.recipe}: {guess}")
+    console.fact("estimate", parameters=guess.parameters, bytes=guess.total_bytes)
+    if dry_run:
+        return Outcome(folder, card.dump(plan.values), {"card": plan.values})
+    with memory_estimate.guarded(guess):
+        run_plan(plan, folder, device, force, tensorboard)
+    model = folder / "model.safetensors"
+    return Outcome(folder, str(model), {"run": str(folder), "model": str(model)})
+
+
+def run_plan(plan: Plan, folder: Path, device_name: str = "auto", force: bool = False, board: bool = False) -> None:
+    """Train a plan into a run folder, from where an earlier start left it.
+
+    Raises CardError where the folder holds another run or the training images, OutputError where it holds foreign
+    files or another process trains into it, Interrupted after a signal, Diverged.
+    """
+    device = distributed.start(find_device(device_name))
+    first = distributed.rank() == 0
+    plan.refuse_folder(folder)
+    holding = lock.held(folder, "facekit train") if first else contextlib.nullcontext()
+    with signals.collected() as received, holding:
+        status = run_folder.check(folder, plan.values, force) if first else "finished"
+        if not distributed.any_of(status != "finished", device):
+            run_folder.tidy(folder)
+            console.note(f"train: nothing to do, {folder} is complete (--force trains it again)")
+            return
+        fresh = distributed.any_of(first and status == "new", device)
+        batches = make_batches(plan, device)
+        clock = Progress(0, plan.steps(batches.epoch_steps), batches.epoch_steps)
+        learner = make_learner(plan.recipe, plan.terms, plan.card, device)
+        with contextlib.closing(RunFolder(folder, plan.values, plan.layout, clock.steps, board)) as run:
+            if not fresh:
+                run.resume(learner, clock)
+            elif plan.card.run.init:
+                run.start_from(learner, plan.card.run.init)
+            run.begin(status, learner.step)
+            start = "starting" if fresh else f"going on from step {learner.step}"
+            console.note(f"train: {start}, {clock.steps} steps of {plan.card.data.batch} images per domain on {device}")
+            _train(run, learner, plan, batches, clock, received)
+    console.note(f"train: done, look at {folder}/index.html")
+
+
+def _train(
+    run: RunFolder, learner: TrainState, plan: Plan, batches: Batches, clock: Progress, received: Sequence[int]
+) -> None:
+    """Take the steps that are left, then write what a finished run leaves."""
+    noted, first, began = inputs(plan), learner.step, time.monotonic()
+    with console.progress("train", clock.steps, first) as bar:
+
+        def on_losses(step: int, losses: dict[str, float]) -> None:
+            run.log(step, losses)
+            bar.advance(0, **losses)
+
+        stream = _counted(batches.stream(first, clock.steps), run.pace, bar)
+        whole = not received and fit(learner, stream, clock, on_losses, run.save, lambda: bool(received))
+    if not whole:
+        raise Interrupted(f"train: stopped at step {learner.step}, saved", "run the same command again to go on")
+    if clock.steps == first:  # killed between the last save and the card, or a run of no steps
+        run.save(learner)
+    if distributed.rank() == 0:
+        found = results(learner, plan, clock.steps, first, time.monotonic() - began)
+        scores = run.score(learner, plan.layout)
+        if scores:
+            found["scores"] = scores
+            console.note(f"train: {', '.join(f'{name} {value}' for name, value in scores.items())}")
+        run.finish({**found, "inputs": noted})
+
+
+def _counted(stream: Iterable[Item], pace: Pace, bar: console.Bar) -> Iterator[Item]:
+    """Yield the batches; a step is done when the next one is asked for. After a few steps, say how long it takes."""
+    for step, batch in enumerate(stream, pace.step + 1):
+        yield batch
+        pace.reach(step)
+        bar.advance()
+        if pace.timed == TIMED and pace.seconds_left:
+            console.note(f"train: {pace.seconds_per_step:.3g} s per step, {console.duration(pace.seconds_left)} left")
+            console.fact("pace", seconds_per_step=pace.seconds_per_step, seconds_left=pace.seconds_left)
+
+
+def make_batches(plan: Plan, device: torch.device) -> Batches:
+    """Return the batches of a plan as tensors on a device."""
+    return Batches.of(
+        plan.layout.train,
+        plan.load_size,
+        plan.layout.readers,
+        seed=plan.card.seed,
+        batch=plan.card.data.batch,
+        size=plan.card.data.size,
+        flip=plan.card.data.flip,
+        accumulate=plan.card.run.accumulate,
+        device=device,
+        dtype=torch.float64 if plan.card.run.precision == "fp64" else torch.float32,
+    )

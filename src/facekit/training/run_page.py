@@ -1,0 +1,135 @@
+"""What a person looks at while a run trains: previews, the plot of the losses, and the page that shows both."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ..errors import InputError
+from ..reports import contact_sheet, html, plots
+from ..runtime import console
+from ..storage import card, files, images, provenance
+from ..storage.jsonl import read_lines
+from .loop import TrainState
+from .pace import Pace
+
+LOG = "log.jsonl"
+PREVIEWS = "previews/" + 8 * "[0-9]" + ".png"
+Images = Mapping[str, list[Path]]
+FACES = 8  # rows of a preview
+
+
+class RunPage:
+    """`index.html` of a run folder, with `previews/STEP.png` and `losses.png`; refreshes while the run trains.
+
+    `held` are the preview images by domain, `board` is TensorBoard's writer.
+    """
+
+    def __init__(
+        self, folder: Path, values: dict[str, Any], held: dict[str, list[Path]], pace: Pace, board: Any = None
+    ):
+        self.folder, self.values, self.held, self.pace, self.board = folder, values, held, pace, board
+
+    @functools.cached_property
+    def faces(self) -> dict[str, list[Image.Image]]:
+        """The first preview images of each domain that can be decoded: previews always show the same."""
+        size = self.values["data"]["size"]
+        return {side: list(itertools.islice(_decoded(paths, size), FACES)) for side, paths in self.held.items()}
+
+    @torch.no_grad()
+    def preview(self, learner: TrainState) -> None:
+        """Write the preview of this step."""
+        tables = []
+        for to, source in learner.recipe.previews().items():
+            faces = self.faces[source]
+            if faces:
+                tables.append(_preview_table(learner, faces, to))
+        if tables:
+            sheet = _stack(tables)
+            images.save(sheet, self.folder / "previews" / f"{learner.step:08d}.png")
+            if self.board:
+                self.board.add_image("preview", images.to_tensor(sheet).add(1).div(2), learner.step)
+
+    def forget_after(self, step: int) -> None:
+        """Remove the log lines and previews of later steps, and a line that a kill has cut."""
+        log = self.folder / LOG
+        if log.exists():
+            rows = {row["step"]: row for row in read_lines(log) if row["step"] <= step}
+            files.write_text(log, "".join(json.dumps(row) + "\n" for row in rows.values()))
+        for preview in self.folder.glob(PREVIEWS):
+            if int(preview.stem) > step:
+                preview.unlink()
+
+    def write(self, running: bool) -> None:
+        """Write `losses.png` and `index.html`: how far the run is, every preview, newest first, and the card."""
+        rows = list(read_lines(self.folder / LOG))
+        if rows:
+            plots.losses(self.folder / "losses.png", rows)
+        previews = sorted(self.folder.glob(PREVIEWS), reverse=True)
+        html.write(
+            self.folder / "index.html",
+            "run.html",
+            title=f"{self.values['recipe']}: {self.folder.resolve().name}",
+            running=running,
+            step=self.pace.step,
+            steps=self.pace.steps,
+            status=_status(self.pace, running),
+            plot="losses.png" if rows else None,
+            previews=[(int(path.stem), f"previews/{path.name}") for path in previews],
+            card=card.dump(self.values),
+        )
+
+
+def _status(pace: Pace, running: bool) -> str:
+    """Return how far a run is, in one sentence."""
+    parts = [f"Step {pace.step:,} of {pace.steps:,}"]
+    if pace.seconds_per_step is not None:
+        parts.append(f"{pace.seconds_per_step:.3g} s per step")
+    if not running:
+        parts.append("finished" if pace.step >= pace.steps else "stopped; the same command goes on")
+    elif pace.seconds_left is not None:
+        parts.append(f"{console.duration(pace.seconds_left)} left")
+    return ", ".join(parts) + f" (written {provenance.moment()})"
+
+
+def _decoded(paths: list[Path], size: int) -> Iterator[Image.Image]:
+    for path in paths:
+        try:
+            yield images.resize(images.square(images.read(path)), size)
+        except InputError as error:
+            console.warn(f"{error.message}; left out of the previews")
+
+
+def _preview_table(learner: TrainState, faces: list[Image.Image], to: str) -> Image.Image:
+    size, recipe = learner.card.data.size, learner.recipe
+    nets = torch.nn.ModuleDict({**learner.nets, **learner.exports})
+    was = learner.exports.training
+    nets.eval()
+    dtype = next(nets.parameters()).dtype
+    columns: dict[str, list[Image.Image]] = {}
+    for image in faces:  # one by one: a preview must not need more memory than a training step
+        x = images.to_tensor(image)[None].to(learner.device, dtype)
+        for title, y in recipe.preview(nets, x, to).items():
+            columns.setdefault(title, []).append(images.to_image(y[0]))
+    nets.train(was)
+    name = next(name for name, side in recipe.targets(learner.card.domains).items() if side == to)
+    columns = {name if title == "translation" else title: column for title, column in columns.items()}
+    rows = [list(row) for row in zip(faces, *columns.values(), strict=True)]
+    groups = 2 if len(columns) < 4 else 1
+    return contact_sheet.contact_sheet(rows, ["input", *columns], size=min(size, 256), groups=groups)
+
+
+def _stack(tables: list[Image.Image]) -> Image.Image:
+    sheet = Image.new("RGB", (max(t.width for t in tables), sum(t.height for t in tables)), contact_sheet.PAPER)
+    top = 0
+    for table in tables:
+        sheet.paste(table, (0, top))
+        top += table.height
+    return sheet
