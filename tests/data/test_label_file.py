@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import unicodedata
 
 import pytest
 
@@ -131,6 +132,10 @@ SEVERAL = {"0.png": ("Smiling",), "1.png": (), "more/2.png": ("Smiling", "Young"
         ("c.csv", "Smiling,Young,FILE\nTrue,false,0.png\nFALSE,false,1.png\n\ntrue,true,./more/2.png\n"),
         ("d.csv", "\ufefffile;label;age\r\n0.png;Smiling;3\r\n1.png;;4\r\nmore/2.png;Smiling | Young|;5\r\n"),
         ("e.tsv", "file\tlabels\n0.png\tSmiling\n1.png\t\nmore/2.png\tSmiling|Young\n"),
+        ("g.csv", "sep=;\r\nfile;label\r\n0.png;Smiling\r\n1.png;\r\nmore/2.png;Smiling|Young\r\n"),
+        ("h.csv", 'file, label\n"0.png", "Smiling"\n"1.png", ""\n"more/2.png",  "Smiling|Young"\n'),
+        ("i.csv", '"file";"a, b, c, d";"label"\n0.png;1;Smiling\n1.png;2;\nmore/2.png;3;Smiling|Young\n'),
+        ("j.csv", "file,label\r0.png,Smiling\r1.png,\rmore/2.png,Smiling|Young\r"),
         (
             "f.jsonl",
             '{"file": "0.png", "label": "Smiling", "md5": "1"}\n\n{"file": "1.png", "labels": []}\n'
@@ -156,6 +161,41 @@ def test_celebas_list_is_read_as_it_is_distributed(tmp_path):
 def test_quoted_cells_may_hold_the_delimiter(faces, listed):
     toy.picture(8).save(faces / "a, b.png")
     assert listed('file,label\n"a, b.png",smile\n')["a, b.png"] == ("smile",)
+
+
+def test_excels_text_in_utf_16_is_read(faces, tmp_path):
+    rows = "file\tlabel\r\n0.png\tSmiling\r\n1.png\tsad\r\n"
+    (tmp_path / "labels.txt").write_bytes(rows.encode("utf-16"))
+    assert read(faces, tmp_path / "labels.txt")[0] == {"0.png": ("Smiling",), "1.png": ("sad",)}
+
+
+@pytest.mark.parametrize("name", ["a\u2028b.png", "a\u0085b.png", "a\x1cb.png", "a\u00a0b.png"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "celeba"])
+def test_only_a_line_feed_ends_a_line(faces, listed, name, kind):
+    toy.picture(8).save(faces / name)
+    rows = {
+        "csv": f"file,label\n{name},Smiling\n",
+        "jsonl": json.dumps({"file": name, "label": "Smiling"}, ensure_ascii=False),
+        "celeba": f"1\nSmiling Young\n{name}  1 -1\n",
+    }
+    assert listed(rows[kind], f"labels.{kind}") == {name: ("Smiling",)}
+
+
+@pytest.mark.parametrize("on_disk", ["NFC", "NFD"])
+@pytest.mark.parametrize("in_file", ["NFC", "NFD"])
+def test_accents_match_in_either_form(faces, listed, on_disk, in_file):
+    name = unicodedata.normalize(on_disk, "é/ö.png")
+    (faces / name).parent.mkdir()
+    toy.picture(8).save(faces / name)
+    assert listed(f"file,label\n{unicodedata.normalize(in_file, name)},sad\n") == {name: ("sad",)}
+
+
+def test_a_name_in_its_own_form_comes_first(faces, listed):
+    for form in ("NFC", "NFD"):
+        toy.picture(8).save(faces / unicodedata.normalize(form, "é.png"))
+    rows = "".join(f"{unicodedata.normalize(form, 'é.png')},{form}\n" for form in ("NFC", "NFD"))
+    found = listed(f"file,label\n{rows}")
+    assert found == {unicodedata.normalize(form, "é.png"): (form,) for form in ("NFC", "NFD")}
 
 
 def test_a_file_splits_into_train_and_test_by_its_folders(tmp_path):

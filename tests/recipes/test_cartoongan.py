@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from facekit.data import edge_smoothing
+from facekit.data.edge_pairs import SmoothedReader, open_smoothed
 from facekit.data.loader import Batches
 from facekit.errors import CardError, InputError, MissingError
 from facekit.nets import pretrained
@@ -17,7 +18,6 @@ from facekit.nets.cartoon import ArtifyDiscriminator, ArtifyGenerator, CartoonDi
 from facekit.nets.vgg import VGG
 from facekit.recipe_api import registry
 from facekit.recipe_api.base import Progress
-from facekit.recipe_api.edge_promoting import SmoothedReader, open_smoothed
 from facekit.storage import card
 from facekit.training import memory_estimate
 from facekit.training.loop import make_learner, weighted_terms

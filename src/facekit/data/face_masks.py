@@ -11,8 +11,9 @@ from PIL import Image
 
 from ..errors import CardError, InputError
 from ..runtime import console
-from ..storage import card, images
+from ..storage import card, files, images
 from ..storage.folder import Folder
+from ..storage.listing import composed
 from .dataset import Layout, shares, spread
 from .loader import Reader, Sample
 
@@ -147,7 +148,7 @@ def _plain(root: Path, data: card.Data) -> tuple[MaskReader, dict[str, list[Path
     classes = root / "classes.txt"
     if not classes.is_file():
         raise InputError(f"no {classes}", "write one: a class name per line, the first is class 0")
-    names = tuple(line.strip() for line in classes.read_text(encoding="utf-8").splitlines() if line.strip())
+    names = tuple(line.strip() for line in files.read_text(classes).split("\n") if line.strip())
     found: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
     masks: dict[Path, Path] = {}
     tops = {"train": root / "train" if (root / "train").is_dir() else root, "val": root / "val", "test": root / "test"}
@@ -157,10 +158,10 @@ def _plain(root: Path, data: card.Data) -> tuple[MaskReader, dict[str, list[Path
         for needed in ("images", "masks"):
             if not (top / needed).is_dir():
                 raise InputError(f"no folder {top / needed}", "photos belong in images/, their masks in masks/")
-        by_name = {Path(name).with_suffix(""): top / "masks" / name for name in Folder(top / "masks").names}
+        by_name = {_key(name): top / "masks" / name for name in Folder(top / "masks").names}
         unmatched = set(by_name)
         for source in Folder(top / "images").sources():
-            name = source.path.relative_to(top / "images").with_suffix("")
+            name = _key(source.name)
             unmatched.discard(name)
             if name not in by_name:
                 console.warn(f"{source.path} has no mask; left out")
@@ -173,6 +174,11 @@ def _plain(root: Path, data: card.Data) -> tuple[MaskReader, dict[str, list[Path
     for path in spread(list(masks), CHECKED):
         reader.mask(path)
     return reader, found
+
+
+def _key(name: str) -> Path:
+    """Return what a photo's name and its mask's have in common."""
+    return Path(composed(name)).with_suffix("")
 
 
 def _sizes_fit(photo: Path, mask: Path) -> bool:
@@ -193,7 +199,7 @@ def _celebamask(root: Path, data: card.Data, parts: str) -> tuple[MaskReader, di
         if not needed.exists():
             raise InputError(f"no {needed}", "unpack CelebAMask-HQ whole")
     try:
-        rows = [line.split() for line in mapping.read_text(encoding="utf-8").splitlines()[1:] if line.strip()]
+        rows = [line.split() for line in files.read_text(mapping).split("\n")[1:] if line.strip()]
         original = {int(row[0]): int(row[1]) for row in rows}
     except (ValueError, IndexError) as error:
         raise InputError(f"{mapping} cannot be read: {error}", "lines are: idx orig_idx orig_file") from error

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ..errors import CardError, InputError
 from ..runtime import console
-from ..storage import card
+from ..storage import card, files
 from ..storage.folder import Folder
-from ..storage.listing import SUFFIXES, sub_folders
+from ..storage.listing import SUFFIXES, composed, sub_folders
 
 FILE_COLUMNS = ("file", "image", "filename", "image_id")
 LABEL_COLUMNS = ("label", "labels")
@@ -105,12 +106,13 @@ def _of_folders(folder: Folder, train: str, test: str | None) -> dict[str, tuple
 def _of_file(folder: Folder, path: Path) -> dict[str, tuple[str, ...]]:
     """Return the labels of the images that a labels file names."""
     rows = list(read_rows(path))
-    known = set(folder.names)
+    known = {composed(name): name for name in folder.names} | {name: name for name in folder.names}
     found: dict[str, tuple[str, ...]] = {}
     missing = []
     for line, written, labels in rows:
-        name = _inside(written, f"{path}, line {line}")
-        if name not in known:
+        inside = _inside(written, f"{path}, line {line}")
+        name = known.get(inside) or known.get(composed(inside))
+        if name is None:
             missing.append(written)
         elif found.setdefault(name, labels) != labels:
             raise InputError(
@@ -149,11 +151,12 @@ def read_rows(path: Path) -> Iterator[Row]:
     Raises InputError for a file that cannot be read or understood.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        text = files.read_text(path)
     except OSError as error:
         raise InputError(f"cannot read the labels file {path}: {error.strerror}", "check the path") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not text in UTF-8", FORMATS) from error
+    lines = text.replace("\r\n", "\n").split("\n" if "\n" in text else "\r")
     first = next((line.strip() for line in lines if line.strip()), "")
     read = _json_lines if first.startswith("{") else _celeba if first.isdecimal() else _csv
     return read(path, lines)
@@ -180,7 +183,7 @@ def _json_lines(path: Path, lines: list[str]) -> Iterator[Row]:
 
 def _celeba(path: Path, lines: list[str]) -> Iterator[Row]:
     """Read CelebA's list: how many rows, the attributes' names, and rows of a file name and 1 or -1 for each."""
-    rows = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
+    rows = [(number, re.split(r"[ \t]+", line.strip())) for number, line in enumerate(lines, 1) if line.strip()]
     if len(rows) < 2 or int(rows[0][1][0]) != len(rows) - 2:
         raise InputError(
             f"{path} tells of {rows[0][1][0]} images in its first line and has {max(len(rows) - 2, 0)} rows",
@@ -193,9 +196,15 @@ def _celeba(path: Path, lines: list[str]) -> Iterator[Row]:
 
 def _csv(path: Path, lines: list[str]) -> Iterator[Row]:
     """Read CSV with a header: a column of labels, several with | between them, or a column for each attribute."""
-    heading = next((line for line in lines if line.strip()), "")
-    delimiter = max(",;\t", key=heading.count)
-    table = csv.reader(lines, delimiter=delimiter, strict=True)
+    lines = [line + "\n" for line in lines]  # a quoted cell may go on in the next line
+    first = next((index for index, line in enumerate(lines) if line.strip()), 0)
+    said = re.fullmatch(r'"?sep=(.)"?\s*', lines[first])  # Excel's word for the delimiter
+    if said:
+        lines[first] = "\n"
+        first = next((index for index, line in enumerate(lines) if line.strip()), 0)
+    heading = re.sub(r'"[^"]*"', "", lines[first])
+    delimiter = said[1] if said else max(",;\t", key=heading.count)
+    table = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
     try:
         rows = [(table.line_num, [cell.strip() for cell in row]) for row in table if any(cell.strip() for cell in row)]
     except csv.Error as error:

@@ -18,7 +18,7 @@ def losses(path: Path, log: Log) -> None:
     for name in _terms([log]):
         points = _points(log, name)
         axes.plot(*zip(*points, strict=True), label=name, linewidth=1, marker=_marker(points))
-    if all(value > 0 for row in log for value in row["losses"].values()):
+    if all(value is None or value > 0 for row in log for value in row["losses"].values()):
         axes.set_yscale("log")
     axes.set_xlabel("step")
     axes.set_ylabel("loss, unweighted")
@@ -67,7 +67,7 @@ def _terms(logs: Iterable[Log]) -> list[str]:
 
 
 def _points(log: Log, term: str) -> list[tuple[int, float]]:
-    return [(row["step"], row["losses"][term]) for row in log if term in row["losses"]]
+    return [(row["step"], row["losses"][term]) for row in log if row["losses"].get(term) is not None]
 
 
 def _marker(points: Sequence[Any]) -> str | None:

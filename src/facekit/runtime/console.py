@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 import time
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
+
+from . import strict_json
 
 
 class Bar:
@@ -160,7 +161,7 @@ class JsonBar(LineBar):
 
 def json_line(event: str, **fields: Any) -> None:
     """Print one event as a JSON line on stdout."""
-    print(json.dumps({"event": event, **fields}, default=str), flush=True)
+    print(strict_json.dumps({"event": event, **fields}, default=str), flush=True)
 
 
 class Json(Reporter):

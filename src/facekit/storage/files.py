@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import hashlib
@@ -118,6 +119,16 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file."""
     write_bytes(path, encoded(text))
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file: UTF-8, with or without its mark, or UTF-16 with it; line ends stay as they are.
+
+    Raises OSError or UnicodeDecodeError where it cannot be read.
+    """
+    data = path.read_bytes()
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return data.decode("utf-16" if utf16 else "utf-8-sig")
 
 
 def encoded(text: str) -> bytes:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ..runtime import strict_json
 from . import files
 
 Row = dict[str, Any]
@@ -26,7 +27,7 @@ def read_lines(path: Path) -> Iterator[Row]:
 
 def line(row: Row) -> str:
     """Return an object as one line, without its newline."""
-    return json.dumps(row, ensure_ascii=False)
+    return strict_json.dumps(row, ensure_ascii=False)
 
 
 def append(path: Path, rows: Iterable[Row]) -> None:

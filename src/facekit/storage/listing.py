@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +53,11 @@ def list_images(folder: Path, without: Path | None = None) -> Listing:
 def sub_folders(folder: Path) -> list[str]:
     """Return the names of the folders in a folder that may hold images, sorted."""
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not _is_system_folder(path.name))
+
+
+def composed(name: str) -> str:
+    """Return a name with its accents composed, to match names: macOS writes them apart, people type them as one."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _is_system_folder(name: str) -> bool:

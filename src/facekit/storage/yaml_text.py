@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 import stat
 from collections.abc import Mapping
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from . import files
 
 LARGEST = 5_000_000  # bytes of a file
 MOST_VALUES = 100_000  # in a file, counting what aliases repeat
@@ -87,9 +88,7 @@ def read(path: Path) -> Any:
         raise OSError("it is not a plain file")
     if status.st_size > LARGEST:
         raise OSError(f"it has {status.st_size / 1e6:.0f} MB, more than {LARGEST / 1e6:.0f}")
-    data = path.read_bytes()
-    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return parse(data.decode("utf-16" if utf16 else "utf-8-sig"))
+    return parse(files.read_text(path))
 
 
 def dump(values: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import pickle
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +16,7 @@ from ..errors import CardError, Diverged, MissingError, OutputError
 from ..recipe_api import checkpoint, registry
 from ..recipe_api.base import Progress
 from ..runtime import console, distributed
-from ..storage import card, claim, files
+from ..storage import card, claim, files, jsonl
 from .loop import TrainState
 from .pace import Pace
 from .run_page import LOG, PREVIEWS, RunPage
@@ -168,7 +167,7 @@ class RunFolder:
         """Append one line of losses."""
         if not self.first or not losses:
             return
-        files.append_line(self.path / LOG, json.dumps({"step": step, "losses": losses}))
+        jsonl.append(self.path / LOG, [{"step": step, "losses": losses}])
         console.fact("losses", step=step, losses=losses)
         if self.board:
             for name, value in losses.items():

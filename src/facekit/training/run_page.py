@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,7 @@ from PIL import Image
 from ..errors import InputError
 from ..reports import contact_sheet, html, plots
 from ..runtime import console
-from ..storage import card, files, images, provenance
-from ..storage.jsonl import read_lines
+from ..storage import card, images, jsonl, provenance
 from .loop import TrainState
 from .pace import Pace
 
@@ -61,15 +59,15 @@ class RunPage:
         """Remove the log lines and previews of later steps, and a line that a kill has cut."""
         log = self.folder / LOG
         if log.exists():
-            rows = {row["step"]: row for row in read_lines(log) if row["step"] <= step}
-            files.write_text(log, "".join(json.dumps(row) + "\n" for row in rows.values()))
+            rows = {row["step"]: row for row in jsonl.read_lines(log) if row["step"] <= step}
+            jsonl.write(log, rows.values())
         for preview in self.folder.glob(PREVIEWS):
             if int(preview.stem) > step:
                 preview.unlink()
 
     def write(self, running: bool) -> None:
         """Write `losses.png` and `index.html`: how far the run is, every preview, newest first, and the card."""
-        rows = list(read_lines(self.folder / LOG))
+        rows = list(jsonl.read_lines(self.folder / LOG))
         if rows:
             plots.losses(self.folder / "losses.png", rows)
         previews = sorted(self.folder.glob(PREVIEWS), reverse=True)
