@@ -124,7 +124,8 @@ for _name, _command in COMMANDS.items():
 
 def load_command(name: str) -> Any:
     """Import a command and return it with the flags that all commands share, its help and its examples."""
-    function = getattr(import_module(f".commands.{name.replace('-', '_')}", __package__), name.replace("-", "_"))
+    module = COMMANDS[name].module or name.replace("-", "_")
+    function = getattr(import_module(f".commands.{module}", __package__), module)
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
     alone.command(name, cls=FacekitCommand, help=unwrapped(inspect.getdoc(function) or ""))(shell(function))
     command: Any = typer.main.get_command(alone)

@@ -1,6 +1,5 @@
 """AnimeGAN and its second version: nets, losses in closed form, what is judged, the styles' weights, the port."""
 
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,6 @@ from facekit.storage import card
 from facekit.training import memory_estimate, run_folder
 from facekit.training.loop import make_learner, weighted_terms
 from support import Mean, Names, Same, moved
-from toy import domains
 
 SIZE = 32
 STYLES = sorted(name for name in registry.catalogue() if name.startswith("animegan"))
@@ -412,21 +410,3 @@ def test_files_of_something_else_are_refused_and_change_nothing(port, tmp_path):
         kind({"weights": str(tmp_path / "other.pt")}, 64).nets()
     with pytest.raises(CardError, match="width 32"):
         kind({"weights": str(port[0]), "net": "v2-lite"}, 64).check(64)
-
-
-def test_the_cards_lines_make_a_model_of_the_ports_weights(port, tmp_path, monkeypatch, facekit):
-    lines = (CARDS / "animegan2.yaml").read_text().splitlines()
-    first = next(i for i, line in enumerate(lines) if line.startswith("#     from"))
-    code = [line[1:] for line in lines[first:] if line.startswith("#     ")]
-    monkeypatch.chdir(tmp_path)
-    exec(textwrap.dedent("\n".join(code)).replace("FILE.pt", str(port[0])), {})
-    model = checkpoint.load_model("paint.safetensors")
-    torch.manual_seed(0)
-    x = torch.rand(1, 3, 32, 40) * 2 - 1
-    net = AnimeGenerator2()
-    load_port(net, port[1])
-    with torch.no_grad():
-        assert torch.allclose(model.recipe.translate(model.nets, x, "b"), net(x), atol=1e-5)
-    domains(tmp_path / "data", 2, SIZE)
-    done = facekit("translate", tmp_path / "data/trainA", "out", "--weights", "paint.safetensors", "--no-align")
-    assert done.code == 0 and len(list(Path("out").glob("*.png"))) == 2

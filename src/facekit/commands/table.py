@@ -14,6 +14,7 @@ class Command:
     summary: str
     group: str
     examples: tuple[tuple[str, str], ...]
+    module: str = ""  # its file and function, where they are not called as the command
 
 
 COMMANDS = {
@@ -78,6 +79,20 @@ COMMANDS = {
             ("facekit translate holiday/ out/ --paste --sheet", "faces pasted back into their photos"),
             ("facekit translate faces/ out/ --weights runs/mine --to anime", "your own weights"),
         ),
+    ),
+    "import": Command(
+        "Read weights that the authors' code of a method has written.",
+        USE,
+        (
+            ("facekit import latest_net_G_A.pth zebra.safetensors --as cyclegan", "one generator, to translate with"),
+            (
+                "facekit import 200000-G.ckpt hair.safetensors --as stargan --labels Black_Hair,Blond_Hair,Brown_Hair,"
+                "Male,Young --set params.single=false",
+                "labels in the authors' order",
+            ),
+            ("facekit import selfie2anime_params_latest.pt runs/official --as ugatit", "all nets, for train --init"),
+        ),
+        "import_weights",
     ),
     "export": Command(
         "Write trained weights as an ONNX file, for programs without PyTorch.",

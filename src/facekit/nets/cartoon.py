@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -13,15 +14,22 @@ class CartoonGenerator(nn.Module):
     """Image to image, [N, 3, H, W] in [-1, 1], H and W multiples of 4; `width` is 64 in the paper.
 
     `blocks` is 8 in the paper, the authors' options and the released weights. Every change of size has a second
-    convolution, with nothing in between.
+    convolution, with nothing in between. `padding` is that of the first and last layer and of the residual blocks.
     """
 
-    def __init__(self, width: int = 64, blocks: int = 8, affine: bool = True):
+    def __init__(
+        self,
+        width: int = 64,
+        blocks: int = 8,
+        affine: bool = True,
+        padding: Literal["reflect", "zeros"] = "reflect",
+        norm_eps: float = 1e-5,
+    ):
         super().__init__()
         w, c = width, 4 * width
-        norm = partial(InstanceNorm2d, affine=affine)
+        norm = partial(InstanceNorm2d, eps=norm_eps, affine=affine)
         self.layers = nn.Sequential(
-            nn.Conv2d(3, w, 7, padding=3, padding_mode="reflect"),
+            nn.Conv2d(3, w, 7, padding=3, padding_mode=padding),
             norm(w),
             nn.ReLU(),
             nn.Conv2d(w, 2 * w, 3, stride=2, padding=1),  # S/2
@@ -34,10 +42,10 @@ class CartoonGenerator(nn.Module):
             nn.ReLU(),
             *[
                 Residual(
-                    nn.Conv2d(c, c, 3, padding=1, padding_mode="reflect"),
+                    nn.Conv2d(c, c, 3, padding=1, padding_mode=padding),
                     norm(c),
                     nn.ReLU(),
-                    nn.Conv2d(c, c, 3, padding=1, padding_mode="reflect"),
+                    nn.Conv2d(c, c, 3, padding=1, padding_mode=padding),
                     norm(c),
                 )
                 for _ in range(blocks)
@@ -50,7 +58,7 @@ class CartoonGenerator(nn.Module):
             nn.Conv2d(w, w, 3, padding=1),
             norm(w),
             nn.ReLU(),
-            nn.Conv2d(w, 3, 7, padding=3, padding_mode="reflect"),
+            nn.Conv2d(w, 3, 7, padding=3, padding_mode=padding),
             nn.Tanh(),
         )
         initialise(self, normal_002)

@@ -240,11 +240,11 @@ class Recipe(abc.ABC):
 
     def targets(self, domains: Domains) -> dict[str, str]:
         """Return what `translate` may be asked for: each domain's name, and the `to` that stands for it."""
-        return {getattr(domains, side): side for side in type(self).directions}
+        return {getattr(domains, side): side for side in self.directions}
 
     def previews(self) -> dict[str, str]:
         """Return each `to` that previews show, with the domain whose held-out images they show it on."""
-        return {to: "b" if to == "a" else "a" for to in type(self).directions}
+        return {to: "b" if to == "a" else "a" for to in self.directions}
 
     def lr_factor(self, clock: Progress) -> float:
         """Return what the learning rate is multiplied by at `clock`."""

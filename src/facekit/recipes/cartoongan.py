@@ -70,6 +70,8 @@ class CartoonParams(base.Params):
     blocks: int = Field(8, ge=0, description="residual blocks: 8 in the paper and the authors' options")
     d_width: int = Field(32, ge=1, description="channels of the discriminator's first layer (ndf)")
     affine: bool = Field(True, description="instance norms have a scale and a shift of their own")
+    padding: Literal["reflect", "zeros"] = Field("reflect", description="of the generator; zeros as znxlwm's code")
+    norm_eps: float = Field(1e-5, gt=0, description="epsilon of its norms; 1e-9 in the port of the released weights")
     pool: int = Field(50, ge=0, description="earlier translations that the discriminator also sees")
     gan: Literal["lsgan", "log"] = Field("lsgan", description="squares as in the authors' code; log as in the paper")
     warmup: float = Field(20 / 220, ge=0, lt=1, description="share of the run that learns the content term only")
@@ -95,7 +97,7 @@ class CartoonGAN(Smoothed):
     def nets(self) -> dict[str, nn.Module]:
         p = self.params
         return {
-            "ab": CartoonGenerator(p.width, p.blocks, p.affine),
+            "ab": CartoonGenerator(p.width, p.blocks, p.affine, p.padding, p.norm_eps),
             "d": CartoonDiscriminator(p.d_width, p.affine),
             "pool": ImagePool(p.pool, self.size),
         }

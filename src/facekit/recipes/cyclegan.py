@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -71,6 +71,8 @@ class CycleParams(base.Params):
     width: int = Field(64, ge=1, description="channels of the generators at full size (ngf)")
     blocks: int = Field(9, ge=0, description="residual blocks: 9 at 256 px, 6 at 128 px")
     d_width: int = Field(64, ge=1, description="channels of the discriminators' first layer (ndf)")
+    antialias: bool = Field(False, description="blur where the generators halve and double, as CUT's do")
+    only: Literal["a", "b"] | None = Field(None, description="translate to this domain only: keep one generator")
     pool: int = Field(50, ge=0, description="earlier translations that the discriminators also see")
 
 
@@ -92,6 +94,12 @@ class CycleGAN(Recipe):
     sizes = (32, 4)  # two halvings, and more than one px for the discriminator to normalise
     exports = ("ab", "ba")
 
+    def __init__(self, params: Any = None, size: int = 256):
+        super().__init__(params, size)
+        if self.params.only:
+            self.directions = (self.params.only,)  # type: ignore[misc]
+            self.exports = ("ab" if self.params.only == "b" else "ba",)  # type: ignore[misc,assignment]
+
     def load_size(self, size: int) -> int:
         """286 for 256."""
         return round(size * 286 / 256)
@@ -99,8 +107,8 @@ class CycleGAN(Recipe):
     def nets(self) -> dict[str, nn.Module]:
         p = self.params
         return {
-            "ab": ResnetGenerator(p.width, p.blocks),
-            "ba": ResnetGenerator(p.width, p.blocks),
+            "ab": ResnetGenerator(p.width, p.blocks, antialias=p.antialias),
+            "ba": ResnetGenerator(p.width, p.blocks, antialias=p.antialias),
             "da": PatchDiscriminator(p.d_width),
             "db": PatchDiscriminator(p.d_width),
             "pool_a": ImagePool(p.pool, self.size),
@@ -117,4 +125,6 @@ class CycleGAN(Recipe):
 
     def preview(self, nets: Any, x: Tensor, to: str) -> dict[str, Tensor]:
         made = self.translate(nets, x, to)
+        if self.params.only:
+            return {"translation": made}
         return {"translation": made, "and back": self.translate(nets, made, "a" if to == "b" else "b")}
