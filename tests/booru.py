@@ -11,7 +11,9 @@ import io
 import json
 import random
 import re
+import socket
 import threading
+import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -172,6 +174,9 @@ class Booru:
             self._send(request, LIMITED, kind="text/xml", fault=fault)
         elif fault == "empty":
             self._send(request, b"", kind="text/xml", fault=fault)
+        elif fault == "hang":
+            time.sleep(2)
+            request.close_connection = True
         elif fault.startswith("to:"):
             request.send_response(302)
             request.send_header("Location", fault[3:])
@@ -292,6 +297,46 @@ class Booru:
             rows.append("<post " + " ".join(f"{k}={quoteattr(str(v))}" for k, v in pairs if v is not None) + "/>")
         text = f'<?xml version="1.0" encoding="UTF-8"?><posts count="{count}" offset="0">{"".join(rows)}</posts>'
         return text.encode()
+
+
+class SlowServer:
+    """A server whose answers never end: a byte every `pause` seconds of a body, of a header, or of 1xx answers."""
+
+    STARTS = {
+        "body": (b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 9999999\r\n\r\n", b" "),
+        "headers": (b"HTTP/1.1 200 OK\r\nX: ", b"x"),
+        "many": (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
+        "continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        "silence": (b"", b""),
+    }
+
+    def __init__(self, pause: float = 0.05):
+        self.pause = pause
+        self.asked, self.done = threading.Event(), threading.Event()
+
+    def __enter__(self) -> SlowServer:
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.done.set()
+        self.socket.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=self._serve, args=[self.socket.accept()[0]], daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with contextlib.suppress(OSError), client:
+            kind = client.recv(65536).split()[1].decode().split("/")[1]
+            start, piece = self.STARTS[kind]
+            client.sendall(start)
+            self.asked.set()
+            while not self.done.wait(self.pause):
+                client.sendall(piece)
 
 
 def fits(entry: Entry, word: str) -> bool:

@@ -7,14 +7,14 @@ import threading
 
 import pytest
 
-from booru import Booru, Entry, picture
+from booru import Booru, Entry, SlowServer, picture
 from facekit.errors import OutputError
 from facekit.runtime import console
-from facekit.sources import http_client, url_guard
-from facekit.sources.errors import Fault, Refused, Stopped
-from facekit.sources.http_client import Polite, wish
-from facekit.sources.rate_limiter import Pace
-from facekit.sources.url_guard import Hosts, is_public, shown
+from facekit.sources import http_client, transport
+from facekit.sources.errors import AddressRefused, FetchError, Stopped
+from facekit.sources.http_client import HttpClient, retry_after
+from facekit.sources.rate_limiter import RateLimiter
+from facekit.sources.url_guard import Hosts, is_public, redacted
 
 
 class Clock:
@@ -44,7 +44,7 @@ def board():
 
 def client(board, clock, local=True, hosts=("127.0.0.1",), **more):
     ports = [int(board.address.rpartition(":")[2])] if board else []
-    return Polite(Hosts(hosts, ports, local), 1000.0, clock=clock, sleep=clock.sleep, **more)
+    return HttpClient(Hosts(hosts, ports, local), 1000.0, clock=clock, sleep=clock.sleep, **more)
 
 
 # which addresses
@@ -80,7 +80,7 @@ def test_a_public_address_is_known(ip):
     ],
 )  # fmt: skip
 def test_what_is_no_address_of_the_site_is_refused(url):
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(AddressRefused) as caught:
         Hosts(["safebooru.org"]).check(url)
     assert caught.value.stage == "address" and "word" not in caught.value.message
 
@@ -95,9 +95,9 @@ def test_addresses_of_the_site_may_be_asked(url):
 @pytest.mark.parametrize("ip", ["127.0.0.1", "10.0.0.7", "169.254.169.254", "192.168.0.9", "::1", "fe80::1", "0.0.0.0"])
 def test_a_host_that_resolves_to_a_private_address_is_not_connected_to(clock, monkeypatch, ip):
     connected = []
-    monkeypatch.setattr(url_guard, "resolve", lambda host, port: [ip])
-    monkeypatch.setattr(url_guard.connection, "create_connection", lambda *a, **k: connected.append(a))
-    with pytest.raises(Refused, match="not in the public internet") as caught:
+    monkeypatch.setattr(transport, "resolve", lambda host, port: [ip])
+    monkeypatch.setattr(transport.connection, "create_connection", lambda *a, **k: connected.append(a))
+    with pytest.raises(AddressRefused, match="not on the public internet") as caught:
         client(None, clock, local=False, hosts=["safebooru.org"]).get("https://safebooru.org/", 100)
     assert connected == [] and "--allow-local" in caught.value.hint
 
@@ -106,7 +106,7 @@ def test_a_host_that_resolves_to_a_private_address_is_not_connected_to(clock, mo
 def test_a_local_host_that_is_named_is_refused_without_the_flag(board, clock, host):
     port = board.address.rpartition(":")[2]
     asking = client(board, clock, local=False, hosts=[host.strip("[]")], tries=1)
-    with pytest.raises(Fault):
+    with pytest.raises(FetchError):
         asking.get(f"http://{host}:{port}/images/1.jpg", 10_000)
     assert board.log == []
 
@@ -118,13 +118,13 @@ def test_the_address_that_was_checked_is_the_one_connected_to(clock, monkeypatch
         connected.append(place)
         raise OSError("no network in tests")
 
-    monkeypatch.setattr(url_guard, "resolve", lambda host, port: next(answers))  # the second answer is another
-    monkeypatch.setattr(url_guard.connection, "create_connection", connect)
+    monkeypatch.setattr(transport, "resolve", lambda host, port: next(answers))  # the second answer is another
+    monkeypatch.setattr(transport.connection, "create_connection", connect)
     asking = client(None, clock, local=False, hosts=["safebooru.org"])
-    with pytest.raises(Fault, match="no connection"):
+    with pytest.raises(FetchError, match="no connection"):
         asking.get("http://safebooru.org/", 100)
     assert connected == [("93.184.216.34", 80)]
-    with pytest.raises(Refused):
+    with pytest.raises(AddressRefused):
         asking.get("http://safebooru.org/", 100)
     assert len(connected) == 1
 
@@ -138,23 +138,23 @@ def test_of_several_addresses_only_public_ones_are_tried(clock, monkeypatch):
         raise OSError("no network in tests")
 
     monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: found)
-    monkeypatch.setattr(url_guard.connection, "create_connection", connect)
-    with pytest.raises(Fault):
+    monkeypatch.setattr(transport.connection, "create_connection", connect)
+    with pytest.raises(FetchError):
         client(None, clock, local=False, hosts=["safebooru.org"]).get("http://safebooru.org/", 100)
     assert connected == ["93.184.216.34"]
 
 
 def test_an_unknown_host_and_a_closed_port_are_faults_that_may_pass(board, clock, monkeypatch):
     board.server.server_close()
-    with pytest.raises(Fault, match="no connection") as caught:
+    with pytest.raises(FetchError, match="no connection") as caught:
         client(board, clock).get(f"{board.address}/images/1.jpg", 1000)
     assert caught.value.again
 
     def unknown(host, port):
         raise socket.gaierror(-2, "Name or service not known")
 
-    monkeypatch.setattr(url_guard, "resolve", unknown)
-    with pytest.raises(Fault, match="name of the host is not known"):
+    monkeypatch.setattr(transport, "resolve", unknown)
+    with pytest.raises(FetchError, match="unknown host name"):
         client(None, clock, hosts=["nowhere.org"]).get("http://nowhere.org/", 1000)
 
 
@@ -172,14 +172,14 @@ def test_an_unknown_host_and_a_closed_port_are_faults_that_may_pass(board, clock
 )  # fmt: skip
 def test_a_redirect_is_checked_before_it_is_followed(board, clock, target, monkeypatch):
     board.always["/images/1.jpg"] = f"to:{target}"
-    real, connected = url_guard.connection.create_connection, set()
+    real, connected = transport.connection.create_connection, set()
 
     def connect(place, *more, **other):
         connected.add(place)
         return real(place, *more, **other)
 
-    monkeypatch.setattr(url_guard.connection, "create_connection", connect)
-    with pytest.raises(Refused):
+    monkeypatch.setattr(transport.connection, "create_connection", connect)
+    with pytest.raises(AddressRefused):
         client(board, clock).get(f"{board.address}/images/1.jpg", 10_000)
     assert connected == {("127.0.0.1", board.server.server_address[1])} and len(board.log) == 1
 
@@ -191,7 +191,7 @@ def test_a_redirect_within_the_site_is_followed(board, clock):
 
 def test_redirects_in_a_circle_end(board, clock):
     board.always["/images/1.jpg"] = "to:/images/1.jpg"
-    with pytest.raises(Fault, match="5 redirects"):
+    with pytest.raises(FetchError, match="5 redirects"):
         client(board, clock).get(f"{board.address}/images/1.jpg", 10_000)
     assert len(board.log) == 6
 
@@ -206,8 +206,8 @@ def test_a_login_goes_to_the_first_host_only_and_never_over_plain_http(board, cl
     board.always["/images/1.jpg"] = "to:/images/2.jpg"
     client(board, clock).get(f"{board.address}/images/1.jpg", 10_000, auth=("me", "word"))
     assert ["Authorization" in headers for headers in board.seen] == [True, False]
-    monkeypatch.setattr(url_guard, "resolve", lambda host, port: pytest.fail("asked"))
-    with pytest.raises(Refused, match="plain http") as caught:
+    monkeypatch.setattr(transport, "resolve", lambda host, port: pytest.fail("asked"))
+    with pytest.raises(AddressRefused, match="plain http") as caught:
         client(None, clock, local=False, hosts=["donmai.us"]).get("http://donmai.us/", 100, auth=("me", "word"))
     assert "word" not in str(caught.value)
 
@@ -233,7 +233,7 @@ def test_cookies_are_not_kept(board, clock):
 
 
 def test_requests_to_a_host_are_spread_evenly(clock):
-    pace, times = Pace(2.0, clock, clock.sleep), []
+    pace, times = RateLimiter(2.0, clock, clock.sleep), []
     for _ in range(4):
         pace.wait("a.org")
         times.append(clock())
@@ -241,7 +241,7 @@ def test_requests_to_a_host_are_spread_evenly(clock):
 
 
 def test_hosts_have_a_pace_of_their_own(clock):
-    pace = Pace(1.0, clock, clock.sleep)
+    pace = RateLimiter(1.0, clock, clock.sleep)
     for host in ("a.org", "b.org", "c.org"):
         pace.wait(host)
     assert clock.slept == []
@@ -254,7 +254,7 @@ def test_threads_share_the_pace(clock):
         with lock:
             slept.append(round(seconds, 6))
 
-    pace = Pace(1.0, clock, sleep)
+    pace = RateLimiter(1.0, clock, sleep)
     threads = [threading.Thread(target=pace.wait, args=["a.org"]) for _ in range(8)]
     for thread in threads:
         thread.start()
@@ -264,8 +264,8 @@ def test_threads_share_the_pace(clock):
 
 
 def test_a_host_that_asks_for_a_pause_gets_it_and_others_go_on(clock):
-    pace = Pace(1.0, clock, clock.sleep)
-    pace.hold("a.org", 30)
+    pace = RateLimiter(1.0, clock, clock.sleep)
+    pace.pause("a.org", 30)
     pace.wait("b.org")
     assert clock() == 1000
     pace.wait("a.org")
@@ -273,7 +273,7 @@ def test_a_host_that_asks_for_a_pause_gets_it_and_others_go_on(clock):
 
 
 def test_back_off_doubles_with_jitter_up_to_a_limit():
-    asking = Polite(Hosts([]), chance=random.Random(0))
+    asking = HttpClient(Hosts([]), chance=random.Random(0))
     pauses = [asking.pause(n) for n in range(1, 12)]
     for attempt, pause in enumerate(pauses):
         top = min(http_client.FIRST_PAUSE * 2**attempt, http_client.LONGEST_PAUSE)
@@ -294,7 +294,7 @@ def test_a_passing_fault_is_tried_again(board, clock, status):
 def test_a_final_answer_is_not_asked_for_again(board, clock, status):
     board.always["/images/1.jpg"] = status
     asking = client(board, clock)
-    with pytest.raises(Fault, match=status) as caught:
+    with pytest.raises(FetchError, match=status) as caught:
         asking.retry(lambda attempt: asking.get(f"{board.address}/images/1.jpg", 10_000))
     assert len(board.log) == 1 and caught.value.status == int(status)
 
@@ -302,7 +302,7 @@ def test_a_final_answer_is_not_asked_for_again(board, clock, status):
 def test_after_the_last_try_the_fault_is_raised(board, clock):
     board.always["/images/1.jpg"] = "500"
     asking = client(board, clock, tries=3)
-    with pytest.raises(Fault, match="the server failed"):
+    with pytest.raises(FetchError, match="the server failed"):
         asking.retry(lambda attempt: asking.get(f"{board.address}/images/1.jpg", 10_000))
     assert len(board.log) == 3
 
@@ -317,7 +317,7 @@ def test_after_the_last_try_the_fault_is_raised(board, clock):
     ],
 )  # fmt: skip
 def test_retry_after_is_read_as_seconds_or_date_and_capped(value, seconds):
-    assert wish(value, datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc)) == seconds
+    assert retry_after(value, datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc)) == seconds
 
 
 def test_retry_after_is_kept_and_the_user_told(board, clock, capsys):
@@ -331,7 +331,7 @@ def test_retry_after_is_kept_and_the_user_told(board, clock, capsys):
 
 
 def test_a_stop_ends_the_waiting(board):
-    asking = Polite(Hosts(["127.0.0.1"], local=True))
+    asking = HttpClient(Hosts(["127.0.0.1"], local=True))
     asking.stop.set()
     with pytest.raises(Stopped):
         asking.retry(lambda attempt: pytest.fail("worked"))
@@ -354,23 +354,63 @@ def test_a_file_is_saved_whole(board, clock, tmp_path):
 
 def test_what_says_that_it_is_too_large_is_not_fetched(board, clock, tmp_path):
     asking = client(board, clock)
-    with pytest.raises(Fault, match="larger than") as caught:
+    with pytest.raises(FetchError, match="larger than") as caught:
         asking.save(f"{board.address}/images/1.jpg", tmp_path / "part", 100)
-    assert caught.value.stage == "size" and not caught.value.again and asking.tally.bytes == 0
+    assert caught.value.stage == "size" and not caught.value.again and asking.traffic.bytes == 0
 
 
 def test_an_endless_answer_is_given_up_at_the_limit(board, clock, tmp_path):
     asking = client(board, clock)
-    with pytest.raises(Fault, match="larger than"):
+    with pytest.raises(FetchError, match="larger than"):
         asking.save(f"{board.address}/endless", tmp_path / "part", 200_000)
-    assert asking.tally.bytes < 400_000
+    assert asking.traffic.bytes < 400_000
 
 
-def test_an_answer_that_takes_too_long_is_given_up(board, clock, tmp_path):
+@pytest.mark.parametrize("kind", ["body", "headers", "continue", "silence"])
+def test_an_answer_that_takes_too_long_is_cut_off(clock, monkeypatch, kind):
+    monkeypatch.setattr(http_client, "LONGEST", 0.3)
+    with SlowServer() as server, pytest.raises(FetchError, match="takes longer than 0") as caught:
+        client(server, clock).get(f"{server.address}/{kind}", 10**7)
+    assert caught.value.again
+
+
+def test_many_headers_are_refused(clock):
+    with SlowServer(pause=0) as server, pytest.raises(FetchError):
+        client(server, clock).get(f"{server.address}/many", 10**7)
+
+
+def test_a_connection_that_is_used_again_is_bounded_too(board, clock, monkeypatch):
     asking = client(board, clock)
-    asking.clock = iter(range(0, 100_000, 400)).__next__
-    with pytest.raises(Fault, match="takes longer"):
-        asking.save(f"{board.address}/endless", tmp_path / "part", 10**9)
+    asking.get(f"{board.address}/images/1.jpg", 10_000)
+    monkeypatch.setattr(http_client, "LONGEST", 0.3)
+    board.always["/images/2.jpg"] = "hang"
+    with pytest.raises(FetchError, match="takes longer"):
+        asking.get(f"{board.address}/images/2.jpg", 10_000)
+
+
+def test_abort_ends_requests_that_wait_for_a_server(clock):
+    outcome = []
+
+    def ask():
+        try:
+            asking.get(f"{server.address}/body", 10**7)
+        except Stopped:
+            outcome.append("stopped")
+
+    with SlowServer() as server:
+        asking = client(server, clock)
+        thread = threading.Thread(target=ask)
+        thread.start()
+        assert server.asked.wait(30)
+        asking.abort()
+        thread.join(5)
+    assert outcome == ["stopped"]
+
+
+def test_the_hint_for_a_page_that_is_too_large_is_not_about_files(board, clock):
+    with pytest.raises(FetchError, match="larger than") as caught:
+        client(board, clock).get(f"{board.address}/images/1.jpg", 100)
+    assert "--address" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -379,7 +419,7 @@ def test_an_answer_that_takes_too_long_is_given_up(board, clock, tmp_path):
 )
 def test_what_is_no_image_or_not_whole_is_a_fault_that_may_pass(board, clock, tmp_path, fault, words):
     board.always["/images/1.jpg"] = fault
-    with pytest.raises(Fault, match=words) as caught:
+    with pytest.raises(FetchError, match=words) as caught:
         save(board, clock, tmp_path)
     assert caught.value.again
 
@@ -391,7 +431,7 @@ def test_a_full_disk_is_told_as_such(board, clock, tmp_path):
 
 def test_the_size_of_a_file_is_asked_without_fetching_it(board, clock):
     asking = client(board, clock)
-    assert asking.size(f"{board.address}/images/1.jpg") == len(picture(1)) and asking.tally.bytes == 0
+    assert asking.size(f"{board.address}/images/1.jpg") == len(picture(1)) and asking.traffic.bytes == 0
 
 
 @pytest.mark.parametrize(
@@ -400,8 +440,8 @@ def test_the_size_of_a_file_is_asked_without_fetching_it(board, clock):
         ("https://me:word@a.org/x?b=1#c", "https://a.org/x?b=1"),
         ("https://a.org/x?id=7&api_key=word&Signature=word", "https://a.org/x?id=7&api_key=...&Signature=..."),
         ("https://a.org/x\n\x1b[31m", "https://a.org/x [31m"),
-        ("http://[", "an address that cannot be read"),
+        ("http://[", "a malformed address"),
     ],
 )
 def test_what_is_written_down_of_an_address_holds_no_secret(url, expected):
-    assert shown(url) == expected
+    assert redacted(url) == expected

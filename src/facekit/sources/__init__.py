@@ -1,4 +1,4 @@
-"""Where images come from: one small file per site, found by its name; and what fetches politely, checks and remembers.
+"""Where images come from: one file per site, and what downloads, checks and records their images.
 
 A file of this package that has a table `SITES` (name -> class) adds its names to `facekit crawl`.
 """
@@ -21,7 +21,7 @@ def sites() -> dict[str, type[Source]]:
 
 
 def find(name: str) -> type[Source]:
-    """Return the source of that name; raises CardError with the nearest name where there is none."""
+    """Return the source of that name; raises CardError with the nearest name if there is none."""
     from ..storage import card
 
     known = sites()

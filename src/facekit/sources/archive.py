@@ -1,8 +1,8 @@
 """What a crawl remembers: every post it has seen and how far it has come, in SQLite; the manifest is written from it.
 
-The order of writing makes a kill harmless at any point. A page's posts and the id to go on below are stored in one
+The order of writing makes a kill harmless at any point. A page's posts and the id to continue below are stored in one
 transaction; an image gets its name first, then its row, then its line in the manifest. On opening, an image that has
-its name but no row is taken over once its md5 is right, and lines that are missing are added.
+its name but no row is adopted if its md5 is right, and missing lines are added.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import CardError, FacekitError, InputError, OutputError
-from ..storage import files
+from ..storage import files, provenance
 from ..storage.folder import FAILED, MANIFEST
 from ..storage.jsonl import read_lines
 from .base import Page
-from .errors import Fault
+from .errors import FetchError
 from .filters import Filters
 from .post import Post
-from .record import describe, failure
-from .validate import Proof, digest, prove
+from .url_guard import redacted
+from .validate import ImageFacts, digest, validate
 
 NAME = ".crawl.sqlite"
 VERSION = 1
@@ -44,15 +44,15 @@ CREATE UNIQUE INDEX IF NOT EXISTS by_md5 ON posts (md5) WHERE state = 'done';
 """
 ADD = "INSERT OR IGNORE INTO posts (id, label, state, post) VALUES (?, ?, ?, ?)"
 SAME = "SELECT 1 FROM posts WHERE md5 = ? AND state = 'done' AND id != ?"
-# states: waiting; done; double (another post has the same bytes); unwanted (its true size or type is not asked for);
-# failed (for good); again (failed, and a later run may have it)
+# states: waiting; done; double (another post has the same bytes); unwanted (its true size or type is filtered out);
+# failed (for good); again (failed, and the next run retries it)
 Result = Literal["done", "double"]
 
 
 class Archive:
-    """The memory of the crawl into one folder; `folder` None keeps it in memory, beginning with a copy of `old`.
+    """The database of the crawl into one folder; `folder` None keeps it in memory, starting from a copy of `old`.
 
-    Safe to use from several threads. Raises CardError where another crawl is at work in the folder.
+    Safe to use from several threads. Raises CardError if another crawl is running in the folder.
     """
 
     def __init__(self, folder: Path | None, old: Path | None = None):
@@ -69,7 +69,9 @@ class Archive:
             self.db.execute("PRAGMA synchronous = NORMAL")
             version = self.db.execute("PRAGMA user_version").fetchone()[0]
             if version not in (0, VERSION):
-                raise CardError(f"{path} is of another facekit (format {version})", "upgrade facekit")
+                raise CardError(
+                    f"{path} was written by another version of facekit (format {version})", "upgrade facekit"
+                )
             self.db.executescript(TABLES)
             self.db.execute(f"PRAGMA user_version = {VERSION}")
 
@@ -79,7 +81,7 @@ class Archive:
 
     @contextlib.contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
-        """Do several changes as one."""
+        """Apply several changes in one transaction."""
         with self.lock, _disk(self.folder):
             self.db.execute("BEGIN IMMEDIATE")
             try:
@@ -96,20 +98,20 @@ class Archive:
 
     # walking
 
-    def walk(self, label: str) -> tuple[int | None, bool]:
-        """Return the id below which a label's walk goes on, and whether it has come to its end."""
+    def position(self, label: str) -> tuple[int | None, bool]:
+        """Return the id below which a label's walk continues, and whether the walk is complete."""
         rows = self._rows("SELECT anchor, ended FROM walks WHERE label = ?", label)
         return (rows[0][0], bool(rows[0][1])) if rows else (None, False)
 
-    def begin_again(self, label: str) -> None:
-        """Let a label's walk begin at the newest post; what is known stays known."""
+    def restart(self, label: str) -> None:
+        """Start a label's walk again at the newest post; posts that are known stay known."""
         with self._change() as db:
             db.execute("DELETE FROM walks WHERE label = ?", (label,))
 
     def add(self, label: str, page: Page, filters: Filters, folder: str | None = None) -> list[Post]:
-        """Store a page: its wanted posts, and how far the walk has come. Return the posts that are new.
+        """Store the wanted posts of a page and the position of the walk; return the posts that are new.
 
-        `folder` is where the posts go, their own `label` if None.
+        `folder` is the sub-folder of the posts, their own `label` if None.
         """
         new: list[Post] = []
         with self._change() as db:
@@ -131,27 +133,34 @@ class Archive:
             )
         return new
 
+    def retry_failed(self, label: str) -> int:
+        """Let the posts of a label that failed for good be tried again; return how many."""
+        with self._change() as db:
+            return db.execute(
+                "UPDATE posts SET state = 'again' WHERE state = 'failed' AND label = ?", (label,)
+            ).rowcount
+
     def waiting(self, label: str) -> list[Post]:
-        """Return the posts that are to be fetched, and those that failed but may be had now, in the order seen."""
+        """Return the posts to download, then those to retry, in the order seen."""
         rows = self._rows(
             "SELECT post FROM posts WHERE label = ? AND state IN ('waiting', 'again') ORDER BY state DESC, turn", label
         )
         return [Post.load(json.loads(row[0])) for row in rows]
 
     def count(self, state: str, label: str | None = None) -> int:
-        """Return how many posts, of a label or of all, are in a state."""
+        """Return how many posts of a label, or of all, are in a state."""
         query = "SELECT COUNT(*) FROM posts WHERE state = ?" + (" AND label = ?" if label is not None else "")
         return int(self._rows(query, state, *([label] if label is not None else []))[0][0])
 
     def seen(self) -> tuple[int, dict[str, int]]:
-        """Return how many posts were looked at, and how many were passed over, by reason."""
+        """Return how many posts were seen, and how many were skipped, by reason."""
         total = 0
         reasons: dict[str, int] = {}
         for seen, skipped in self._rows("SELECT seen, skipped FROM walks"):
             total += seen
             for why, count in json.loads(skipped).items():
                 reasons[why] = reasons.get(why, 0) + count
-        for state, why in (("double", "the same image twice"), ("unwanted", "another size or type than told")):
+        for state, why in (("double", "duplicate image"), ("unwanted", "other true size or type")):
             if count := self.count(state):
                 reasons[why] = count
         return total, reasons
@@ -159,22 +168,22 @@ class Archive:
     # what becomes of a post
 
     def has(self, post: Post) -> bool:
-        """Whether another post has brought the same image already; if so, this is noted."""
+        """Return whether another post had the same image; if so, mark this one as double."""
         with self.lock:
             if not post.md5 or not self._rows(SAME, post.md5, post.id):
                 return False
             self._set(post, "double", post.md5)
             return True
 
-    def keep(self, post: Post, part: Path, proof: Proof) -> Result:
-        """Give a checked file its name, and remember it: row, then manifest line. Equal bytes are kept once."""
+    def keep(self, post: Post, part: Path, facts: ImageFacts) -> Result:
+        """Give a checked file its name, its row and its manifest line; equal bytes are kept once."""
         assert self.folder
         with self.lock:
-            if self._rows(SAME, proof.md5, post.id):
+            if self._rows(SAME, facts.md5, post.id):
                 part.unlink(missing_ok=True)
-                self._set(post, "double", proof.md5)
+                self._set(post, "double", facts.md5)
                 return "double"
-            name = f"{post.id}_{proof.md5}.{proof.kind}"
+            name = f"{post.id}_{facts.md5}.{facts.kind}"
             name = f"{post.label}/{name}" if post.label else name
             target = self.folder / name
             if part != target:
@@ -184,8 +193,8 @@ class Archive:
                     os.replace(part, target)
                 except OSError as error:
                     files.cannot_write(target, error)
-            entry = describe(post, proof, name)
-            self._set(post, "done", proof.md5, name, entry)
+            entry = entry_of(post, facts, name)
+            self._set(post, "done", facts.md5, name, entry)
             self.append(entry)
         return "done"
 
@@ -204,19 +213,19 @@ class Archive:
                 values,
             )
 
-    def fail(self, post: Post, fault: FacekitError) -> None:
-        """Note that a post cannot be had: for good, or until a later run."""
-        stage = getattr(fault, "stage", "read")
-        state = "unwanted" if stage == "filter" else "again" if getattr(fault, "again", False) else "failed"
+    def fail(self, post: Post, error: FacekitError) -> None:
+        """Record that a download failed: for good, or until the next run."""
+        stage = getattr(error, "stage", "read")
+        state = "unwanted" if stage == "filter" else "again" if getattr(error, "again", False) else "failed"
         with self.lock:
             with self._change() as db:
-                values = (state, stage, fault.message, post.id)
+                values = (state, stage, error.message, post.id)
                 db.execute("UPDATE posts SET state = ?, stage = ?, reason = ? WHERE id = ?", values)
             if self.folder and state != "unwanted":
-                files.append_line(self.folder / FAILED, failure(post, stage, fault.message, state))
+                files.append_line(self.folder / FAILED, failure(post, stage, error.message, state))
 
     def list_failures(self) -> int:
-        """Write `failed.jsonl` as the archive has it; return how many posts it names."""
+        """Write `failed.jsonl` from the archive; return how many posts it names."""
         rows = self._rows(
             "SELECT post, stage, reason, state FROM posts WHERE state IN ('failed', 'again') ORDER BY turn"
         )
@@ -225,10 +234,10 @@ class Archive:
             files.write_text(self.folder / FAILED, "".join(lines))
         return len(rows)
 
-    # mending what a kill has left
+    # recovery
 
-    def mend(self, filters: dict[str, Filters]) -> None:
-        """Bring folder, archive and manifest together after a kill; `filters` are those of the labels."""
+    def recover(self, filters: dict[str, Filters]) -> None:
+        """Make folder, archive and manifest agree after a kill; `filters` are those of the labels."""
         assert self.folder
         files.sweep(self.folder)
         self._end_cut_line()
@@ -242,7 +251,7 @@ class Archive:
             found = OURS.fullmatch(path.name)
             post = known.get(found[1]) if found else None
             if found and post and path.relative_to(self.folder).as_posix() not in taken:
-                self._take_over(post, path, found[2], filters[labels[post.id]])
+                self._adopt(post, path, found[2], filters[labels[post.id]])
         listed = {row.get("file") for row in read_lines(self.folder / MANIFEST)}
         for (entry,) in self._rows("SELECT entry FROM posts WHERE state = 'done' ORDER BY turn"):
             values = json.loads(entry)
@@ -250,11 +259,11 @@ class Archive:
                 self.append(values)
         self.list_failures()
 
-    def _take_over(self, post: Post, path: Path, md5: str, filters: Filters) -> None:
-        """Adopt a file that got its name just before a kill, if it is what its name says."""
+    def _adopt(self, post: Post, path: Path, md5: str, filters: Filters) -> None:
+        """Keep a file that got its name just before a kill, if it is what its name says."""
         if digest(path) == md5:
-            with contextlib.suppress(Fault):
-                self.keep(post, path, prove(path, post, filters))
+            with contextlib.suppress(FetchError):
+                self.keep(post, path, validate(path, post, filters))
 
     def _end_cut_line(self) -> None:
         assert self.folder
@@ -267,8 +276,37 @@ class Archive:
         return [row[0] for row in self._rows("SELECT file FROM posts WHERE state = 'done' ORDER BY turn")]
 
 
+def failure(post: Post, stage: str, reason: str, state: str) -> str:
+    """Return a line of `failed.jsonl`; `again` says that the next run retries it."""
+    path = post.extra.get("copied_from") or redacted(post.url or "") or post.page
+    row = {"path": path, "stage": stage, "reason": reason, "id": post.id, "page": post.page, "again": state == "again"}
+    return json.dumps(row, ensure_ascii=False)
+
+
+def entry_of(post: Post, facts: ImageFacts, name: str) -> dict[str, Any]:
+    """Return an image's line of the manifest; sizes in px, `time` of the download in UTC."""
+    values = {
+        "file": name,
+        "id": post.id,
+        "md5": facts.md5,
+        "source": post.source,
+        "artist": post.artist,
+        "rating": post.rating,
+        "tags": list(post.tags),
+        "page": post.page,
+        "time": provenance.moment(),
+        "width": facts.width,
+        "height": facts.height,
+        "bytes": facts.bytes,
+        "score": post.score,
+        "created": post.created,
+        "label": post.label or None,
+    }
+    return {**post.extra, **{key: value for key, value in values.items() if value not in (None, "", [])}}
+
+
 def forget(folder: Path) -> None:
-    """Remove a crawl from a folder: the images that it kept, its archive, manifest and list of failures."""
+    """Delete a crawl from a folder: the images that it kept, its archive, manifest and list of failures."""
     names = {str(row.get("file", "")) for row in read_lines(folder / MANIFEST)}
     if (folder / NAME).exists():
         with contextlib.suppress(InputError), contextlib.closing(Archive(folder)) as old:  # it may be damaged
@@ -281,7 +319,7 @@ def forget(folder: Path) -> None:
 
 
 def _copy(old: Path, db: sqlite3.Connection) -> None:
-    """Copy a folder's archive into an open database without touching it."""
+    """Copy a folder's archive into an open database; the archive stays as it is."""
     with tempfile.TemporaryDirectory() as place:
         for name in (NAME, NAME + "-wal"):
             if (old / name).exists():
@@ -292,12 +330,12 @@ def _copy(old: Path, db: sqlite3.Connection) -> None:
 
 @contextlib.contextmanager
 def _disk(folder: Path | None) -> Iterator[None]:
-    """Turn an error of SQLite into one that says what to do."""
+    """Turn an error of SQLite into one with a next step."""
     try:
         yield
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
-            raise CardError(f"another crawl is at work in {folder}", "wait for it, or choose another folder") from error
+            raise CardError(f"another crawl is running in {folder}", "wait for it, or choose another folder") from error
         hint = "free some space, or choose another output folder; finished work is kept"
         raise OutputError(f"cannot write {folder}/{NAME}: {error}", hint) from error
     except sqlite3.DatabaseError as error:

@@ -1,4 +1,4 @@
-"""The crawl itself: walk, choose, fetch, check, keep, with several downloads at a time inside one polite rate."""
+"""The crawl itself: list, filter, download, check and keep, with several downloads at a time under one rate limit."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ..runtime import console
 from ..storage import files
 from .archive import Archive
 from .base import Page, Source
-from .errors import Fault, Stopped
+from .errors import FetchError, Stopped
 from .filters import Filters
-from .http_client import Polite
+from .http_client import HttpClient
 from .post import Post
-from .validate import prove
+from .validate import validate
 
-DEAD = 20  # images in a row that fail although they may be had later: the site is down
+MAX_FAILURES = 20  # consecutive downloads that fail for a time: the site is down
 
 
 @dataclass(frozen=True)
-class Job:
-    """One walk: what to ask for, what to keep of it, and under which label. `folder` None leaves it to the posts."""
+class Walk:
+    """One search: its tags, which posts it keeps, its label and their sub-folder (None: that of each post)."""
 
     label: str
     tags: list[str]
@@ -36,35 +36,35 @@ class Job:
 
 
 @dataclass
-class Harvest:
-    """What a crawl did now."""
+class CrawlResult:
+    """What this run of a crawl did."""
 
-    made: int = 0
+    kept: int = 0
     failed: int = 0
     bytes: int = 0
-    row: int = 0  # failures one after another
-    tried: set[str] = field(default_factory=set)  # ids that get a second turn
+    row: int = 0  # consecutive failures
+    retried: set[str] = field(default_factory=set)  # ids that had their second turn
 
 
-def harvest(
-    source: Source, polite: Polite, archive: Archive, jobs: list[Job], limit: int | None, workers: int
-) -> Harvest:
-    """Fetch until every job has `limit` images or its walk has ended. Raises InputError where the site gives nothing.
+def run_walks(
+    source: Source, client: HttpClient, archive: Archive, walks: list[Walk], limit: int | None, workers: int
+) -> CrawlResult:
+    """Download until every walk has `limit` images or no more posts; raises InputError if the site gives nothing.
 
-    What is under way is finished or given up before an error or Ctrl-C goes on; everything finished is kept.
+    An error or Ctrl-C aborts the downloads under way; everything finished is kept.
     """
-    result = Harvest()
-    had = {job.label: archive.count("done", job.label) for job in jobs}
+    result = CrawlResult()
+    had = {walk.label: archive.count("done", walk.label) for walk in walks}
     total = max(min(limit or source.total, source.total), *had.values()) if source.total else 0
     total = total or sum(max(limit or 0, count) for count in had.values())
     with console.progress("crawl", total, sum(had.values())) as bar:
         pool = futures.ThreadPoolExecutor(workers, thread_name_prefix="fetch")
         walker = futures.ThreadPoolExecutor(1, thread_name_prefix="walk")
         try:
-            for job in jobs:
-                _work(job, source, polite, archive, limit, workers, pool, walker, result, bar)
+            for walk in walks:
+                _work(walk, source, client, archive, limit, workers, pool, walker, result, bar)
         except BaseException:
-            polite.stop.set()
+            client.abort()
             raise
         finally:
             for executor in (pool, walker):
@@ -73,28 +73,28 @@ def harvest(
 
 
 def _work(
-    job: Job,
+    walk: Walk,
     source: Source,
-    polite: Polite,
+    client: HttpClient,
     archive: Archive,
     limit: int | None,
     workers: int,
     pool: futures.Executor,
     walker: futures.Executor,
-    result: Harvest,
+    result: CrawlResult,
     bar: console.Bar,
 ) -> None:
-    done = archive.count("done", job.label)
-    queue = deque(archive.waiting(job.label))
-    anchor, ended = archive.walk(job.label)
-    pages = source.pages(polite, job.tags, anchor)
+    done = archive.count("done", walk.label)
+    queue = deque(archive.waiting(walk.label))
+    anchor, ended = archive.position(walk.label)
+    pages = source.pages(client, walk.tags, anchor)
     page: futures.Future[Page] | None = None
     flying: dict[futures.Future, Post] = {}
     while True:
         room = workers - len(flying) if limit is None else min(workers, limit - done) - len(flying)
         for _ in range(min(room, len(queue))):
             post = queue.popleft()
-            flying[pool.submit(fetch, source, polite, archive, post, job.filters)] = post
+            flying[pool.submit(fetch, source, client, archive, post, walk.filters)] = post
         wanting = limit is None or done + len(flying) + len(queue) < limit
         if page is None and not ended and wanting and len(queue) < 2 * workers:
             page = walker.submit(next, pages)
@@ -103,28 +103,34 @@ def _work(
         ready, _ = futures.wait([*flying, *([page] if page else [])], return_when=futures.FIRST_COMPLETED)
         if page in ready and page is not None:
             found = page.result()
-            queue.extend(archive.add(job.label, found, job.filters, job.folder))
+            queue.extend(archive.add(walk.label, found, walk.filters, walk.folder))
             ended, page = found.end, None
         for one in ready & flying.keys():
             post = flying.pop(one)
-            done += _settle(post, one.result(), archive, queue, result, polite, bar)
+            done += _settle(post, one.result(), archive, queue, result, client, bar)
 
 
 def _settle(
-    post: Post, outcome: Any, archive: Archive, queue: deque[Post], result: Harvest, polite: Polite, bar: console.Bar
+    post: Post,
+    outcome: Any,
+    archive: Archive,
+    queue: deque[Post],
+    result: CrawlResult,
+    client: HttpClient,
+    bar: console.Bar,
 ) -> int:
-    """Note what became of a post; return 1 for an image that was kept."""
-    if not isinstance(outcome, Fault):
+    """Record the outcome of a download; return 1 for an image that was kept."""
+    if not isinstance(outcome, FetchError):
         result.row = 0
         kept = int(outcome[0] == "done")
-        result.made += kept
+        result.kept += kept
         result.bytes += outcome[1] * kept
-        seconds = max(polite.clock() - polite.began, 1e-9)
+        seconds = max(client.clock() - client.began, 1e-9)
         figures = {"MB": round(result.bytes / 1e6, 2), "MB/s": round(result.bytes / 1e6 / seconds, 3)}
-        bar.advance(kept, **figures, requests=polite.tally.requests, failed=result.failed)
+        bar.advance(kept, **figures, requests=client.traffic.requests, failed=result.failed)
         return kept
-    if outcome.again and post.id not in result.tried:
-        result.tried.add(post.id)
+    if outcome.again and post.id not in result.retried:
+        result.retried.add(post.id)
         queue.append(post)  # a second turn, after the others
         return 0
     archive.fail(post, outcome)
@@ -132,16 +138,18 @@ def _settle(
         result.failed += 1
         result.row = result.row + 1 if outcome.again else 0
         console.warn(f"{post.page or post.url}: {outcome.message}" + (f" ({outcome.hint})" if outcome.hint else ""))
-    if result.row >= DEAD:
+    if result.row >= MAX_FAILURES:
         raise InputError(
-            f"{DEAD} images in a row cannot be had: {outcome.message}",
-            "the site may be down: run the same command again later, it goes on",
+            f"{MAX_FAILURES} consecutive downloads failed: {outcome.message}",
+            "the site may be down: run the same command again later; it continues",
         )
     return 0
 
 
-def fetch(source: Source, polite: Polite, archive: Archive, post: Post, filters: Filters) -> tuple[str, int] | Fault:
-    """Fetch, check and keep one image; return what became of it and its bytes, or the Fault."""
+def fetch(
+    source: Source, client: HttpClient, archive: Archive, post: Post, filters: Filters
+) -> tuple[str, int] | FetchError:
+    """Download, check and keep one image; return "done" or "double" and its bytes, or the FetchError."""
     assert archive.folder
     if archive.has(post):
         return "double", 0
@@ -153,28 +161,30 @@ def fetch(source: Source, polite: Polite, archive: Archive, post: Post, filters:
     os.close(handle)
 
     def once(attempt: int) -> tuple[str, int]:
-        source.fetch(polite, post, part, filters.max_bytes)
-        proof = prove(part, post, filters)
-        return archive.keep(post, part, proof), proof.bytes
+        source.fetch(client, post, part, filters.max_bytes)
+        facts = validate(part, post, filters)
+        return archive.keep(post, part, facts), facts.bytes
 
     try:
-        return polite.retry(once) if source.remote else once(0)
-    except Fault as fault:
-        fault.again = fault.again and source.remote
-        return fault
+        return client.retry(once) if source.remote else once(0)
+    except FetchError as error:
+        error.again = error.again and source.remote
+        return error
     except Stopped:
-        return Fault("stopped", stage="http", again=True)
+        return FetchError("stopped", stage="http", again=True)
     finally:
         part.unlink(missing_ok=True)
 
 
-def preview(source: Source, polite: Polite, archive: Archive, jobs: list[Job], limit: int | None) -> Iterator[Post]:
-    """Yield the posts that a crawl would fetch now; only the site's lists are asked."""
-    for job in jobs:
-        count = archive.count("done", job.label)
-        queue = deque(archive.waiting(job.label))
-        anchor, ended = archive.walk(job.label)
-        pages = source.pages(polite, job.tags, anchor)
+def preview(
+    source: Source, client: HttpClient, archive: Archive, walks: list[Walk], limit: int | None
+) -> Iterator[Post]:
+    """Yield the posts that a crawl would download now; requests only the site's lists."""
+    for walk in walks:
+        count = archive.count("done", walk.label)
+        queue = deque(archive.waiting(walk.label))
+        anchor, ended = archive.position(walk.label)
+        pages = source.pages(client, walk.tags, anchor)
         while limit is None or count < limit:
             if queue:
                 count += 1
@@ -184,4 +194,4 @@ def preview(source: Source, polite: Polite, archive: Archive, jobs: list[Job], l
             else:
                 page = next(pages)
                 ended = page.end
-                queue.extend(archive.add(job.label, page, job.filters, job.folder))
+                queue.extend(archive.add(walk.label, page, walk.filters, walk.folder))

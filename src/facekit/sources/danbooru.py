@@ -1,6 +1,6 @@
-"""danbooru.donmai.us, and its general-audience view safebooru.donmai.us: `posts.json`, walked by `page=b<id>`.
+"""danbooru.donmai.us, and its general-audience view safebooru.donmai.us: `posts.json`, read by `page=b<id>`.
 
-A login from FACEKIT_DANBOORU_LOGIN and FACEKIT_DANBOORU_KEY, if both are set, is sent to the interface alone.
+A login from FACEKIT_DANBOORU_LOGIN and FACEKIT_DANBOORU_KEY, if both are set, is sent only to the interface.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import CardError, FacekitError
-from .base import Ask, Board, malformed, parse_json
-from .errors import Fault
+from .board import Board, Query, malformed, parse_json
+from .errors import FetchError
 from .filters import Filters
 from .post import RATINGS, Post, checksum, ending, natural, number, text, words
 
@@ -25,7 +25,7 @@ LIMIT = (
     f"Danbooru searches for {TAGS} tags at most (more with a paid account); excluded tags and order: count, metatags "
     "such as id:, date:, age:, filesize:, width:, height:, ratio:, score: and favcount: do not"
 )
-NARROW = "keep the two rarest tags, and narrow with --want TAG and --without TAG, which are free"
+NARROW = "keep the two rarest tags, and narrow with --want TAG and --without TAG, which do not count"
 
 
 class Danbooru(Board):
@@ -36,38 +36,40 @@ class Danbooru(Board):
 
     @property
     def login(self) -> tuple[str, str] | None:
-        """The login of the environment."""
+        """The login from the environment."""
         found = os.environ.get("FACEKIT_DANBOORU_LOGIN", ""), os.environ.get("FACEKIT_DANBOORU_KEY", "")
         return found if all(found) else None
 
     def query(self, tags: Sequence[str], filters: Filters) -> list[str]:
-        """Add what the filters ask as metatags, which are free; refuse more tags than may be searched for."""
+        """Add the filters as metatags, which do not count; raises CardError for more tags than the site allows."""
         counted = [tag for tag in super().query(tags, filters) if not is_free(tag)]
         if len(counted) > TAGS and not self.login:
             raise CardError(f"{len(counted)} tags ({' '.join(counted)}): {LIMIT}", NARROW)
         if any(tag.lower().startswith("id:") and "," in tag for tag in tags):
-            raise CardError("a list of ids cannot be walked", "facekit crawl urls fetches a list of addresses")
+            raise CardError(
+                "facekit cannot search for a list of ids", "facekit crawl urls downloads a list of addresses"
+            )
         free = [f"rating:{','.join(filters.ratings)}"] if filters.ratings else []
         free += [f"filetype:{','.join(filters.kinds)}"]
         free += [f"score:>={filters.min_score}"] if filters.min_score is not None else []
         return [*tags, *free]
 
-    def ask(self, tags: Sequence[str], below: int | None, attempt: int) -> Ask:
-        """Ask for a page of posts and for no more fields than are used."""
+    def request(self, tags: Sequence[str], below: int | None, attempt: int) -> Query:
+        """Request a page of posts, with only the fields that are used."""
         params = {"tags": " ".join(tags), "limit": PAGE, "only": FIELDS}
-        return Ask(f"{self.address}/posts.json", {**params, **({"page": f"b{below}"} if below else {})}, self.login)
+        return Query(f"{self.address}/posts.json", {**params, **({"page": f"b{below}"} if below else {})}, self.login)
 
-    def read(self, body: bytes) -> list[Post]:
-        """Read a list of posts."""
+    def parse(self, body: bytes) -> list[Post]:
+        """Parse a list of posts."""
         found = parse_json(body)
         if isinstance(found, dict) and found.get("success") is False:
-            raise Fault(f"it says {text(found.get('message'))[:200]!r}", stage="page", again=True)
+            raise FetchError(f"the site says {text(found.get('message'))[:200]!r}", stage="page", again=True)
         if not isinstance(found, list):
             raise malformed(body)
         return [post for post in map(self.post, found) if post]
 
     def post(self, row: Mapping[str, Any]) -> Post | None:
-        """Return the post of a row; None for one without a number. Hidden posts have neither md5 nor file."""
+        """Return the post of a row, None for one without an id; hidden posts have neither md5 nor file."""
         found = natural(row.get("id")) if isinstance(row, dict) else None
         if not found:
             return None
@@ -90,19 +92,19 @@ class Danbooru(Board):
             created=text(row.get("created_at")) or None,
         )
 
-    def explain(self, fault: Fault) -> FacekitError:
-        """Name the limits of this engine."""
-        if fault.status == 422:
+    def explain(self, error: FetchError) -> FacekitError:
+        """Explain the limits of this engine."""
+        if error.status == 422:
             return CardError(f"{self.name} does not accept these tags. {LIMIT}", NARROW)
-        if fault.status == 410:
+        if error.status == 410:
             return CardError(f"{self.name} does not show pages this deep", "narrow the search with further tags")
-        if fault.status == 500:
-            fault.hint = "its search may have taken too long: try rarer tags, or the same command later"
-        return super().explain(fault)
+        if error.status == 500:
+            error.hint = "the search may have timed out: try rarer tags, or the same command later"
+        return super().explain(error)
 
 
 def is_free(tag: str) -> bool:
-    """Whether a tag is a metatag that does not count."""
+    """Return whether a tag is a metatag that does not count."""
     name, colon, _ = tag.lstrip("-~").partition(":")
     return bool(colon) and name.lower() in FREE.split()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ..errors import InputError
 
 
-class Fault(InputError):
-    """A request that has not given what it should: `again` says whether a second try may help.
+class FetchError(InputError):
+    """A request that failed. `again` says whether to retry.
 
     `stage` is what failed (address, connect, http, size, content, page), `status` the HTTP status if there was one.
     """
@@ -18,12 +18,12 @@ class Fault(InputError):
         self.stage, self.again, self.status = stage, again, status
 
 
-class Refused(Fault):
-    """An address that must not be asked."""
+class AddressRefused(FetchError):
+    """An address that facekit does not contact."""
 
     def __init__(self, message: str, hint: str | None = None):
         super().__init__(message, hint, stage="address")
 
 
 class Stopped(Exception):
-    """The crawl is being stopped; what is under way is given up."""
+    """The crawl is stopping; requests under way are abandoned."""

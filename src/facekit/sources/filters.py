@@ -1,4 +1,4 @@
-"""Which of the images that a site offers are wanted; asked before an image is fetched, and again of its true size."""
+"""Which images of a site are wanted: checked before the download, and again for the true size after it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KINDS = ("jpg", "png", "webp", "gif", "bmp")
 
 @dataclass(frozen=True)
 class Filters:
-    """What an image must be. `ratings` None lets images of any and of no rating through."""
+    """What an image must be. `ratings` None accepts any rating, and none."""
 
     ratings: tuple[str, ...] | None = ("g",)
     min_size: int = 1  # px, the shorter edge
@@ -26,7 +26,7 @@ class Filters:
     max_bytes: int = 30_000_000
 
     def refuse(self, post: Post) -> str | None:
-        """Return in two or three words why a post is passed over, or None for one that is wanted."""
+        """Return in two or three words why a post is skipped, or None for one that is wanted."""
         if self.ratings is not None and post.rating not in self.ratings:
             return "another rating" if post.rating else "no rating"
         if not post.url:
@@ -44,7 +44,7 @@ class Filters:
         return self.refuse_size(post.width, post.height) if post.width and post.height else None
 
     def refuse_size(self, width: int, height: int) -> str | None:
-        """Return why an image of this size, in px, is passed over, or None."""
+        """Return why an image of this size, in px, is skipped, or None."""
         if min(width, height) < self.min_size:
             return "too small"
         if width * height > self.max_pixels:
@@ -53,13 +53,13 @@ class Filters:
 
 
 def ratings(text: str) -> tuple[str, ...]:
-    """Read `general,sensitive` or `g,s`; raises CardError for what is no rating."""
+    """Read `general,sensitive` or `g,s`; raises CardError for anything else."""
     out = []
     for word in filter(None, re.split(r"[,\s]+", text.lower())):
         letter = next((key for key, name in RATINGS.items() if word in (key, name)), None)
         if letter is None:
             raise CardError(
-                f"--rating {word!r} is none of {', '.join(RATINGS.values())}", "for example --rating general"
+                f"--rating {word!r} is not one of {', '.join(RATINGS.values())}", "for example --rating general"
             )
         out.append(letter)
     if not out:
@@ -68,11 +68,11 @@ def ratings(text: str) -> tuple[str, ...]:
 
 
 def kinds(text: str) -> tuple[str, ...]:
-    """Read `jpg,png`; raises CardError for what facekit does not read."""
+    """Read `jpg,png`; raises CardError for types that facekit does not read."""
     found = [word.lstrip(".").replace("jpeg", "jpg") for word in filter(None, re.split(r"[,\s]+", text.lower()))]
     for word in found:
         if word not in KINDS:
-            raise CardError(f"--types {word!r} is none of {', '.join(KINDS)}", "for example --types jpg,png")
+            raise CardError(f"--types {word!r} is not one of {', '.join(KINDS)}", "for example --types jpg,png")
     if not found:
         raise CardError("--types is empty", "for example --types jpg,png")
     return tuple(sorted(set(found)))

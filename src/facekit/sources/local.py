@@ -1,4 +1,4 @@
-"""A folder of this machine: its images are checked and copied, with where each came from."""
+"""A folder on this machine: its images are checked and copied, with a record of where each came from."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from typing import Any
 from ..storage import files
 from ..storage.folder import Folder, open_source
 from .base import Page, Source, batches
-from .errors import Fault
-from .http_client import Polite
+from .errors import FetchError
+from .http_client import HttpClient
 from .post import Post, text, words
 
 OURS = ("file", "id", "md5", "source", "source_bytes", "source_mtime")
 
 
 class Local(Source):
-    """Images of a folder; sub-folders are kept, and what its manifest says goes along."""
+    """Images of a folder; sub-folders are kept, and the entries of its manifest are copied."""
 
     name, needs, rated, remote = "local", "source", False, False
 
     def open(self) -> None:
-        """List the folder, or take one image; raises InputError for none, CardError for the output."""
+        """List the folder, or take one image; raises InputError if there is none, CardError if it is the output."""
         self.found = {source.name: source.path for source in open_source(self.given, self.out or None)}
         self.entries = Folder(self.given).entries if Path(self.given).is_dir() else {}
         self.total = len(self.found)
 
-    def pages(self, polite: Polite, tags: Sequence[str], anchor: int | None) -> Iterator[Page]:
+    def pages(self, client: HttpClient, tags: Sequence[str], anchor: int | None) -> Iterator[Page]:
         """Yield the images by name."""
         return batches(self.post(name) for name in self.found)
 
     def post(self, name: str) -> Post:
-        """Return what the folder knows of an image."""
+        """Return what the folder and its manifest say about an image."""
         entry: dict[str, Any] = self.entries.get(name, {})
         try:
             size = self.found[name].stat().st_size
@@ -52,23 +52,23 @@ class Local(Source):
             extra={**{k: v for k, v in entry.items() if k not in OURS}, "copied_from": name},
         )
 
-    def fetch(self, polite: Polite, post: Post, path: Path, limit: int) -> None:
+    def fetch(self, client: HttpClient, post: Post, path: Path, limit: int) -> None:
         """Copy the file of a post."""
         origin = self.found[str(post.url)]
         try:
             if not origin.is_file():
-                raise Fault("it is no file", stage="read")
+                raise FetchError("it is not a file", stage="read")
             size = origin.stat().st_size
             with open(origin, "rb") as file:
                 if size > limit:
-                    raise Fault(f"it is larger than {limit / 1e6:g} MB", "raise --max-mb", stage="size")
+                    raise FetchError(f"the file is larger than {limit / 1e6:g} MB", "raise --max-mb", stage="size")
                 try:
                     with open(path, "wb") as copy:
                         shutil.copyfileobj(file, copy)
                 except OSError as error:
                     files.cannot_write(path, error)
         except OSError as error:
-            raise Fault(f"it cannot be read: {error.strerror}", stage="read") from error
+            raise FetchError(f"it cannot be read: {error.strerror}", stage="read") from error
 
 
 SITES = {Local.name: Local}

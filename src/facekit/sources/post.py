@@ -1,4 +1,4 @@
-"""What a site says about one image, cleaned: nothing of it is believed before it is checked."""
+"""What a site says about one image, cleaned of control characters and checked for its form."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 
 RATINGS = {"g": "general", "s": "sensitive", "q": "questionable", "e": "explicit"}
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
-LONGEST = 2000  # characters of a text that a site gives
+MAX_TEXT = 2000  # characters of a text from a site
 
 
 @dataclass(frozen=True)
 class Post:
-    """One image that a site offers. `id` is ours or checked to be a number; the rest is what the site claims."""
+    """One image of a site. `id` is ours or checked to be a number; the rest is what the site claims."""
 
     id: str
     url: str | None
@@ -44,7 +44,7 @@ class Post:
 
     @classmethod
     def load(cls, values: dict[str, Any]) -> Post:
-        """Make a post of what `plain` gave."""
+        """Return the post that `plain` described."""
         return cls(**{**values, "tags": tuple(values["tags"])})
 
 
@@ -63,8 +63,8 @@ def natural(value: Any) -> int | None:
 
 
 def text(value: Any) -> str:
-    """Return a text without control characters and of bounded length; empty for what is none."""
-    return CONTROL.sub(" ", value).strip()[:LONGEST] if isinstance(value, str) else ""
+    """Return a text without control characters and of bounded length; empty for anything but text."""
+    return CONTROL.sub(" ", value).strip()[:MAX_TEXT] if isinstance(value, str) else ""
 
 
 def words(value: Any) -> tuple[str, ...]:

@@ -1,19 +1,22 @@
 """safebooru.org, and any board of the engine Gelbooru 0.2 with `--address`: the interface `dapi`, XML or JSON.
 
-Walked by `id:<N`, because the engine refuses deep pages. It is asked for XML, which tells more; an answer that cannot
-be read is asked for again as JSON, and so on in turn.
+It is read by `id:<N`, because the engine refuses deep pages. XML has more fields and is requested first; if that answer
+cannot be parsed, the next try requests JSON, and so on in turn.
 """
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urljoin
+from xml.etree.ElementTree import ParseError
 
-from .base import Ask, Board, malformed, parse_json
-from .errors import Fault
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+
+from .board import Board, Query, malformed, parse_json
+from .errors import FetchError
 from .post import Post, checksum, ending, natural, number, text, words
 
 # the engine's own ratings are safe, questionable and explicit, which newer boards write out and divide
@@ -27,14 +30,14 @@ class Safebooru(Board):
 
     name, home, domain = "safebooru", "https://safebooru.org", "safebooru.org"
 
-    def ask(self, tags: Sequence[str], below: int | None, attempt: int) -> Ask:
-        """Ask for XML and, where that fails, JSON."""
+    def request(self, tags: Sequence[str], below: int | None, attempt: int) -> Query:
+        """Request XML first, and JSON in every second try."""
         wanted = [*tags, *([f"id:<{below}"] if below else [])]
         params = {"page": "dapi", "s": "post", "q": "index", "limit": PAGE, "pid": 0, "tags": " ".join(wanted)}
-        return Ask(f"{self.address}/index.php", {**params, **({"json": 1} if attempt % 2 else {})})
+        return Query(f"{self.address}/index.php", {**params, **({"json": 1} if attempt % 2 else {})})
 
-    def read(self, body: bytes) -> list[Post]:
-        """Read XML or JSON, whichever it is; an empty answer is an empty page."""
+    def parse(self, body: bytes) -> list[Post]:
+        """Parse XML or JSON, whichever it is; an empty answer is an empty page."""
         start = body.lstrip()[:1]
         if not start:
             return []
@@ -42,7 +45,7 @@ class Safebooru(Board):
         return [post for post in map(self.post, rows) if post]
 
     def post(self, row: Mapping[str, Any]) -> Post | None:
-        """Return the post of a row; None for one without a number."""
+        """Return the post of a row; None for one without an id."""
         found = natural(row.get("id"))
         if not found:
             return None
@@ -64,24 +67,21 @@ class Safebooru(Board):
         )
 
     def _built(self, row: Mapping[str, Any]) -> str:
-        """Return the address of a file that older boards leave out of their JSON."""
+        """Return the address of a file; older boards leave it out of their JSON."""
         folder, name = row.get("directory"), text(row.get("image"))
         folder = str(folder) if isinstance(folder, int) else text(folder)
         return f"{self.address}/images/{quote(folder, safe='')}/{quote(name, safe='')}" if folder and name else ""
 
 
 def _xml(body: bytes) -> list[Mapping[str, Any]]:
-    """Return the attributes of the posts; raises Fault for what is no list of posts."""
+    """Return the attributes of the posts; raises FetchError if it is not a list of posts."""
     try:
-        document = body.decode("utf-8")
-        if "<!" in document[:2000] or "<!ENTITY" in document:  # no board declares entities
-            raise malformed(body)
-        root = ET.fromstring(document)
-    except (ValueError, ET.ParseError, RecursionError) as error:
+        root = fromstring(body.decode("utf-8"), forbid_dtd=True)
+    except (ValueError, ParseError, DefusedXmlException, RecursionError) as error:
         raise malformed(body) from error
     if root.tag == "response":
         reason = text(root.get("reason")) or text(root.text)
-        raise Fault(f"it says {reason[:200]!r}", stage="page", again=True)
+        raise FetchError(f"the site says {reason[:200]!r}", stage="page", again=True)
     if root.tag != "posts":
         raise malformed(body)
     rows: list[Mapping[str, Any]] = [
@@ -89,17 +89,17 @@ def _xml(body: bytes) -> list[Mapping[str, Any]]:
     ]
     count = number(root.get("count"))
     if count and not rows:
-        raise Fault(f"it counts {count} posts and shows none", stage="page", again=True)
+        raise FetchError(f"the site counts {count} posts and lists none", stage="page", again=True)
     return rows
 
 
 def _json(body: bytes) -> list[Mapping[str, Any]]:
-    """Return the posts of a list, or of an object that holds it; raises Fault for anything else."""
+    """Return the posts of a list, or of an object that holds it; raises FetchError for anything else."""
     found = parse_json(body)
     if isinstance(found, dict):
         if found.get("success") is False or "message" in found:
             reason = text(found.get("message") or found.get("reason"))
-            raise Fault(f"it says {reason[:200]!r}", stage="page", again=True)
+            raise FetchError(f"the site says {reason[:200]!r}", stage="page", again=True)
         found = found.get("post", [] if "@attributes" in found else None)
     if not isinstance(found, list):
         raise malformed(body)

@@ -1,4 +1,4 @@
-"""The check of a fetched file before it gets a name: the right bytes, an image by its content, decoded to the end."""
+"""The check of a download before it gets a name: the right bytes, an image by its content, decoded to the end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..storage import images
-from .errors import Fault
+from .errors import FetchError
 from .filters import Filters
 from .post import Post
 
@@ -25,8 +25,8 @@ OTHERS = (
 
 
 @dataclass(frozen=True)
-class Proof:
-    """What a file is, by its content."""
+class ImageFacts:
+    """What an image file is, by its content."""
 
     md5: str
     bytes: int
@@ -35,35 +35,35 @@ class Proof:
     height: int
 
 
-def prove(path: Path, post: Post, filters: Filters) -> Proof:
-    """Check the file of a post; raises Fault where it is not what the post says, no image, or not wanted."""
+def validate(path: Path, post: Post, filters: Filters) -> ImageFacts:
+    """Check the file of a post; raises FetchError if it differs from the post, is not an image, or is filtered out."""
     kind = kind_of(path)
     md5 = digest(path)
     if post.md5 and md5 != post.md5:
-        raise Fault("its md5 is not the one that the site gives", stage="content", again=True)
-    sure = bool(post.md5)  # then the same bytes would come again
+        raise FetchError("the md5 differs from the one on the site", stage="content", again=True)
+    final = bool(post.md5)  # a retry would bring the same bytes
     try:
         width, height = images.size_of(path)
         why = filters.refuse_size(width, height) or ("another file type" if kind not in filters.kinds else None)
         if why:
-            raise Fault(f"{why}: {width} x {height} px, {kind}", stage="filter")
+            raise FetchError(f"{why}: {width} x {height} px, {kind}", stage="filter")
         images.read(path)
-    except Fault:
+    except FetchError:
         raise
     except InputError as error:
         enormous = "px, too many" in error.message
-        message = error.message.replace(str(path), "it")
-        raise Fault(message, stage="content", again=not (sure or enormous)) from error
-    return Proof(md5, path.stat().st_size, kind, width, height)
+        message = error.message.replace(str(path), "the file")
+        raise FetchError(message, stage="content", again=not (final or enormous)) from error
+    return ImageFacts(md5, path.stat().st_size, kind, width, height)
 
 
 def digest(path: Path) -> str:
-    """Return a file's md5, which is what boards know their files by."""
+    """Return a file's md5, which boards use as its identity."""
     return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
 def kind_of(path: Path) -> str:
-    """Return the kind of an image from its first bytes; raises Fault that names what else it is."""
+    """Return the type of an image from its first bytes; raises FetchError that says what else it is."""
     with open(path, "rb") as file:
         start = file.read(512)
     for mark, kind in MARKS:
@@ -73,12 +73,12 @@ def kind_of(path: Path) -> str:
         return "webp"
     for mark, name in OTHERS:
         if start.startswith(mark):
-            raise Fault(f"it is {name}, not an image", stage="content")
+            raise FetchError(f"the file is {name}, not an image", stage="content")
     if start[4:8] == b"ftyp":
-        raise Fault("it is a video, not an image", stage="content")
+        raise FetchError("the file is a video, not an image", stage="content")
     lower = start.lstrip().lower()
     if lower.startswith((b"<!doctype", b"<html", b"<?xml", b"<")):
-        raise Fault("a page of HTML or XML came instead of an image", stage="content", again=True)
+        raise FetchError("the server sent HTML or XML instead of an image", stage="content", again=True)
     if lower.startswith((b"{", b"[")):
-        raise Fault("JSON came instead of an image", stage="content", again=True)
-    raise Fault("it is not an image" if start else "it is empty", stage="content", again=True)
+        raise FetchError("the server sent JSON instead of an image", stage="content", again=True)
+    raise FetchError("the file is not an image" if start else "the file is empty", stage="content", again=True)
