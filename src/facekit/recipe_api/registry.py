@@ -160,4 +160,7 @@ def find(name: str) -> tuple[type[Recipe], dict]:
         _imported.add(Path(where).resolve())
     else:
         module = importlib.import_module(where)
-    return getattr(module, cls), entry.preset
+    kind = getattr(module, cls, None)
+    if not (isinstance(kind, type) and issubclass(kind, Recipe)):
+        raise CardError(f"{entry.target} is no recipe", "name a subclass of facekit.recipe_api.base.Recipe")
+    return kind, kind.presets.get(entry.name, entry.preset)
