@@ -52,6 +52,8 @@ def small(name: str) -> card.TrainCard:
             params[field] = 8
         elif field in ("blocks", "critic_steps"):
             params[field] = 1
+        elif field == "references":
+            params[field] = 2  # one of each image of the batch
         elif field == "labels":
             params[field] = ["angry", "smile"]  # two, of which combogan trains both
     size = next(s for s in (32, 64, 96, 128) if fits(kind, params, s))
@@ -75,3 +77,38 @@ class Teacher(nn.Linear):
 
     def forward(self, x):
         return super().forward(x.mean(2).flatten(1)[:, :48])
+
+
+def public_stylegan2(generator, discriminator):
+    """The state dicts of nets as public checkpoints hold them: names, axes kept for broadcasting, FIR kernels."""
+    kernel = torch.ones(4, 4)
+    g = {f"style.{i + 1}.{k}": v for i, m in enumerate(generator.mapping.layers) for k, v in m.state_dict().items()}
+    g["input.input"] = generator.const.data
+    g |= {f"noises.noise_{i}": noise for i, noise in enumerate(generator.noises)}
+    for i, layer in enumerate(generator.layers):
+        name = "conv1" if i == 0 else f"convs.{i - 1}"
+        g[f"{name}.conv.weight"] = layer.conv.weight.data[None]
+        g[f"{name}.conv.modulation.weight"] = layer.conv.affine.weight.data
+        g[f"{name}.conv.modulation.bias"] = layer.conv.affine.bias.data
+        g[f"{name}.noise.weight"] = layer.noise_strength.data[None]
+        g[f"{name}.activate.bias"] = layer.bias.data
+        g[f"{name}.conv.blur.kernel"] = kernel
+    for i, layer in enumerate(generator.to_rgb):
+        name = "to_rgb1" if i == 0 else f"to_rgbs.{i - 1}"
+        g[f"{name}.bias"] = layer.bias.data.view(1, 3, 1, 1)
+        g[f"{name}.conv.weight"] = layer.conv.weight.data[None]
+        g[f"{name}.conv.modulation.weight"] = layer.conv.affine.weight.data
+        g[f"{name}.conv.modulation.bias"] = layer.conv.affine.bias.data
+        g[f"{name}.upsample.kernel"] = kernel
+    d = {"convs.0.0.weight": discriminator.from_rgb.weight.data, "convs.0.1.bias": discriminator.rgb_bias.data}
+    for i, block in enumerate(discriminator.blocks):
+        d[f"convs.{i + 1}.conv1.0.weight"] = block.first.weight.data
+        d[f"convs.{i + 1}.conv1.1.bias"] = block.first_bias.data
+        d[f"convs.{i + 1}.conv2.0.kernel"] = kernel
+        d[f"convs.{i + 1}.conv2.1.weight"] = block.second.weight.data
+        d[f"convs.{i + 1}.conv2.2.bias"] = block.second_bias.data
+        d[f"convs.{i + 1}.skip.1.weight"] = block.skip.weight.data
+    d |= {"final_conv.0.weight": discriminator.last.weight.data, "final_conv.1.bias": discriminator.last_bias.data}
+    for number, layer in enumerate((discriminator.hidden, discriminator.out)):
+        d |= {f"final_linear.{number}.{k}": v for k, v in layer.state_dict().items()}
+    return {"g": g, "d": d, "g_ema": g}

@@ -80,6 +80,15 @@ COMMANDS = {
             ("facekit translate faces/ out/ --weights runs/mine --to anime", "your own weights"),
         ),
     ),
+    "sample": Command(
+        "Draw faces from noise with a StyleGAN2 run.",
+        USE,
+        (
+            ("facekit sample runs/stylegan2 out/ -n 64 --sheet", "64 faces and a contact sheet"),
+            ("facekit sample runs/faces out/ --with runs/toons --sheet", "the same latents through two runs"),
+            ("facekit sample runs/faces out/ --with runs/toons --swap-at 32", "fine layers of the second run"),
+        ),
+    ),
     "import": Command(
         "Read weights that the authors' code of a method has written.",
         USE,

@@ -86,12 +86,14 @@ def open_layout(data: card.Data) -> Layout:
     names = folders.names
     train, held, test, lines = {}, {}, {}, []
     for domain, path in folders.train.items():
-        usable, line = _usable(Folder(path), data.limit)
+        usable, line = usable_images(Folder(path), data.limit)
         lines.append(f"{names[domain]}: {line}")
         if folders.held:
-            seen = _usable(Folder(folders.held[domain]), None)[0]
+            seen = usable_images(Folder(folders.held[domain]), None)[0]
             held[domain] = spread(seen, data.holdout or 16)
-            test[domain] = seen if folders.test == folders.held else _usable(Folder(folders.test[domain]), None)[0]
+            test[domain] = (
+                seen if folders.test == folders.held else usable_images(Folder(folders.test[domain]), None)[0]
+            )
         elif data.split:
             usable, seen, test[domain] = shares(usable, data.split)
             held[domain] = spread(seen, data.holdout or 16)
@@ -109,7 +111,7 @@ def open_layout(data: card.Data) -> Layout:
     return Layout(train, held, names, test)
 
 
-def _usable(folder: Folder, limit: int | None) -> tuple[list[Path], str]:
+def usable_images(folder: Folder, limit: int | None) -> tuple[list[Path], str]:
     """Return the images whose header can be read, and a line about them."""
     sizes: Counter[int] = Counter()
     usable = []

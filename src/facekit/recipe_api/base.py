@@ -174,9 +174,10 @@ class Recipe(abc.ABC):
     nets that translating needs, `sizes` the smallest training size and what it must be a multiple of, `directions` the
     domains that the method can translate to, `combines` says whether it can be asked for several at once, `multiple`
     the number of px that an image's edges must be a multiple of (0: only the training size, square), `masks` whether
-    there is a method `mask` beside `translate`, with the same arguments: where x changes, [N, 1, H, W] in [0, 1]. State
-    that must survive a resume (an image pool) is a module of buffers among the nets: see `nets/image_pool.py`.
-    `older_defaults` are parameters that are newer than some saved weights, with the values that those learned with.
+    there is a method `mask` beside `translate`, with the same arguments: where x changes, [N, 1, H, W] in [0, 1];
+    `needs_init` whether a run must start from another's weights (`run.init`). State that must survive a resume (an
+    image pool) is a module of buffers among the nets: see `nets/image_pool.py`. `older_defaults` are parameters that
+    are newer than some saved weights, with the values that those learned with.
     """
 
     Scene: ClassVar[type[Scene]] = Scene
@@ -191,6 +192,7 @@ class Recipe(abc.ABC):
     multiple: int = 4
     masks: bool = False
     older_defaults: ClassVar[dict[str, Any]] = {}
+    needs_init: ClassVar[bool] = False
 
     def __init__(self, params: Mapping[str, Any] | None = None, size: int = 256):
         self.params: Any = type(self).Params.model_validate(dict(params or {}))
@@ -230,6 +232,13 @@ class Recipe(abc.ABC):
         import torch
 
         return {name: torch.empty(batch, 3, size, size) for name in ("a", "b")}
+
+    def from_public(self, state: Mapping[str, Any]) -> dict[str, Tensor] | None:
+        """Return the nets' tensors out of a checkpoint of the method's public code; None for a layout it knows not."""
+        return None
+
+    def start(self, nets: Any, layout: Layout) -> None:  # noqa: B027
+        """Prepare the nets once, before step 0 of a run: after its first weights were taken from `run.init`."""
 
     def finish(self, nets: Any, layout: Layout, folder: Path) -> dict[str, Any]:
         """Measure the finished `nets` (those that are saved) on `layout.test`; may write pictures into `folder`.

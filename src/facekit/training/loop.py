@@ -51,6 +51,11 @@ class TrainState:
         """The nets that translating needs: the averaged ones if there is an average."""
         return self.ema if self.ema is not None else chosen(self.nets, self.recipe.exports)
 
+    def restart_average(self) -> None:
+        """Set the averaged weights to the present ones."""
+        if self.ema is not None:
+            self.ema.load_state_dict({key: self.nets.state_dict()[key] for key in self.ema.state_dict()})
+
     def state(self) -> dict[str, Any]:
         """Return all that an exact resume needs."""
         return {

@@ -110,6 +110,8 @@ def make_plan(layers: Sequence[Mapping[str, Any]], where: str) -> Plan:
     recipe = kind(params.model_dump(), checked.data.size)
     recipe.check(checked.data.size)
     terms = weighted_terms(kind, checked.losses)
+    if kind.needs_init and not checked.run.init:
+        raise CardError(f"{checked.recipe} starts from trained weights", "name them: --init RUN")
     phases = [phase.name for phase in kind.phases]
     for name in checked.optim.phases:
         if name not in phases:

@@ -87,8 +87,11 @@ def run_plan(plan: Plan, folder: Path, device_name: str = "auto", force: bool = 
         with contextlib.closing(RunFolder(folder, plan.values, plan.layout, clock.steps, board)) as run:
             if not fresh:
                 run.resume(learner, clock)
-            elif plan.card.run.init:
-                run.start_from(learner, plan.card.run.init)
+            else:
+                if plan.card.run.init:
+                    run.start_from(learner, plan.card.run.init)
+                plan.recipe.start(learner.nets, plan.layout)
+                learner.restart_average()
             run.begin(status, learner.step)
             start = "starting" if fresh else f"going on from step {learner.step}"
             console.note(f"train: {start}, {clock.steps} steps of {plan.card.data.batch} images per domain on {device}")

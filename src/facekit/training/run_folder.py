@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from ..data.dataset import Layout
 from ..errors import CardError, Diverged, MissingError, OutputError
@@ -140,7 +141,7 @@ class RunFolder:
             )
 
     def start_from(self, learner: TrainState, init: str) -> None:
-        """Take the first weights from another run folder (all its nets as they were saved) or from a model.
+        """Take the first weights from another run folder (all its nets as they were saved), a model or a public file.
 
         Raises CardError where less than half of those weights fit.
         """
@@ -148,6 +149,8 @@ class RunFolder:
         if state.is_file():
             with _readable(state):
                 found = torch.load(state, map_location="cpu", weights_only=True)["nets"]
+        elif Path(init).suffix in (".pt", ".pth"):
+            found = self._public(learner, Path(init))
         else:
             found, _ = checkpoint.read_tensors(checkpoint.find_weights(init))
         own = learner.nets.state_dict()
@@ -159,9 +162,21 @@ class RunFolder:
                 "start from weights of the same recipe and width",
             )
         learner.nets.load_state_dict(fitting, strict=False)
-        if learner.ema is not None:
-            learner.ema.load_state_dict({key: learner.nets.state_dict()[key] for key in learner.ema.state_dict()})
         console.note(f"train: first weights from {init}: {len(fitting)} of {len(own)} tensors")
+
+    def _public(self, learner: TrainState, file: Path) -> dict[str, Tensor]:
+        """Read a public checkpoint without running code that it may hold; raises CardError for another layout."""
+        if not file.is_file():
+            raise MissingError(f"no weights file {file}", "check the path")
+        with _readable(file, "give a whole checkpoint"):
+            found = torch.load(file, map_location="cpu", weights_only=True)
+        tensors = learner.recipe.from_public(found) if isinstance(found, dict) else None
+        if tensors is None:
+            raise CardError(
+                f"{file} is not in a layout that {learner.card.recipe} knows",
+                "give a run folder, or turn it into facekit's weights with: facekit import",
+            )
+        return tensors
 
     def log(self, step: int, losses: dict[str, float]) -> None:
         """Append one line of losses."""
@@ -216,13 +231,13 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def _readable(file: Path) -> Iterator[None]:
-    """Turn what torch raises on a damaged state file into MissingError."""
+def _readable(file: Path, hint: str = "--force starts the run again") -> Iterator[None]:
+    """Turn what torch raises on a damaged file into MissingError."""
     try:
         yield
     except (RuntimeError, ValueError, KeyError, TypeError, EOFError, OSError, pickle.UnpicklingError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise MissingError(f"{file} cannot be restored: {reason}", "--force starts the run again") from error
+        raise MissingError(f"{file} cannot be read: {reason}", hint) from error
 
 
 def _board(folder: Path) -> Any:

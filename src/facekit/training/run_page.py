@@ -117,7 +117,8 @@ def _preview_table(learner: TrainState, faces: list[Image.Image], to: str) -> Im
         for title, y in recipe.preview(nets, x, to).items():
             columns.setdefault(title, []).append(images.to_image(y[0]))
     nets.train(was)
-    name = next(name for name, side in recipe.targets(learner.card.domains).items() if side == to)
+    names = {side: name for name, side in recipe.targets(learner.card.domains).items()}
+    name = names.get(to, to)
     columns = {name if title == "translation" else title: column for title, column in columns.items()}
     rows = [list(row) for row in zip(faces, *columns.values(), strict=True)]
     groups = 2 if len(columns) < 4 else 1
