@@ -236,10 +236,12 @@ def guard(work: Callable[[], Any], as_json: bool, quiet: bool, debug: bool) -> N
 def report_error(error: FacekitError, as_json: bool) -> None:
     """Print an error with its next step on stderr and, if asked for, as a JSON event on stdout."""
     from .runtime import console
+    from .runtime.printable import printable
 
     if as_json:
         console.json_line("error", message=error.message, hint=error.hint, exit=error.code)
-    print(f"error: {error.message}" + (f"\n  next: {error.hint}" if error.hint else ""), file=sys.stderr)
+    lines = [f"error: {printable(error.message)}"] + ([f"  next: {printable(error.hint)}"] if error.hint else [])
+    print("\n".join(lines), file=sys.stderr)
 
 
 def _unexpected(problem: Exception) -> FacekitError:

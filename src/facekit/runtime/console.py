@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from . import strict_json
+from .printable import printable
 
 
 class Bar:
@@ -113,7 +114,7 @@ class PlainBar(LineBar):
     def say(self) -> None:
         left = f"{duration(self.left)} left  " if self.left and self.done < self.total else ""
         line = f"{self.title} {self.done}/{self.total}  {left}{self.rate:.3g}/s  {figures_text(self.figures)}"
-        print(line.rstrip(), file=sys.stderr, flush=True)
+        print(printable(line.rstrip(), one_line=True), file=sys.stderr, flush=True)
 
     def close(self) -> None:
         if self.done > self.first:
@@ -124,13 +125,13 @@ class Plain(Reporter):
     """Lines on stderr: for pipes and logs."""
 
     def note(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
     def warn(self, text: str) -> None:
-        print(f"warning: {text}", file=sys.stderr, flush=True)
+        print(f"warning: {printable(text, one_line=True)}", file=sys.stderr, flush=True)
 
     def result(self, text: str, **fields: Any) -> None:
-        print(text, flush=True)
+        print(printable(text), flush=True)
 
     def bar(self, title: str, total: int, done: int = 0) -> Bar:
         return PlainBar(title, total, done)
@@ -207,15 +208,17 @@ class RichBar(Bar):
         cut = Column(no_wrap=True, overflow="ellipsis", ratio=1)
 
         self.progress = progress.Progress(
-            progress.TextColumn("{task.description}", table_column=whole()),
+            progress.TextColumn("{task.description}", table_column=whole(), markup=False),
             progress.BarColumn(bar_width=12),
             progress.MofNCompleteColumn(table_column=whole()),
             progress.TextColumn("{task.fields[left]}", table_column=whole()),
-            progress.TextColumn("{task.fields[figures]}", table_column=cut),
+            progress.TextColumn("{task.fields[figures]}", table_column=cut, markup=False),
             console=Console(stderr=True),
             expand=True,
         )
-        self.task = self.progress.add_task(title, total=total, completed=done, figures="", left="")
+        self.task = self.progress.add_task(
+            printable(title, one_line=True), total=total, completed=done, figures="", left=""
+        )
         self.progress.start()
 
     def advance(self, count: int = 1, /, **figures: Any) -> None:
