@@ -20,6 +20,8 @@ _HOMES = {
     "train_segnet": "commands.train_segnet",
     "ablate": "commands.ablate",
     "translate": "commands.translate",
+    "sample": "commands.sample",
+    "compare": "commands.compare",
     "export": "commands.export",
     "score_fid": "commands.score_fid",
     "load": "inference.translator",
@@ -30,8 +32,10 @@ if TYPE_CHECKING:
     from .commands.ablate import ablate as ablate
     from .commands.align import align as align
     from .commands.clean import clean as clean
+    from .commands.compare import compare as compare
     from .commands.crawl import crawl as crawl
     from .commands.export import export as export
+    from .commands.sample import sample as sample
     from .commands.score_fid import score_fid as score_fid
     from .commands.smooth_edges import smooth_edges as smooth_edges
     from .commands.train import train as train

@@ -116,6 +116,14 @@ COMMANDS = {
             ("facekit score-fid out/ testB/ --source testA/", "also how much of the input faces stays"),
         ),
     ),
+    "compare": Command(
+        "Let people choose between methods without knowing which is which.",
+        USE,
+        (
+            ("facekit compare ours/ theirs/ --source photos/ --page vote/", "a page to vote on: vote/index.html"),
+            ("facekit compare --page vote/ --votes ann.json --votes ben.json", "who won, with intervals"),
+        ),
+    ),
     "recipes": Command(
         "List the methods that `train` knows, or describe one.",
         HELP,
