@@ -17,6 +17,7 @@ import inspect
 import os
 import posixpath
 import re
+import textwrap
 import types
 import typing
 from collections.abc import Iterator
@@ -55,8 +56,10 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def code(value: object) -> str:
-    """Return a value as Markdown code; nothing for an absent one."""
-    return "" if value is None or value == "" else f"`{value}`"
+    """Return a value as Markdown code, as YAML writes it; nothing for an absent or empty one."""
+    if value is None or value in ("", {}, [], ()):
+        return ""
+    return f"`{list(value) if isinstance(value, tuple) else value}`"
 
 
 def kind(annotation: Any) -> str:
@@ -71,7 +74,7 @@ def kind(annotation: Any) -> str:
     if origin is list:
         return f"{kind(inner[0])}, repeatable"
     if origin is tuple:
-        return f"{len(inner)} of {kind(inner[0])}"
+        return f"{len(inner)} {kind(inner[0])}s"
     if origin is dict:
         return "section"
     names = {bool: "yes or no", int: "whole number", float: "number", str: "text", Path: "path"}
@@ -243,12 +246,32 @@ def exit_codes() -> str:
     return table(("code", "meaning"), [(code(number), " ".join(text)) for number, text in sorted(meaning.items())])
 
 
-def api() -> str:
-    """Return directives for mkdocstrings: the functions of `import facekit`."""
-    import facekit
+def signature(function: Any) -> str:
+    """Return a function's call with its defaults, without types."""
+    parameters = inspect.signature(function).parameters.values()
+    plain = [p.replace(annotation=inspect.Parameter.empty) for p in parameters]
+    line = f"facekit.{function.__name__}{inspect.Signature(plain)}"
+    return "\n".join(textwrap.wrap(line, 88, subsequent_indent="    ", break_long_words=False))
 
-    targets = [f"facekit.{home}.{name}" for name, home in facekit._HOMES.items()]
-    return "\n\n".join(f"::: {target}\n    options:\n      heading_level: 2" for target in targets)
+
+def api() -> str:
+    """Return the functions of `import facekit`: signature, docstring, and parameters as of their flags."""
+    import facekit
+    from facekit import cli
+    from facekit.commands.table import COMMANDS
+
+    out = []
+    for name in facekit._HOMES:
+        function, command_name = getattr(facekit, name), name.replace("_", "-")
+        out += [f"## {name}", f"```python\n{signature(function)}\n```", inspect.getdoc(function) or ""]
+        hints = typing.get_type_hints(function)
+        about = {p.name: p.help for p in cli.load_command(command_name).params} if command_name in COMMANDS else {}
+        rows = [
+            (code(key), kind(hints.get(key)), about.get(key) or "") for key in inspect.signature(function).parameters
+        ]
+        if any(meaning for *_, meaning in rows):
+            out.append(table(("parameter", "takes", "meaning"), rows))
+    return "\n\n".join(out)
 
 
 PARTS: dict[str, Any] = {

@@ -1,6 +1,7 @@
 """The reference names every command, flag, card key and recipe; every command line in the docs is one."""
 
 import importlib.util
+import inspect
 import re
 import shlex
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import facekit as package
 from facekit import cli
 from facekit.commands.table import COMMANDS
 from facekit.recipe_api.registry import catalogue, find
@@ -49,6 +51,14 @@ def test_the_reference_of_commands_has_all_of_them():
     assert re.findall(r"^## facekit (\S+)", page, re.M) == list(COMMANDS)
 
 
+def test_the_python_reference_has_every_public_function_and_parameter():
+    page = text_of("reference/api.md")
+    for name in package.__all__[1:]:
+        assert f"## {name}\n" in page
+        section = page.partition(f"## {name}\n")[2].partition("\n## ")[0]
+        assert all(re.search(rf"\b{key}\b", section) for key in inspect.signature(getattr(package, name)).parameters)
+
+
 def test_the_page_of_cards_has_every_key():
     page = text_of("cards.md")
     keys = {
@@ -57,7 +67,7 @@ def test_the_page_of_cards_has_every_key():
     sections = {prefix.rstrip(".") for prefix, _ in docs_reference.sections(card.TrainCard)}
     assert len(keys) > 30
     for key in keys - sections:
-        assert re.search(rf"^\| `{re.escape(key)}` \|", page, re.M), key
+        assert re.search(rf"^\| `{re.escape(key)}` \|.*\| \S.* \|$", page, re.M), f"{key} needs a description"
     for key in ("losses.TERM.every", "optim.phases.PHASE.lr"):
         assert f"| `{key}` |" in page
 

@@ -6,11 +6,11 @@ windows say yes, over small shifts and sizes, over turns of the picture, and ove
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import defusedxml.ElementTree as ElementTree
 import numpy as np
 from skimage.data import lbp_frontal_face_cascade_filename
 from skimage.exposure import equalize_adapthist
@@ -146,7 +146,7 @@ def _read(file: Path) -> Cascade:
         raise InputError(f"no cascade file {file}", hint)
     try:
         root = ElementTree.parse(file).getroot()
-        if root.findtext(".//featureType") != "LBP" or root.find(".//stages/_") is None:
+        if root is None or root.findtext(".//featureType") != "LBP" or root.find(".//stages/_") is None:
             raise InputError(f"{file} is XML, but not an LBP cascade", hint)
         return Cascade(str(file))
     except (ElementTree.ParseError, OSError, ValueError, AttributeError, TypeError, IndexError) as error:

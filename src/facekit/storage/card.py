@@ -50,8 +50,8 @@ class Data(Section):
 class Domains(Section):
     """What the two domains are called; `translate --to` takes these names."""
 
-    a: str = "a"
-    b: str = "b"
+    a: str = Field("a", description="name of the first domain")
+    b: str = Field("b", description="name of the second domain")
 
     @model_validator(mode="after")
     def differ(self) -> Domains:
@@ -64,7 +64,7 @@ class Domains(Section):
 class Loss(Section):
     """How one term counts."""
 
-    weight: float | None = None
+    weight: float | None = Field(None, description="factor of the loss; 0 drops it and its cost")
     every: int | None = Field(None, ge=1, description="compute at every n-th step only, n times as heavy")
     start: int | None = Field(None, ge=0, description="first step")
     stop: int | None = Field(None, ge=0, description="first step without it")
@@ -80,17 +80,17 @@ Weighted = Annotated[Annotated[float, Tag("weight")] | Annotated[Loss, Tag("sect
 class PhaseOptim(Section):
     """What one phase's optimiser does otherwise than the others."""
 
-    lr: float | None = Field(None, gt=0)
-    betas: tuple[float, float] | None = None
-    weight_decay: float | None = Field(None, ge=0)
+    lr: float | None = Field(None, gt=0, description="learning rate of this phase")
+    betas: tuple[float, float] | None = Field(None, description="Adam's decay rates in this phase")
+    weight_decay: float | None = Field(None, ge=0, description="L2 term in this phase")
 
 
 class Optim(Section):
     """Adam. `weight_decay` is its coupled L2 term, not AdamW's."""
 
-    lr: float = Field(2e-4, gt=0)
-    betas: tuple[float, float] = (0.5, 0.999)
-    weight_decay: float = Field(0.0, ge=0)
+    lr: float = Field(2e-4, gt=0, description="learning rate")
+    betas: tuple[float, float] = Field((0.5, 0.999), description="decay rates of Adam's moving averages")
+    weight_decay: float = Field(0.0, ge=0, description="L2 term that Adam adds to the gradient")
     phases: dict[str, PhaseOptim] = Field(default_factory=dict, description="by phase: what differs")
 
 
@@ -115,11 +115,11 @@ class Run(Section):
 class TrainCard(Section):
     """The card of `facekit train`."""
 
-    facekit: Literal[1] = 1
-    command: Literal["train"] = "train"
+    facekit: Literal[1] = Field(1, description="format of the card")
+    command: Literal["train"] = Field("train", description="the command whose card it is")
     extends: str | None = Field(None, description="a card whose values this one starts from, relative to this file")
-    recipe: str
-    seed: int = Field(0, ge=0, lt=2**31)
+    recipe: str = Field(description="the method: a recipe's name, or a Python file")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of all random numbers")
     data: Data = Data()
     domains: Domains = Domains()
     params: dict[str, Any] = Field(default_factory=dict, description="the recipe's parameters")

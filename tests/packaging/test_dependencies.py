@@ -1,0 +1,47 @@
+"""Every dependency is used, declared and explained."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+MODULES = {
+    "pyyaml": "yaml",
+    "pillow": "PIL",
+    "scikit-image": "skimage",
+    "opencv-python": "cv2",
+    "clean-fid": "cleanfid",
+}
+DECLARED = re.findall(r'"([\w-]+)', PYPROJECT.partition("\ndependencies = [")[2].partition("\n]")[0])
+
+
+def imported() -> set[str]:
+    """Return the top-level modules from outside that facekit's sources import, wherever the import stands."""
+    found = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {name.name.partition(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                found.add(node.module.partition(".")[0])
+    return found - set(sys.stdlib_module_names) - {"facekit"}
+
+
+def test_what_is_imported_is_declared():
+    declared = {MODULES.get(name, name) for name in DECLARED}
+    assert imported() - declared - {"typing_extensions"} <= {"pillow_heif", "pillow_jxl"}
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_what_is_declared_is_imported(name):
+    assert MODULES.get(name, name) in imported()
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_what_is_declared_is_explained(name):
+    page = (ROOT / "docs/dependencies.md").read_text(encoding="utf-8")
+    assert re.search(rf"^\| [^|]*\b{name}\b[^|]*\| \S", page, re.M)
