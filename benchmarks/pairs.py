@@ -9,9 +9,10 @@ import itertools
 import shutil
 from pathlib import Path
 
-from facekit.commands.scoring import LabelScoring
+from facekit.ablation.scoring import LabelScoring
 from facekit.commands.train import train
 from facekit.commands.translate import translate
+from facekit.scoring.scorer import Scorer, Settings
 from facekit.storage import card as cards
 
 NAME = "cyclegan-pairs"
@@ -34,9 +35,9 @@ def main() -> None:
         train(card=arguments.card, a=arguments.data / a, b=arguments.data / b, out=models[a, b], device="cpu")
     if arguments.train:
         return
-    told = cards.load(runs / "table.yaml")
-    tools = {key: told[key] for key in ("features", "segnet", "face", "classifier")}
-    score = LabelScoring(runs, labels, tools, "cpu")
+    table = cards.load(runs / "table.yaml")
+    tools = {key: table[key] for key in ("features", "segnet", "face", "classifier")}
+    score = LabelScoring(runs, labels, Scorer(Settings(**tools, device="cpu")), translate)
     made = runs / "faces" / "all" / NAME
     for source, to in itertools.product(labels, labels):
         folder = made / to / source

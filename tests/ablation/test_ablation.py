@@ -1,7 +1,10 @@
 """Variants of a card, their table, and the whole command on a method that trains in milliseconds."""
 
 import json
+import os
+import shutil
 import statistics
+import subprocess
 
 import pytest
 import torch
@@ -9,7 +12,7 @@ import yaml
 from torch import nn
 
 import toy
-from facekit.ablation import variants
+from facekit.ablation import runner, table, variants
 from facekit.errors import CardError
 from facekit.recipe_api import checkpoint
 from facekit.recipes.facefeat import FaceFeatures
@@ -48,32 +51,32 @@ def test_variants_that_make_no_sense_are_refused(drops, sweeps, words):
 
 def test_a_figure_is_mean_and_deviation_and_knows_a_difference_inside_the_spread():
     first, near, far = [1.0, 2.0, 3.0], [1.5, 2.5, 3.5], [7.0, 8.0, 9.0]
-    found = variants.figure(near, first)
+    found = table.figure(near, first)
     assert (found.mean, found.spread, found.difference) == (2.5, statistics.stdev(near), 0.5)
-    assert found.inside is True and variants.figure(far, first).inside is False
-    assert variants.figure([1.0, 1.0], [1.0, 1.0]).inside is True
-    assert variants.figure(first).difference is None
+    assert found.inside is True and table.figure(far, first).inside is False
+    assert table.figure([1.0, 1.0], [1.0, 1.0]).inside is True
+    assert table.figure(first).difference is None
 
 
 def test_one_seed_has_no_spread_and_says_nothing_of_it():
-    found = variants.figure([2.0], [1.0])
+    found = table.figure([2.0], [1.0])
     assert (found.spread, found.inside, found.difference) == (None, None, 1.0)
-    assert variants.cell(found, "FID-768") == "2.000 (+1.000)"
+    assert table.cell(found, "FID-768") == "2.000 (+1.000)"
 
 
 def test_the_table_names_differences_inside_the_spread_and_failures():
-    first = {"FID-768": variants.figure([1.0, 1.2])}
-    near = {"FID-768": variants.figure([1.1, 1.3], [1.0, 1.2])}
+    first = {"FID-768": table.figure([1.0, 1.2])}
+    near = {"FID-768": table.figure([1.1, 1.3], [1.0, 1.2])}
     rows = [
-        variants.Row("base", "the card as it is", first, {}),
-        variants.Row("near", "without x", near, {5: "became nan"}),
-        variants.Row("gone", "without y", {}, {3: "out of | memory"}),
+        table.Row("base", "the card as it is", first, {}),
+        table.Row("near", "without x", near, {5: "became nan"}),
+        table.Row("gone", "without y", {}, {3: "out of | memory"}),
     ]
-    lines = variants.table(rows, ["FID-768"])
+    lines = table.table(rows, ["FID-768"])
     assert lines[0] == ["variant", "what changes", "FID-768"]
     assert lines[2][2].startswith("1.200 ± 0.141 (+0.100, inside the spread)") and "seed 5 failed" in lines[2][2]
     assert lines[3][2] == "seed 3 failed: out of | memory"
-    text = variants.markdown(lines)
+    text = table.markdown(lines)
     assert text.count("\n") == 5 and "out of \\| memory" in text
 
 
@@ -100,7 +103,7 @@ def tools(tmp_path_factory):
             nn.init.normal_(parameter, std=0.5)
         values = {"recipe": name, "params": made.params.model_dump(mode="json"), "data": {"size": size}}
         checkpoint.save_model(root / f"{name}.safetensors", nets, card.plain(card.TrainCard.model_validate(values)))
-    return ["--features", root / "features.pt", "--segnet", root / "segnet.safetensors",
+    return ["--allow-torchscript", "--features", root / "features.pt", "--segnet", root / "segnet.safetensors",
             "--face", root / "facefeat.safetensors"]  # fmt: skip
 
 
@@ -150,7 +153,7 @@ def test_again_it_trains_only_what_is_missing(study):
     before = {p: p.stat().st_mtime_ns for p in out.glob("runs/*/model.safetensors")}
     table = (out / "table.md").read_text()
     done = run("--drop", "noise")
-    assert done.code == 0 and done.err.count("nothing to do") == 2
+    assert done.code == 0 and done.err.count("train: nothing to do") == 2
     assert (out / "table.md").read_text() == table
     assert run("--drop", "noise", "--drop", "identity").code == 0
     assert all(p.stat().st_mtime_ns == when for p, when in before.items())
@@ -161,12 +164,10 @@ def test_a_plan_is_cards_and_a_makefile_and_what_make_trained_is_taken(study, fa
     run, out = study
     done = run("--drop", "noise", "--plan")
     assert done.code == 0 and not (out / "runs").exists() and "make -j" in done.err
-    made = (out / "Makefile").read_text()
-    assert f"{out}/runs/no-noise-s1/card.yaml: {out}/cards/no-noise-s1.yaml\n\t$(FACEKIT) train" in made
     for name in ("toy-s1", "no-noise-s1"):
         assert facekit("train", "--card", out / f"cards/{name}.yaml", "--out", out / f"runs/{name}").code == 0
     done = run("--drop", "noise")
-    assert done.code == 0 and done.err.count("nothing to do") == 2
+    assert done.code == 0 and done.err.count("train: nothing to do") == 2
 
 
 def test_a_variant_that_fails_is_a_row_that_says_why(study):
@@ -267,3 +268,67 @@ def test_where_the_first_variant_fails_nothing_is_called_a_difference_from_it(st
     rows = {row["variant"]: row for row in yaml.safe_load((out / "table.yaml").read_text())["rows"]}
     assert rows["toy"]["failed"] and not rows["toy"]["scores"]
     assert not any("difference" in figure for figure in rows["lr-1e-4"]["scores"].values())
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+@pytest.mark.parametrize("jobs", [1, 2, 64])
+def test_the_makefile_trains_every_run_with_its_share_of_the_cores(study, tmp_path, jobs):
+    run, _ = study
+    out = tmp_path / "a folder: with $ and 'quotes' #1"
+    assert run("--drop", "noise", "--plan", out=out).code == 0
+    script = tmp_path / "facekit.sh"
+    script.write_text('#!/bin/sh\nprintf "%s|" "$OMP_NUM_THREADS" "$@" >> "$LOG"; echo >> "$LOG"\n')
+    script.chmod(0o755)
+    around = {"PATH": os.environ["PATH"], "LOG": str(tmp_path / "log")}
+    command = ["make", f"-j{jobs}", "-f", out / "Makefile", f"FACEKIT={script}", "CORES=4"]
+    subprocess.run(command, env=around, cwd=tmp_path, check=True, capture_output=True)
+    lines = sorted((tmp_path / "log").read_text().splitlines())
+    threads = str(max(1, 4 // jobs))
+    assert lines == [
+        f"{threads}|train|--card|{out}/cards/{name}.yaml|--out|{out}/runs/{name}|" for name in ("no-noise-s1", "toy-s1")
+    ]
+
+
+def test_files_that_facekit_did_not_write_are_not_replaced(study):
+    run, out = study
+    out.mkdir()
+    (out / "Makefile").write_text("all:\n\techo mine\n")
+    refused = run("--plan")
+    assert refused.code == 3 and "Makefile" in refused.err and "--force" in refused.err
+    assert (out / "Makefile").read_text() == "all:\n\techo mine\n"
+    assert run("--plan", "--force").code == 0
+    (out / "Makefile").write_text("all:\n\techo mine\n")
+    assert run("--plan").code == 3
+    assert "echo mine" in (out / "Makefile").read_text()
+
+
+def test_too_few_held_out_images_are_noticed_before_training(study, tmp_path):
+    run, out = study
+    for path in sorted((tmp_path / "data" / "valA").iterdir())[1:]:
+        path.unlink()
+    refused = run()
+    assert refused.code == 3 and "held-out" in refused.err and "at least" not in refused.err
+    assert not (out / "runs").exists()
+
+
+def test_a_domain_may_have_any_name(study):
+    run, out = study
+    done = run("--set", "domains.a=real/../photo", "--set", "domains.b=ani/me")
+    assert done.code == 0, done.err
+    assert sorted(path.name for path in (out / "held").iterdir()) == ["ani-me-b", "real-..-photo-a"]
+    assert "translated to ani/me" in (out / "table.md").read_text()
+
+
+def test_the_page_shows_how_far_it_is_and_refreshes_only_until_then(study, monkeypatch):
+    pages = []
+    train = runner.run.train
+    run, out = study
+
+    def noting(*arguments, **more):
+        pages.append((out / "report.html").read_text())
+        return train(*arguments, **more)
+
+    monkeypatch.setattr(runner.run, "train", noting)
+    assert run("--drop", "noise").code == 0
+    assert [f"{number} of 2 runs" in page and "http-equiv" in page for number, page in enumerate(pages)] == [True, True]
+    assert "http-equiv" not in (out / "report.html").read_text()

@@ -166,4 +166,4 @@ def test_a_labelled_method_is_ablated_over_all_labels(tmp_path, facekit, tools, 
     assert "translated to each of 2 labels, against 40 images" in (out / "table.md").read_text()
     assert facekit(*given, "--to", "dark").code == 2
     again = facekit(*given)
-    assert again.code == 0 and again.err.count("nothing to do") >= 2
+    assert again.code == 0 and again.err.count("train: nothing to do") >= 2

@@ -1,0 +1,38 @@
+"""The Makefile that trains an ablation's runs, several at a time if asked."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+
+FIRST = "# Trains the runs of an ablation planned by facekit."
+HEAD = """
+# Run it from the folder where it was planned: make -j 2 -f THIS_FILE. Each job gets its share of the cores.
+FACEKIT ?= facekit
+CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1)
+JOBS = $(if $(filter -j,$(MAKEFLAGS)),$(CORES),$(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),1))
+THREADS ?= $$(( $(CORES) > $(JOBS) ? $(CORES) / $(JOBS) : 1 ))
+
+all:"""
+
+
+def makefile(runs: Sequence[tuple[str, str]]) -> str:
+    """Return a Makefile that trains the runs, given as pairs of card and run folder."""
+    targets = "".join(f" \\\n\t{_target(folder + '/card.yaml')}" for _, folder in runs)
+    rules = [
+        f"{_target(folder + '/card.yaml')}: {_target(path)}\n"
+        f"\tOMP_NUM_THREADS=$(THREADS) $(FACEKIT) train --card {_word(path)} --out {_word(folder)}\n"
+        for path, folder in runs
+    ]
+    return f"{FIRST}{HEAD}{targets}\n\n" + "\n".join(rules) + "\n.PHONY: all\n"
+
+
+def _target(path: str) -> str:
+    """Return a path as make reads it in a rule."""
+    return re.sub(r"([ #:%\\])", r"\\\1", path).replace("$", "$$")
+
+
+def _word(path: str) -> str:
+    """Return a path as make gives it to the shell."""
+    return shlex.quote(path).replace("$", "$$")

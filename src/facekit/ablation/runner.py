@@ -1,0 +1,253 @@
+"""An ablation from its cards to the report: train what is missing, score every run, write the table."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import CardError, FacekitError, Interrupted, OutputError
+from ..recipe_api.registry import find_entry
+from ..runtime import console
+from ..scoring.scorer import Scorer
+from ..storage import card, files, lock, provenance
+from ..training import run
+from ..training.plan import Plan, make_plan
+from . import report, table
+from .makefile import makefile
+from .scoring import Scoring, Translate, open_scoring
+from .table import Figure, Row, figure
+from .variants import Variant, plan_variants
+
+SHOWN = 8  # faces in the report
+INPUT = "input"  # the row of the faces as they are
+OWN = ("Makefile", "report.html", "table.md", "table.yaml", "losses.png", "sweep.png")  # beside folders
+
+
+@dataclass
+class Study:
+    """What an ablation compares: variants of the card that `plan` stands for, each with the cards of its seeds."""
+
+    out: Path
+    plan: Plan
+    variants: list[Variant]
+    cards: dict[str, dict[int, dict[str, Any]]]
+    failed: dict[str, dict[int, str]] = field(default_factory=dict)
+
+    @property
+    def seeds(self) -> int:
+        """How many runs every variant has."""
+        return len(next(iter(self.cards.values())))
+
+    def runs(self) -> list[tuple[str, int, str]]:
+        """Return variant, seed and name of every run: all variants once, then again with the next seed.
+
+        A study that is stopped is a fair comparison so far.
+        """
+        order = [(index, name) for index in range(self.seeds) for name in self.cards]
+        return [(name, seed, f"{name}-s{seed}") for i, name in order for seed in [sorted(self.cards[name])[i]]]
+
+    def folder(self, name: str) -> Path:
+        """Return the run folder of a run."""
+        return self.out / "runs" / name
+
+
+def plan_study(
+    out: Path,
+    base: str,
+    drops: Sequence[str] = (),
+    sweeps: Sequence[str] = (),
+    against: Sequence[str] = (),
+    seeds: int = 1,
+    changes: Sequence[str] = (),
+    data: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+) -> Study:
+    """Plan the variants of a card or recipe `base` and check every card; writes nothing.
+
+    `changes` are KEY.KEY=VALUE, `data` values of the card's section that take the place of its folders. Raises
+    CardError for a term, key or value that a variant does not have.
+    """
+    data = {key: str(value) if isinstance(value, Path) else value for key, value in (data or {}).items() if value}
+    given = [card.assignment(text) for text in changes] + ([{"data": data}] if data else [])
+    elsewhere = bool({"root", "a", "b"} & data.keys())
+    values = card.merge(_card_of(base, elsewhere), *given, {} if seed is None else {"seed": seed})
+    plan = _quiet_plan(values, base)  # its card has every default written out: other methods get the same
+    variants = plan_variants(plan.values, drops, sweeps, [_card_of(name, False) for name in against])
+    for variant in variants[1:]:
+        _quiet_plan(variant.values, variant.name)
+    return Study(Path(out), plan, variants, {variant.name: _seeded(variant, seeds) for variant in variants})
+
+
+def _card_of(name: str, elsewhere: bool) -> dict[str, Any]:
+    """Return the values of a card file, or of a recipe's name; `elsewhere`: its own data folders are left out."""
+    if Path(name).suffix in (".yaml", ".yml"):
+        values = card.load(Path(name))
+    else:
+        values = {"recipe": find_entry(name).name if not name.endswith(".py") else name}
+    if elsewhere:
+        values = {**values, "data": {k: v for k, v in values.get("data", {}).items() if k not in ("root", "a", "b")}}
+    return values
+
+
+def _quiet_plan(values: dict[str, Any], where: str) -> Plan:
+    with console.silenced():
+        return make_plan([copy.deepcopy(values)], where)
+
+
+def _seeded(variant: Variant, seeds: int) -> dict[int, dict[str, Any]]:
+    """Return a variant's cards by seed."""
+    first = int(variant.values.get("seed", 0))
+    return {
+        number: {"facekit": 1, "command": "train", **variant.values, "seed": number}
+        for number in range(first, first + seeds)
+    }
+
+
+def write_cards(study: Study, force: bool = False) -> None:
+    """Write a card per run, and a Makefile that trains them.
+
+    Raises CardError where another ablation is there, OutputError where files are that facekit did not write; `force`
+    replaces both.
+    """
+    _refuse_foreign(study.out, force)
+    pairs = []
+    for variant, seed, name in study.runs():
+        path, values = study.out / "cards" / f"{name}.yaml", study.cards[variant][seed]
+        if path.exists() and not force:
+            changed = card.differences(card.load(path), values)
+            if changed:
+                raise CardError(
+                    f"{path} is of another ablation: " + "; ".join(changed),
+                    "choose another --out, or --force to replace this one",
+                )
+        else:
+            files.write_text(path, card.dump(values))
+        pairs.append((str(path), str(study.folder(name))))
+    files.write_text(study.out / "Makefile", makefile(pairs))
+
+
+def _refuse_foreign(out: Path, force: bool) -> None:
+    """Raise OutputError where `out` holds files that an ablation would replace and did not write."""
+    ours = any((out / "cards").glob("*.yaml"))
+    foreign = [] if ours else [name for name in OWN if (out / name).exists()]
+    path = out / "Makefile"
+    if ours and path.exists() and "facekit" not in path.read_text(encoding="utf-8", errors="replace")[:400].lower():
+        foreign = [path.name]
+    if foreign and not force:
+        raise OutputError(
+            f"{out} holds files that facekit did not write and an ablation would replace: {', '.join(foreign)}",
+            "choose another --out, or --force to replace them",
+        )
+
+
+def compare(
+    study: Study, to: str | None, scorer: Scorer, translate: Translate, force: bool = False, plan_only: bool = False
+) -> str:
+    """Write the cards, train, translate and score what is missing, and write table and report; returns the table.
+
+    With `plan_only` only the cards and the Makefile are written, and where it is is returned. `translate` is
+    `facekit.translate`. A variant that fails becomes a row that says why. Raises InputError before any training where
+    there are too few held-out images to score.
+    """
+    scoring = open_scoring(study.out, study.plan, to, scorer, translate)
+    with lock.held(study.out, "facekit ablate"):
+        write_cards(study, force)
+        if plan_only:
+            console.note(f"ablate: train them with: make -j 2 -f '{study.out}/Makefile'")
+            return str(study.out / "Makefile")
+        features = scorer.extractor.name  # weights that are missing are noticed before hours of training
+        scoring.lay_out(study.plan, force)
+        console.note(f"ablate: {len(study.variants)} variants x {study.seeds} seeds; features {features}")
+        scoring.score(INPUT, None)
+        runs = study.runs()
+        for done, (variant, seed, name) in enumerate(runs):
+            _write(study, scoring, done, len(runs))
+            reason = _attempt(study, name, scoring, scorer.settings.device, force)
+            if reason:
+                study.failed.setdefault(variant, {})[seed] = reason
+        return _write(study, scoring, len(runs), len(runs))
+
+
+def _attempt(study: Study, name: str, scoring: Scoring, device: str, force: bool) -> str | None:
+    """Train, translate and score one run, whatever of it is missing; returns why it failed, None if it did not.
+
+    Raises Interrupted, and CardError where the run folder holds another run: those concern the whole ablation.
+    """
+    try:
+        run.train(
+            {}, card_path=study.out / "cards" / f"{name}.yaml", out=study.folder(name), device=device, force=force
+        )
+        scoring.score(name, study.folder(name))
+    except (Interrupted, CardError):
+        raise
+    except Exception as error:  # a variant that breaks must not take the others with it
+        reason = error.message if isinstance(error, FacekitError) else f"{type(error).__name__}: {error}"
+        console.warn(f"{name}: {reason}")
+        return reason
+    return None
+
+
+def rows_of(study: Study, scoring: Scoring) -> list[Row]:
+    """Return the table: a row per variant, whose figures are compared with the first's, and one of the input."""
+    rows: list[Row] = []
+    first: dict[str, list[float]] = {}
+    for index, variant in enumerate(study.variants):
+        failed = study.failed.get(variant.name, {})
+        by_metric: dict[str, list[float]] = {}
+        parameters = None
+        for seed in study.cards[variant.name]:
+            name = f"{variant.name}-s{seed}"
+            path = study.folder(name) / card.NAME
+            figures = scoring.figures(name) if path.exists() and seed not in failed else None
+            if figures is None:
+                continue
+            results = card.read_made(path)
+            parameters = sum(results.get("parameters", {}).values()) or None
+            steps = results["steps"] - results["last_start"]["from_step"]
+            if steps:
+                figures["s/step"] = results["last_start"]["seconds"] / steps
+            for metric, value in figures.items():
+                by_metric.setdefault(metric, []).append(value)
+        found = {m: figure(v, first.get(m)) for m, v in by_metric.items()}
+        rows.append(Row(variant.name, variant.changes, found, failed, parameters))
+        first = by_metric if index == 0 else first  # where it failed there is nothing to differ from
+    untouched = {m: Figure((v,), v, None) for m, v in (scoring.figures(INPUT) or {}).items()}
+    return [*rows, Row(INPUT, "the faces as they are", untouched, {})]
+
+
+def _write(study: Study, scoring: Scoring, done: int, total: int) -> str:
+    """Write report.html and, when all runs are done, table.yaml, table.md and the pictures; returns the table."""
+    out, plan, rows = study.out, study.plan, rows_of(study, scoring)
+    metrics = table.metrics_of(rows)
+    lines = table.table(rows, metrics)
+    length = f"{plan.card.run.steps} steps" if plan.card.run.steps is not None else f"{plan.card.run.epochs} epochs"
+    size = f"batch {plan.card.data.batch} at {plan.card.data.size} px"
+    budget = f"{length} of {size} for every run, {study.seeds} seed(s); {scoring.budget()}"
+    title, shown = f"ablation of {plan.card.recipe}", {}
+    if done == total:
+        shown = _draw(study, scoring, rows, metrics)
+        values = {"budget": budget, **scoring.scorer.settings.options(source=True), "rows": table.plain(rows)}
+        files.write_text(out / "table.yaml", card.dump({**values, "made": provenance.collect("torch")}))
+        files.write_text(out / "table.md", f"{budget}\n\n{table.markdown(lines)}\n{report.NOTE}\n")
+        console.note(f"ablate: done, look at {out}/report.html")
+    report.write_page(out, title, lines, shown, budget, card.dump(plan.values), done, total)
+    return table.markdown(lines)
+
+
+def saved_rows(out: Path) -> list[dict[str, Any]]:
+    """Return the rows of a finished ablation's table.yaml, as plain data."""
+    return card.load(out / "table.yaml").get("rows", [])
+
+
+def _draw(study: Study, scoring: Scoring, rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, str]:
+    """Draw faces, sweeps and losses; returns file names by heading."""
+    first = {name: study.folder(f"{name}-s{min(seeds)}") for name, seeds in study.cards.items()}
+    trained = {name: path for name, path in first.items() if (path / card.NAME).exists()}
+    logs = {name: [study.folder(f"{name}-s{seed}") for seed in study.cards[name]] for name in trained}
+    drawn = scoring.draw(trained, SHOWN)
+    found = {"sweeps": report.draw_sweeps(study.out, rows, study.variants, metrics)}
+    found["losses over steps"] = report.draw_losses(study.out, logs)
+    return {**drawn, **{heading: name for heading, name in found.items() if name}}
