@@ -1,6 +1,8 @@
 """`facekit clean`: what it finds and says, and that it touches nothing until --apply."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -295,3 +297,47 @@ def test_real_faces_have_the_near_duplicates_that_the_eye_sees(facekit, shared, 
     assert {(Path(row["better"]).stem, Path(row["file"]).stem) for row in found} == {
         (group[0], other) for group in seen for other in group[1:]
     }
+
+
+def test_what_is_rejected_moves_to_another_device_whole(facekit, source, tmp_path, monkeypatch):
+    before, times = left(source), {p.name: p.stat().st_mtime_ns for p in source.rglob("*.*")}
+
+    def rename(here, there, **more):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "rename", rename)
+    assert facekit("clean", source, "--apply").code == 0
+    place = tmp_path / "in-clean/rejected"
+    assert pictures(source) == KEPT and all(left(place)[name] == before[name] for name in REASONS)
+    assert all((place / name).stat().st_mtime_ns == times[Path(name).name] for name in REASONS)
+
+
+def test_a_move_that_was_killed_between_copy_and_removal_is_completed(facekit, source, tmp_path):
+    place = tmp_path / "in-clean/rejected"
+    place.mkdir(parents=True)
+    shutil.copy(source / "flat.png", place)
+    row = {"file": "flat.png", "from": "in/flat.png", "reasons": ["one-colour"]}
+    outside = {"name": "../mine.png", "row": {"file": "mine.png"}}
+    (tmp_path / "mine.png").write_text("mine")
+    steps = [{"name": "flat.png", "row": row}, outside]
+    (place / "moving.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+    assert facekit("clean", source, "--apply").code == 0
+    assert pictures(source) == KEPT and (tmp_path / "mine.png").exists()
+    assert [found["file"] for found in lines(place / "manifest.jsonl")].count("flat.png") == 1
+    assert not (place / "moving.jsonl").exists()
+
+
+def test_an_unreadable_sub_folder_is_a_failure_and_its_copies_stay(facekit, source, tmp_path, monkeypatch):
+    assert facekit("clean", source, tmp_path / "out", "--apply").code == 0
+    scandir = os.scandir
+
+    def refuse(path="."):
+        if str(path).rstrip("/").endswith("in/sub"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    done = facekit("clean", source, tmp_path / "out", "--apply")
+    assert done.code == 4 and "sub/" in done.err
+    monkeypatch.undo()
+    assert pictures(tmp_path / "out") == KEPT

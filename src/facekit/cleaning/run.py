@@ -105,6 +105,7 @@ def clean_folder(cleaning: Cleaning, workers: int | None = None, force: bool = F
     with lock.held(place, "clean"):
         files.sweep(place, ours=False)
         if cleaning.apply and not cleaning.out and (place / REJECTED).is_dir():
+            files.sweep(place / REJECTED)
             finish_moves(source, place / REJECTED)
             found, unreadable = cleaning.images()
         cores = min(workers or os.cpu_count() or 1, len(found))

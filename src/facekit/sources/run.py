@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import CardError, InputError, Interrupted, SomeFailed
 from ..runtime import console
-from ..storage import card, claim, provenance
+from ..storage import card, claim, files, provenance
 from ..storage.folder import MANIFEST
 from ..storage.lock import held
 from . import find, tag_presets
@@ -70,6 +70,7 @@ def crawl(
             forget(out)
         earlier = {**session.options, **_earlier_limit(out, session.options)}
         state = claim.take(out, {**values, "options": earlier}, force=force)
+        files.sweep(out, ours=False)  # an unfinished crawl recovers below
         if state != "new" and (out / MANIFEST).exists() and not (out / NAME).exists():
             raise InputError(
                 f"{out / NAME}, the record of what was downloaded, is missing",

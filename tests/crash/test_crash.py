@@ -1,0 +1,104 @@
+"""Every command that writes can be killed at any place: the same command then ends as if nothing had happened."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from skimage.data import astronaut
+
+import toy
+from booru import Booru, Entry
+from facekit.sources import http_client
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")]
+PORTRAIT = Image.fromarray(astronaut()[20:220, 110:340])
+
+
+def pictures(top: Path) -> None:
+    """Three pictures, one of them in a sub-folder, and one that cannot be read."""
+    toy.fill(top / "in", 2)
+    toy.fill(top / "in/sub", 1, seed=1)
+    (top / "in/bad.png").write_text("no image")
+
+
+def copies(top: Path) -> None:
+    """Sharp pictures, two of them twice and one too small."""
+    (top / "in/sub").mkdir(parents=True)
+    for seed in range(4):
+        sharp = toy.picture(8, seed).resize((96, 96), Image.Resampling.NEAREST)
+        sharp.save(top / f"in/{seed}.png")
+    shutil.copy(top / "in/0.png", top / "in/sub/same.png")
+    toy.picture(8, 1).resize((90, 90), Image.Resampling.NEAREST).save(top / "in/near.jpg", quality=95)
+    toy.picture(40, 9).save(top / "in/small.png")
+
+
+def test_smooth_edges(survives):
+    assert survives(pictures, "smooth-edges", "in", "out", "--workers", 1, exit=4) > 20
+
+
+def test_smooth_edges_of_a_finished_folder_whose_images_changed(survives, facekit, monkeypatch):
+    def prepare(top: Path) -> None:
+        toy.fill(top / "in", 3)
+        monkeypatch.chdir(top)
+        assert facekit("smooth-edges", "in", "out", "--workers", 1, "-q").code == 0
+        toy.picture(20, 7).save("in/001.png")
+        toy.picture(20, 8).save("in/new.png")
+
+    assert survives(prepare, "smooth-edges", "in", "out", "--workers", 1) > 10
+
+
+def test_smooth_edges_by_force(survives, facekit, monkeypatch):
+    def prepare(top: Path) -> None:
+        toy.fill(top / "in", 2)
+        monkeypatch.chdir(top)
+        assert facekit("smooth-edges", "in", "out", "--workers", 1, "-q").code == 0
+
+    assert survives(prepare, "smooth-edges", "in", "out", "--workers", 1, "--size", 16, "--force") > 15
+
+
+def test_align(survives):
+    def prepare(top: Path) -> None:
+        (top / "in").mkdir()
+        PORTRAIT.save(top / "in/ada.png")
+        Image.new("RGB", (64, 64)).save(top / "in/black.png")
+
+    arguments = ("in", "out", "--detector", "cascade", "--size", 64, "--workers", 1)
+    assert survives(prepare, "align", *arguments, exit=4) > 10
+
+
+def test_translate(survives):
+    assert survives(pictures, "translate", "--no-align", "--size", 32, "in", "out", "--workers", 1, exit=4) > 20
+
+
+def test_clean_into_a_folder(survives):
+    assert survives(copies, "clean", "in", "out", "--apply", "--workers", 1) > 20
+
+
+def test_clean_into_a_folder_that_holds_copies_no_longer_kept(survives, facekit, monkeypatch):
+    def prepare(top: Path) -> None:
+        copies(top)
+        monkeypatch.chdir(top)
+        assert facekit("clean", "in", "out", "--apply", "--workers", 1, "-q").code == 0
+        toy.picture(8, 0).resize((192, 192), Image.Resampling.NEAREST).save("in/better.png")
+        (top / "in/3.png").unlink()
+
+    assert survives(prepare, "clean", "in", "out", "--apply", "--workers", 1) > 15
+
+
+def test_clean_in_place(survives):
+    assert survives(copies, "clean", "in", "--apply", "--workers", 1) > 15
+
+
+def test_crawl(survives, monkeypatch):
+    monkeypatch.setattr(http_client, "FIRST_PAUSE", 0.0001)
+    with Booru([Entry(i) for i in range(1, 9)], page=4) as board:
+        arguments = ["safebooru", "out", "--tags", "solo", "--limit", 8, "--address", board.address, "--allow-local"]
+        ignore = (".sqlite", ".sqlite-wal", ".sqlite-shm")
+        assert survives(lambda top: None, "crawl", *arguments, "--rate", 10_000, "--workers", 1, ignore=ignore) > 20
+
+
+def test_train(survives):
+    arguments = ["--data", "data", "--out", "run", "--steps", 4, "--device", "cpu"]
+    assert survives(lambda top: toy.domains(top / "data", 4), "train", toy.FILE, *arguments) > 20

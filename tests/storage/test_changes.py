@@ -1,0 +1,174 @@
+"""What a folder_map does when inputs change, fail or vanish, and with files that facekit has not made."""
+
+import builtins
+import json
+import os
+
+import pytest
+
+import toy
+from facekit.errors import CardError, SomeFailed
+from facekit.storage import images
+from facekit.storage.folder import Folder, Source, open_source, output_names
+from facekit.storage.folder_map import Outcome, folder_map
+from facekit.storage.jsonl import read_lines
+from facekit.storage.manifest import Made
+
+VALUES = {"facekit": 1, "command": "turn", "options": {}}
+
+
+def run(here, work=toy.turn, **options) -> Outcome:
+    found = open_source(here / "in", here / "out")
+    return folder_map("turn", found, here / "out", VALUES, work, names=output_names(found), **options)
+
+
+def faces(source: Source) -> list[Made]:
+    """As many images as the source's height has tens of px."""
+    image = images.read(source.path)
+    stem = source.name.removesuffix(".png")
+    return [Made(f"{stem}.{i}.png", images.encode(image)) for i in range(image.height // 10)]
+
+
+def left(here) -> list[str]:
+    return sorted(path.relative_to(here / "out").as_posix() for path in (here / "out").rglob("*.png"))
+
+
+@pytest.fixture
+def here(tmp_path):
+    """A folder `in` of three pictures."""
+    toy.fill(tmp_path / "in", 3)
+    return tmp_path
+
+
+def test_a_photo_that_changed_leaves_no_old_faces_and_no_old_lines(here):
+    toy.picture(30).save(here / "in/001.png")
+    run(here, faces)
+    assert left(here) == ["000.0.png", "001.0.png", "001.1.png", "001.2.png", "002.0.png"]
+    toy.picture(10, 5).save(here / "in/001.png")
+    assert run(here, faces) == Outcome(made=1, kept=2)
+    assert left(here) == ["000.0.png", "001.0.png", "002.0.png"]
+    assert sorted(row["file"] for row in read_lines(here / "out/manifest.jsonl")) == left(here)
+
+
+def test_a_photo_replaced_while_it_is_read_is_made_again_next_time(here):
+    def replaced(source):
+        made = toy.turn(source)
+        if source.name == "001.png":
+            toy.picture(20, 9).save(source.path)
+        return made
+
+    run(here, replaced)
+    assert Folder(here / "out").entries["001.png"]["width"] == 16
+    assert run(here) == Outcome(made=1, kept=2)
+    assert Folder(here / "out").entries["001.png"]["width"] == 20
+
+
+def test_a_failure_is_an_exit_code_until_it_is_good(here):
+    (here / "in/001.png").write_text("no image")
+    for _ in range(2):
+        with pytest.raises(SomeFailed, match="1 of 3"):
+            run(here)
+    (here / "in/001.png").unlink()
+    assert run(here) == Outcome(kept=2)
+    assert list(read_lines(here / "out/failed.jsonl")) == []
+
+
+def test_access_rights_that_changed_are_a_reason_to_try_again(here):
+    def refused(source):
+        raise PermissionError(13, "Permission denied")
+
+    with pytest.raises(SomeFailed, match="3 of 3"):
+        run(here, refused)
+    os.chmod(here / "in/001.png", 0o600)
+    with pytest.raises(SomeFailed, match="1 images made, 2 of 3"):
+        run(here)
+
+
+def test_retry_failed_tries_again_what_has_not_changed(here):
+    with pytest.raises(SomeFailed):
+        run(here, lambda source: 1 / 0)
+    assert run(here, retry_failed=True) == Outcome(made=3)
+    assert run(here) == Outcome(kept=3)
+
+
+def test_a_sub_folder_that_cannot_be_read_is_a_failure_and_keeps_what_was_made_of_it(here, monkeypatch):
+    toy.fill(here / "in/sub", 2)
+    run(here)
+    scandir = os.scandir
+
+    def refuse(path="."):
+        if str(path).rstrip("/").endswith("in/sub"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    for _ in range(2):
+        with pytest.raises(SomeFailed, match="1 of 4 sources failed"):
+            run(here)
+    assert [row["path"] for row in read_lines(here / "out/failed.jsonl")] == ["sub/"]
+    assert "sub/001.png" in left(here)
+    monkeypatch.undo()
+    assert run(here) == Outcome(kept=5)
+
+
+def test_a_link_to_itself_is_one_failure(here):
+    (here / "in/loop.png").symlink_to("loop.png")
+    with pytest.raises(SomeFailed, match="3 images made, 1 of 4"):
+        run(here)
+
+
+@pytest.mark.parametrize("name", ["../victim.txt", "/tmp/victim.txt", "link/victim.txt"])
+def test_a_manifest_that_names_files_elsewhere_removes_none_of_them(here, name):
+    run(here)
+    (here / "victim.txt").write_text("mine")
+    (here / "out/link").symlink_to("..")
+    row = {"file": name, "source": "000.png", "source_bytes": 1, "source_mtime": 1}
+    with open(here / "out/manifest.jsonl", "a") as file:
+        file.write(json.dumps(row) + "\n")
+    toy.picture(20, 7).save(here / "in/000.png")
+    run(here)
+    run(here, force=True)
+    assert (here / "victim.txt").read_text() == "mine"
+
+
+def test_a_manifest_of_another_program_is_refused_and_left(here):
+    (here / "out").mkdir()
+    (here / "out/manifest.jsonl").write_text('{"file": "photo.jpg"}\n')
+    with pytest.raises(CardError, match=r"manifest\.jsonl already exists"):
+        run(here)
+    assert (here / "out/manifest.jsonl").read_text() == '{"file": "photo.jpg"}\n'
+    assert run(here, force=True).made == 3
+
+
+def test_ones_own_file_in_a_finished_output_is_not_replaced_without_force(here):
+    run(here)
+    (here / "out/new.png").write_text("mine")
+    toy.picture(16, 8).save(here / "in/new.png")
+    with pytest.raises(CardError, match=r"new\.png already exists"):
+        run(here)
+    assert (here / "out/new.png").read_text() == "mine"
+    assert run(here, force=True).made == 4
+
+
+def test_force_removes_what_the_run_before_made(here):
+    run(here, faces)
+    (here / "out/mine.txt").write_text("mine")
+    run(here, force=True)
+    assert left(here) == ["000.png", "001.png", "002.png"] and (here / "out/mine.txt").exists()
+
+
+def test_saying_that_there_is_nothing_to_do_reads_each_list_once(here, monkeypatch):
+    for i in range(20):
+        (here / f"in/bad{i}.png").write_text("no image")
+    with pytest.raises(SomeFailed):
+        run(here)
+    opened, real = [], builtins.open
+
+    def counted(file, *arguments, **options):
+        opened.append(os.path.basename(os.fspath(file)) if not isinstance(file, int) else file)
+        return real(file, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "open", counted)
+    with pytest.raises(SomeFailed, match="nothing to do"):
+        run(here)
+    assert opened.count("failed.jsonl") <= 2 and opened.count("manifest.jsonl") <= 2
