@@ -230,11 +230,12 @@ def test_a_run_from_before_the_details_were_a_parameter_is_known_again(tmp_path)
     values = {"recipe": "animegan2", "params": {"width": 8}, "data": {"size": 64}, "run": {"steps": 2}}
     old = card.plain(card.TrainCard.model_validate(values))
     (tmp_path / card.UNFINISHED).write_text(card.dump(old))
+    (tmp_path / run_folder.STATE).touch()  # it has saved something
     kind, _ = registry.find("animegan2")
     same, other = ({**old, "params": kind.Params(width=8, details=d).model_dump()} for d in ("pytorch", "tensorflow"))
-    assert run_folder.claim(tmp_path, same, False) == "unfinished"
+    assert run_folder.check(tmp_path, same, False) == "unfinished"
     with pytest.raises(CardError, match="details"):
-        run_folder.claim(tmp_path, other, False)
+        run_folder.check(tmp_path, other, False)
 
 
 # The run

@@ -350,7 +350,7 @@ def test_a_translation_must_be_told_what_the_faces_are():
     learner = learner_of()
     made, x = learner.recipe, torch.zeros(2, 3, SIZE, SIZE)
     assert made.takes("source")
-    with pytest.raises(CardError, match="must be told what the faces are") as error:
+    with pytest.raises(CardError, match="need to know what the faces are") as error:
         made.translate(learner.nets, x, "train1")
     assert error.value.hint == "--from train2 or train10 or train1"
     with pytest.raises(CardError, match="train11") as error:

@@ -189,7 +189,7 @@ def test_translating_draws_no_noise():
         assert torch.equal(made.translate(nets, x, to), made.translate(nets, x, to))
         columns = made.preview(nets, x, to)
         assert torch.equal(columns["translation"], made.translate(nets, x, to))
-        assert set(columns) == {"translation", "and back", "drawn again"}
+        assert set(columns) == {"translation", "and back", "reconstruction"}
 
 
 def test_the_codes_numbers_are_the_defaults():

@@ -1,4 +1,4 @@
-"""Nets that are told by how many degrees a face is turned (CycleGAN's unfinished improvement by Eki).
+"""Networks conditioned on how many degrees a face is turned (Eki's unfinished improvement of CycleGAN).
 
 An angle is the roll of `facekit.faces`: degrees that the eye line is turned from level, clockwise positive.
 """
@@ -39,7 +39,7 @@ def plane(roll: Tensor, height: int, width: int) -> Tensor:
 def turned(x: Tensor, degrees: Tensor) -> Tensor:
     """Turn square images [N, C, S, S] clockwise about their middle by degrees [N]; beyond them is their mirror image.
 
-    Nothing but the picture tells the turn: black corners would.
+    Black corners would give the angle away; mirrored ones do not.
     """
     angle = torch.deg2rad(degrees).to(x.dtype)
     cos, sin, none = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
@@ -51,7 +51,7 @@ def turned(x: Tensor, degrees: Tensor) -> Tensor:
 
 
 class Unangled(nn.Module):
-    """CycleGAN's generator, which is not told: the control of every comparison."""
+    """CycleGAN's generator without the angle: the control of every comparison."""
 
     def __init__(self, width: int, blocks: int):
         super().__init__()

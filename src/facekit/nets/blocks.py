@@ -44,7 +44,7 @@ class AdaLIN(nn.Module):
 
 
 class ILN(nn.Module):
-    """Layer-instance normalisation with gamma and beta of its own; it starts as pure layer normalisation."""
+    """Layer-instance normalisation with learnt gamma and beta; it starts as pure layer normalisation."""
 
     def __init__(self, channels: int):
         super().__init__()

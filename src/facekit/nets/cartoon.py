@@ -104,7 +104,7 @@ class ArtifyGenerator(nn.Module):
     """Image to image, [N, 3, H, W] in [-1, 1], H and W multiples of 4: one convolution where CartoonGAN has two.
 
     Batch normalisation; the sigmoid's [0, 1] is brought to [-1, 1]. `kernel` is the first layer's. The paper does not
-    tell how it grows: transposed convolutions, as in CartoonGAN.
+    say how it upsamples: here by transposed convolutions, as in CartoonGAN.
     """
 
     def __init__(self, width: int = 64, blocks: int = 10, kernel: int = 7):

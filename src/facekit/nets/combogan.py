@@ -62,7 +62,7 @@ class DepthPatch(nn.Module):
     """A PatchGAN that judges at four depths: [N, in_channels, S, S] to [N, 1, s, s], s = S/4+1, S/8+1, S/16+1, S/16+3.
 
     A depth's judgement is the last channel of its output, and no input of the next one. As in the authors' code it is
-    normalised and bent with the others, except at the last depth.
+    normalised and activated with the others, except at the last depth.
     """
 
     def __init__(self, in_channels: int, width: int = 64):

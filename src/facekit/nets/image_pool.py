@@ -12,7 +12,7 @@ class ImagePool(nn.Module):
     """Up to `capacity` earlier images; kept as buffers, so that a resumed run continues with the same pool.
 
     Until the pool is full an image is stored and returned; afterwards, with probability 1/2, a stored image is returned
-    and the new one takes its place. Over several processes there is one pool, seen alike by all.
+    and the new one takes its place. Several processes share one pool.
     """
 
     images: Tensor
@@ -28,7 +28,7 @@ class ImagePool(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Exchange images ([N, C, H, W]) with the pool, one after another; returns as many.
 
-        The host reads nothing: it need not wait for the device.
+        Nothing is read back from the device, so the host does not wait.
         """
         if self.capacity == 0 or images.is_meta:  # on the meta device only shapes are of interest
             return images

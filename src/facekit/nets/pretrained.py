@@ -1,4 +1,4 @@
-"""Frozen nets that losses look through, by name: their weights come from a file or from where they are published."""
+"""Frozen networks that losses use, by name: their weights come from a file or from where they are published."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def vgg_weights(source: str, kind: str = "vgg19") -> Mapping[str, Tensor]:
     """Return VGG's trunk weights under torchvision's names (`features.N.weight`).
 
     `source` is a safetensors or torch file with at least the layers that are used, or "download" for torchvision's
-    ImageNet weights. Raises MissingError where they cannot be had.
+    ImageNet weights. Raises MissingError where they cannot be read or downloaded.
     """
     if source != "download":
         return read_weights(Path(source))
@@ -39,7 +39,7 @@ def vgg_weights(source: str, kind: str = "vgg19") -> Mapping[str, Tensor]:
     except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: what came has another hash
         raise MissingError(
             f"the ImageNet weights of {kind} cannot be downloaded: {error}",
-            "go online, or name a file that holds them: --set params.vgg=FILE",
+            "connect to the internet, or give a file that holds them: --set params.vgg=FILE",
         ) from error
 
 
@@ -120,7 +120,7 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the two readers raise on broken files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MissingError(f"{path} is not a whole weights file: {reason}", "fetch it again") from error
+        raise MissingError(f"{path} is not a whole weights file: {reason}", "download it again") from error
     if not isinstance(found, Mapping):
         raise MissingError(f"{path} holds no weights by name", "give a file that `state_dict()` was saved to")
     return found

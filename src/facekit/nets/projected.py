@@ -13,7 +13,7 @@ class FeatureHead(nn.Module):
     """Judge feature maps [N, C, H, W] patch by patch -> [N, 1, H', W'], halved `downs` times (Sauer et al. 2021).
 
     With `compare` it also sees how much the images of a batch differ (minibatch deviation, Karras et al. 2018,
-    section 3), so that a generator that makes all of them alike is found out. Real and fake come in separate batches.
+    section 3), which exposes a generator whose outputs are all alike. Real and fake come in separate batches.
     """
 
     def __init__(self, channels: int, width: int, downs: int, compare: bool = False):

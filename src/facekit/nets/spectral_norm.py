@@ -12,7 +12,7 @@ SETTLED = 15  # power iterations before the first pass, as torch's spectral_norm
 
 
 class Sigma(torch.autograd.Function):
-    """A weight as it is, and u W v of it as a matrix; the slopes of both are added up in one pass over the weight."""
+    """A weight and its u W v as a matrix; the gradients of both are accumulated in one pass over the weight."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -27,16 +27,16 @@ class Sigma(torch.autograd.Function):
 
 
 def matrix(weight: Tensor) -> Tensor:
-    """Return the weight of a convolution as a matrix [out, k k in]; in channels-last it lies so."""
+    """Return the weight of a convolution as a matrix [out, k k in]; in channels-last without a copy."""
     return weight.permute(0, 2, 3, 1).flatten(1)
 
 
 class SpectralConv2d(nn.Conv2d):
-    """A convolution whose weight, a matrix [out, in k k], counts divided by its largest singular value, sigma.
+    """A convolution whose weight, a matrix [out, in k k], is divided by its largest singular value, sigma.
 
-    Each pass in training mode takes one power iteration to it (Miyato et al. 2018, algorithm 1). Not the weight is
-    divided but what comes out, and a weight in channels-last is a matrix as it lies: for large layers and small images
-    torch's parametrization takes twice the time, for its copies.
+    Each pass in training mode takes one power iteration to it (Miyato et al. 2018, algorithm 1). The output is
+    divided instead of the weight, and a weight in channels-last needs no copy to be a matrix: for large layers and
+    small images torch's parametrization takes twice the time, for its copies.
     """
 
     u: Tensor  # [out], the left singular vector
@@ -60,7 +60,7 @@ class SpectralConv2d(nn.Conv2d):
 
     @torch.no_grad()
     def iterate(self) -> tuple[Tensor, Tensor]:
-        """Take one power iteration; return the vectors apart from the buffers, which the next one writes to."""
+        """Take one power iteration; return copies of the vectors, since the next one overwrites the buffers."""
         flat = self.matrix()
         u = F.normalize(torch.mv(flat, self.v), dim=0, eps=1e-12)
         v = F.normalize(torch.mv(flat.T, u), dim=0, eps=1e-12)

@@ -1,4 +1,4 @@
-"""StarGAN's nets (Choi et al. 2018), laid out as in the authors' code: one generator for all labels, one judge."""
+"""StarGAN's nets (Choi et al. 2018), as in the authors' code: one generator for all labels, one discriminator."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class StarGANGenerator(nn.Module):
     """Images [N, 3, H, W] and their control, label planes, to images in [-1, 1]; H and W are multiples of 4.
 
     Instance normalisation takes away what is the same everywhere, and reflection padding would leave a plane just so:
-    here it is the zeros around the image that let the labels through. Normalises by each image's own statistics, as
+    here the zeros around the image let the labels through. Normalises by each image's own statistics, as
     the authors' code does in effect: it keeps running ones, and never uses them.
     """
 
@@ -73,9 +73,9 @@ class StarGANGenerator(nn.Module):
 
 
 class StarGANDiscriminator(nn.Module):
-    """Judge images [N, 3, S, S] by patches, [N, 1, S/2^layers, S/2^layers], and tell their labels: logits [N, K].
+    """Judge images [N, 3, S, S] by patches, [N, 1, S/2^layers, S/2^layers], and predict their labels: logits [N, K].
 
-    No norms, no sigmoid. The labels are told from the whole image, which ties the net to `size`, a multiple of
+    No norms, no sigmoid. The labels are predicted from the whole image, which ties the net to `size`, a multiple of
     2^layers. Contiguous in memory: so are a gradient penalty's gradients, and others take long to add to.
     """
 

@@ -31,7 +31,7 @@ class LayerNorm(nn.Module):
 class UNITGenerator(nn.Module):
     """The two auto-encoders: images [N, 3, S, S] in [-1, 1] and latents [N, 4 width, S/4, S/4], per domain "a" and "b".
 
-    The latent is the mean of a Gaussian of variance 1; who trains adds the noise. The last `tied` residual blocks of
+    The latent is the mean of a Gaussian of variance 1; training adds the noise. The last `tied` residual blocks of
     the encoders and the first `tied` of the decoders are the same objects for both domains, kept here once. With none
     tied (the authors' code) the domains share the latent space alone.
     """
@@ -48,11 +48,11 @@ class UNITGenerator(nn.Module):
         initialise(self, nn.init.kaiming_normal_)
 
     def encoder(self, domain: str) -> nn.Sequential:
-        """Return the encoder of a domain; its last part is that of the other domain, too."""
+        """Return the encoder of a domain; its last part is shared with the other domain."""
         return nn.Sequential(self.encoders[domain], self.last)
 
     def decoder(self, domain: str) -> nn.Sequential:
-        """Return the decoder of a domain; its first part is that of the other domain, too."""
+        """Return the decoder of a domain; its first part is shared with the other domain."""
         return nn.Sequential(self.first, self.decoders[domain])
 
     def encode(self, x: Tensor, domain: str) -> Tensor:

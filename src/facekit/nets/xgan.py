@@ -24,7 +24,7 @@ class Reversal(torch.autograd.Function):
 
 
 def reversed_gradient(x: Tensor, strength: float = 1.0) -> Tensor:
-    """Return x; what made x learns the opposite of what comes after it."""
+    """Return x with its gradient reversed: what computed x learns the opposite of what follows."""
     return Reversal.apply(x, strength)
 
 
@@ -90,11 +90,11 @@ class XGANGenerator(nn.Module):
         initialise(self.decoders, normal_002)
 
     def encoder(self, domain: str) -> nn.Sequential:
-        """Return the encoder of a domain; its upper part is that of the other domain, too."""
+        """Return the encoder of a domain; its upper part is shared with the other domain."""
         return nn.Sequential(self.encoders[domain], self.shared_encoder)
 
     def decoder(self, domain: str) -> nn.Sequential:
-        """Return the decoder of a domain; its lower part is that of the other domain, too."""
+        """Return the decoder of a domain; its lower part is shared with the other domain."""
         return nn.Sequential(self.shared_decoder, self.decoders[domain])
 
     def encode(self, x: Tensor, domain: str) -> Tensor:
@@ -133,7 +133,7 @@ class SmallDiscriminator(nn.Module):
 
 
 class EmbeddingClassifier(nn.Module):
-    """Tell the domain of embeddings [N, features]: logits [N, 1], by two hidden layers of 1/4 and 1/16 the features."""
+    """Classify the domain of embeddings [N, features]: logits [N, 1]; hidden layers of 1/4 and 1/16 the features."""
 
     def __init__(self, features: int = 1024):
         super().__init__()
@@ -151,7 +151,7 @@ class EmbeddingClassifier(nn.Module):
 
 
 class MapClassifier(nn.Module):
-    """Tell the domain of feature maps [N, channels, H, W], place by place: [N, 1, H/4, W/4]; no norm, no sigmoid."""
+    """Classify the domain of feature maps [N, channels, H, W], per place: [N, 1, H/4, W/4]; no norm, no sigmoid."""
 
     def __init__(self, channels: int, width: int = 64):
         super().__init__()

@@ -1,7 +1,7 @@
-"""A method as data: the nets it trains, whose turn it is, what each turn minimises, and how it translates.
+"""A method as data: the networks it trains, its phases, the losses of each phase, and how it translates.
 
 A recipe file holds one Scene (a batch seen through the nets: views and terms) and one Recipe (nets, phases, presets).
-Nothing here or in a recipe loops, logs, saves or moves devices: `engine.fit` does, for all of them.
+Nothing here or in a recipe loops, logs, saves or moves devices: `training.loop.fit` does, for all of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..storage.card import Data, Domains
 
 view = functools.cached_property
-"""Marks a tensor of a Scene that is made once, on first use. Whatever draws random numbers must be a view."""
+"""Marks a tensor of a Scene that is computed once, on first use. Whatever draws random numbers must be a view."""
 
 
 @dataclass(frozen=True)
@@ -217,14 +217,14 @@ class Recipe(abc.ABC):
         """Build the nets by name, initialised."""
 
     def helpers(self, load: Callable[[str], Any], terms: Collection[str]) -> dict[str, nn.Module]:
-        """Build the frozen nets that `terms`, those with a weight, look through; they are neither trained nor saved.
+        """Build the frozen nets that `terms` (those with a weight) use; they are neither trained nor saved.
 
-        `load` is `zoo.load_model`: it gives the model of a run folder, a weights file or a name that facekit ships.
+        `load` is `checkpoint.load_model`: the model of a run folder, a weights file or a name that facekit ships.
         """
         return {}
 
     def open(self, data: Data) -> Layout | None:
-        """Find the training images; None for two folders of images, as `layout.open_layout` finds them."""
+        """Find the training images; None for two folders of images, as `data.dataset.open_layout` finds them."""
         return None
 
     def blank(self, batch: int, size: int) -> dict[str, Tensor]:
@@ -248,7 +248,7 @@ class Recipe(abc.ABC):
         return {}
 
     def targets(self, domains: Domains) -> dict[str, str]:
-        """Return what `translate` may be asked for: each domain's name, and the `to` that stands for it."""
+        """Return what `translate` can translate to: each domain's name, and the `to` that stands for it."""
         return {getattr(domains, side): side for side in self.directions}
 
     def previews(self) -> dict[str, str]:
@@ -264,14 +264,14 @@ class Recipe(abc.ABC):
         return False
 
     def after(self, nets: Any, phase: str) -> None:  # noqa: B027
-        """Mend the nets after each optimiser step of `phase` (clip a parameter, for instance)."""
+        """Adjust the nets after each optimiser step of `phase` (clip a parameter, for instance)."""
 
     @abc.abstractmethod
     def translate(self, nets: Any, x: Tensor, to: str) -> Tensor:
         """Translate x ([N, 3, H, W] in [-1, 1]) to domain `to`, one of `targets`; same shape and range."""
 
     def takes(self, name: str) -> bool:
-        """Whether `translate` may be told more than the domain: `roll`, `source`, `strength`."""
+        """Whether `translate` takes an argument beside the domain: `roll`, `source`, `strength`."""
         return name in inspect.signature(self.translate).parameters
 
     @property

@@ -31,7 +31,7 @@ class SmoothedScene(Scene):
 
 
 class Smoothed(Recipe):
-    """A method from photos to drawings that learns from smoothed drawings, too; `params.smooth` is their folder."""
+    """A method from photos to drawings that also learns from smoothed drawings; `params.smooth` is their folder."""
 
     phases = (Phase("D", ("d",)), Phase("G", ("ab",), lend=("fake",)))
     exports = ("ab",)

@@ -67,7 +67,7 @@ def open_labelled(data: Data, params: LabelledParams) -> Layout:
     labels = params.labels or tuple(known)
     for label in labels:
         if label not in known:
-            raise CardError(f"no image is labelled {label!r}{suggest(label, known)}", "mend params.labels")
+            raise CardError(f"no image is labelled {label!r}{suggest(label, known)}", "fix params.labels")
         if labels.count(label) > 1:
             raise CardError(f"params.labels has {label!r} twice", "name each label once")
     if params.single and len(labels) < 2:
@@ -114,7 +114,7 @@ def _refuse_several(found: Labels, labels: Sequence[str]) -> None:
             bad[path] = own
     for path, own in bad.items():
         more = f", and so are {len(bad) - 1} other images" if len(bad) > 1 else ""
-        hint = "mend the labels, name labels that exclude each other in params.labels, or --set params.single=false"
+        hint = "fix the labels, name labels that exclude each other in params.labels, or --set params.single=false"
         raise InputError(f"{path} is labelled {' and '.join(own)}, not one{more}", hint)
 
 
@@ -204,7 +204,7 @@ class Labelled(Recipe):
 
     @property
     def labels(self) -> int:
-        """How many labels there are; 2 before the data has told."""
+        """How many labels there are; 2 before the data is read."""
         return len(self.params.labels) or 2
 
     @property
@@ -221,11 +221,11 @@ class Labelled(Recipe):
         return dict.fromkeys(self.params.labels[:1], "x")  # its row shows all of them
 
     def preview(self, nets: Any, x: Tensor, to: str) -> dict[str, Tensor]:
-        told = {"source": self.seen_labels(nets, x)} if self.needs_source else {}
-        return {label: self.translate(nets, x, label, **told) for label in self.params.labels}  # type: ignore[call-arg]
+        extra = {"source": self.seen_labels(nets, x)} if self.needs_source else {}
+        return {label: self.translate(nets, x, label, **extra) for label in self.params.labels}  # type: ignore[call-arg]
 
     def seen_labels(self, nets: Any, x: Tensor) -> list[str]:
-        """Return what previews take for the labels of images x, joined by +: none, where nothing can tell them."""
+        """Return what previews take for the labels of images x, joined by +: none, where nothing can predict them."""
         return [""] * len(x)
 
     def vector(self, to: str, like: Tensor, source: Sequence[str] | None = None) -> Tensor:

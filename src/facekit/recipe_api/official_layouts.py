@@ -1,7 +1,7 @@
 """How the authors' checkpoints name and order their weights, and which tensors of ours they become.
 
 Every net maps one to one in execution order: a layout says in which order the modules of a file run, and what the file
-tells about the net. The names of ours follow from the shapes' order, and every shape is checked.
+says about the net. The names of ours follow from the shapes' order, and every shape is checked.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Finding recipes by name: ours, other packages' (entry point `facekit.recipes`), and files of one's own."""
+"""Find recipes by name: ours, those of other packages (entry point `facekit.recipes`), and your own files."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def was_imported(name: str) -> bool:
 
 
 def find_entry(name: str) -> Entry:
-    """Find a recipe by name, or by `file.py` / `file.py:name` for a recipe of one's own.
+    """Find a recipe by name, or by `file.py` / `file.py:name` for your own recipe.
 
     Raises CardError with the nearest names when there is none.
     """
@@ -155,7 +155,7 @@ def find(name: str) -> tuple[type[Recipe], dict]:
             spec.loader.exec_module(module)
         except ImportError as error:
             raise CardError(f"{where} cannot be imported: {error}", _import_hint(error)) from error
-        except Exception as error:  # whatever a file of one's own raises
+        except Exception as error:  # whatever a user's file raises
             raise CardError(f"{where} cannot be imported: {type(error).__name__}: {error}", "fix the file") from error
         _imported.add(Path(where).resolve())
     else:

@@ -1,4 +1,4 @@
-"""AnimeGAN and AnimeGANv2: grey drawings teach texture, the photo its colours, VGG its content."""
+"""AnimeGAN and AnimeGANv2: texture from grey drawings, colours and content from the photo."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class AnimeScene(SmoothedScene):
 
     @view
     def fake_features(self) -> Tensor:
-        """VGG's view of the translation."""
+        """VGG's features of the translation."""
         return self.features(self.fake)
 
     def features(self, x: Tensor) -> Tensor:
-        """Look at images through VGG19: conv4_4 before its ReLU, or `layer`."""
+        """Return VGG19's features of images: conv4_4 before its ReLU, or `layer`."""
         return self.helpers.vgg(x)[self.params.layer]
 
     def judged(self, x: Tensor, real: bool) -> Tensor:
@@ -49,7 +49,7 @@ class AnimeScene(SmoothedScene):
 
     @term("D", 360)
     def judge_grey(self) -> Tensor:
-        """A drawing in grey is fake: LSGAN; so the translation must have colours."""
+        """A drawing in grey is fake, so the translation must have colours: LSGAN."""
         return self.judged(grey(self.b), False)
 
     @term("D", 240)
@@ -64,7 +64,7 @@ class AnimeScene(SmoothedScene):
 
     @term("G", 1.5)
     def content(self) -> Tensor:
-        """The translation shows its photo: L1 of VGG19's conv4_4."""
+        """The translation keeps its photo's content: L1 of VGG19's conv4_4."""
         with torch.no_grad():
             photo = self.features(self.a)
         return l1(self.fake_features, photo)

@@ -20,10 +20,10 @@ from .cartoongan import CartoonGAN, CartoonScene
 
 
 class ArtifyScene(CartoonScene):
-    """The scene of cartoongan; the content term looks through VGG16."""
+    """The scene of cartoongan; the content term uses VGG16."""
 
     def features(self, x: Tensor) -> Tensor:
-        """Look at images through VGG, as they are."""
+        """Return VGG's features of images at their own size."""
         return self.helpers.vgg(x)[self.params.layer]
 
     @term("G", 1e-5)

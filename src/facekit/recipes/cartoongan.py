@@ -1,4 +1,4 @@
-"""CartoonGAN: one direction, held by VGG's features, and a discriminator that must call smoothed drawings fake."""
+"""CartoonGAN: one direction; VGG's features keep the content, and smoothed drawings count as fake."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class CartoonScene(SmoothedScene):
         return loss(self.nets.d(x), real)
 
     def features(self, x: Tensor) -> Tensor:
-        """Look at images through VGG, at 7/8 of the size: 224 px for 256."""
+        """Return VGG's features of images at 7/8 of the size: 224 px for 256."""
         small = [edge * 7 // 8 for edge in x.shape[2:]]
         return self.helpers.vgg(F.interpolate(x, small, mode="bilinear"))[self.params.layer]
 
@@ -56,7 +56,7 @@ class CartoonScene(SmoothedScene):
 
     @term("G", 10)
     def content(self) -> Tensor:
-        """The translation shows its photo: L1 of VGG19 features, conv4_4 before its ReLU (eq. 4)."""
+        """The translation keeps its photo's content: L1 of VGG19 features, conv4_4 before its ReLU (eq. 4)."""
         with torch.no_grad():
             photo = self.features(self.a)
         return l1(self.features(self.fake), photo)

@@ -1,4 +1,4 @@
-"""A classifier of labelled faces: what scores translations to a label, by how often they have it."""
+"""A classifier of labelled faces, which scores how often translations to a label have it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..storage.card import Domains
 
 
 class ClassifierScene(LabelledScene):
-    """A batch of faces and what the net says of them."""
+    """A batch of faces and the network's answers."""
 
     @view
     def shown(self) -> Tensor:
@@ -39,7 +39,7 @@ class ClassifierScene(LabelledScene):
 
     @view
     def logits(self) -> Tensor:
-        """What the net says, [N, K]."""
+        """The network's logits, [N, K]."""
         return wide(self.nets.face(self.shown))
 
     @term("C")
@@ -55,10 +55,10 @@ class ClassifierParams(LabelledParams):
 
     balance: bool = Field(True, description="show images of rare labels as often as others; false where not `single`")
     augment: float = Field(1.0, ge=0, description="random small turns, scales, shifts and colours; 1: up to 10 degrees")
-    erase: float = Field(0.5, ge=0, le=1, description="in how many images a square is blanked")
+    erase: float = Field(0.5, ge=0, le=1, description="share of images in which a square is blanked")
     smooth: float = Field(0.1, ge=0, lt=1, description="label smoothing")
     dropout: float = Field(0.3, ge=0, lt=1, description="share of features that are left out at random")
-    colour: bool = Field(False, description="look at colours, as hair needs; else at brightness alone")
+    colour: bool = Field(False, description="use colours, as hair needs; else brightness only")
     width: int = Field(32, ge=1, description="channels at half size; four times as many at the end")
     blocks: int = Field(1, ge=1, description="residual blocks at each of four sizes")
 

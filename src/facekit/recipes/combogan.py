@@ -53,7 +53,7 @@ class ComboScene(LabelledScene):
 
     @view
     def pair(self) -> tuple[int, int]:
-        """Two domains at random. The step's seed alone tells which: the same in both turns and in every process."""
+        """Two domains at random, from the step's seed: the same in both phases and in every process."""
         first, second = np.random.default_rng(torch.initial_seed()).permutation(self.recipe.labels)[:2].tolist()
         return first, second
 
@@ -84,7 +84,7 @@ class ComboScene(LabelledScene):
 
     @view
     def again(self) -> Two:
-        """The images of each domain, there and back again."""
+        """The images of each domain, translated and back."""
         return self.each(self.nets.decoders, self.fake_code[::-1])
 
     def each(self, nets: Any, inputs: Iterable[Tensor]) -> Two:
@@ -99,7 +99,7 @@ class ComboScene(LabelledScene):
 
     @term("G", 10)
     def cycle(self) -> Tensor:
-        """There and back again gives the image: smooth L1."""
+        """Translating back reconstructs the image: smooth L1."""
         return both(self.again, self.real)
 
     @term("G", 0)
@@ -152,8 +152,9 @@ class ComboGAN(Labelled):
     """ComboGAN: Anoosheh et al., "Unrestrained scalability for image domain translation" (2018), after their code.
 
     A translation is one domain's encoder and the other's decoder, so that n domains need n of each. The blocks that
-    domains may share in that code are left out: its default is none, and they cannot tell the domains apart (constant
-    planes do not get past an instance norm). The lr falls by the step, not by the epoch.
+    domains may share in that code are left out: its default is none, and they cannot distinguish the domains (an
+    instance norm removes constant planes). The lr falls by the step, not by the epoch. For n labels
+    the authors advise 50 n epochs at the full rate and 50 n falling: `run.epochs` of 100 n.
     """
 
     Scene = ComboScene
@@ -217,7 +218,7 @@ class ComboGAN(Labelled):
         """
         if source is None:
             raise CardError(
-                "these weights must be told what the faces are", f"--from {' or '.join(self.params.labels)}"
+                "these weights need to know what the faces are", f"--from {' or '.join(self.params.labels)}"
             )
         made, decoder = torch.empty_like(x), nets.decoders[self.number(to)]
         for label in dict.fromkeys(source):

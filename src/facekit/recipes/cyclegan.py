@@ -1,4 +1,4 @@
-"""CycleGAN: two generators, two discriminators, and there-and-back-again."""
+"""CycleGAN: two generators, two discriminators, and cycle consistency."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class CycleScene(Scene):
 
     @view
     def towards_b(self) -> tuple[Tensor, Tensor]:
-        """ab of a and of b, in one pass where the identity term wants the second."""
+        """ab of a and of b, in one pass where the identity term needs the second."""
         return translate_both(self.nets.ab, self.a, self.b, self.active("identity"))
 
     @view
     def towards_a(self) -> tuple[Tensor, Tensor]:
-        """ba of b and of a, likewise."""
+        """ba of b and of a, in one pass where the identity term needs the second."""
         return translate_both(self.nets.ba, self.b, self.a, self.active("identity"))
 
     @view
@@ -46,7 +46,7 @@ class CycleScene(Scene):
 
     @term("G", 10)
     def cycle(self) -> Tensor:
-        """There and back again gives the image: L1 (eq. 2)."""
+        """Translating back reconstructs the image: L1 (eq. 2)."""
         return l1(self.nets.ba(self.fake_b), self.a) + l1(self.nets.ab(self.fake_a), self.b)
 
     @term("G", 5)

@@ -1,4 +1,4 @@
-"""CycleGAN whose nets are told how far each face is turned: the improvement that Eki left unfinished."""
+"""CycleGAN conditioned on how far each face is turned: the improvement that Eki left unfinished."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class AngleScene(CycleScene):
 
     @view
     def turned_b(self) -> Turned:
-        """The images of b and their angles, likewise."""
+        """The images of b and their angles, both turned by up to `turn` degrees."""
         return self.turn(self.__dict__["b"], self.b_roll)
 
     def turn(self, x: Tensor, roll: Tensor) -> Turned:
-        """Turn each image by an angle of its own."""
+        """Turn each image by its own random angle."""
         if not self.params.turn:
             return x, roll
         degrees = (torch.rand_like(roll) * 2 - 1) * self.params.turn
@@ -60,12 +60,12 @@ class AngleScene(CycleScene):
 
     @view
     def towards_b(self) -> tuple[Tensor, Tensor]:
-        """ab of a and of b, in one pass where the identity term wants the second."""
+        """ab of a and of b, in one pass where the identity term needs the second."""
         return self.of_both(self.nets.ab, self.turned_a, self.turned_b)
 
     @view
     def towards_a(self) -> tuple[Tensor, Tensor]:
-        """ba of b and of a, likewise."""
+        """ba of b and of a, in one pass where the identity term needs the second."""
         return self.of_both(self.nets.ba, self.turned_b, self.turned_a)
 
     def of_both(self, net: nn.Module, x: Turned, same: Turned) -> tuple[Tensor, Tensor]:
@@ -89,7 +89,7 @@ class AngleScene(CycleScene):
 
     @term("G", 10)
     def cycle(self) -> Tensor:
-        """There and back again at the same angle gives the image: L1 (eq. 2)."""
+        """Translating back at the same angle reconstructs the image: L1 (eq. 2)."""
         back_a = self.nets.ba(self.fake_b, self.turned_a[1])
         back_b = self.nets.ab(self.fake_a, self.turned_b[1])
         return l1(back_a, self.a) + l1(back_b, self.b)
@@ -112,19 +112,19 @@ class AngleParams(CycleParams):
 
     mode: Literal["ramp", "adain", "plane_zero_pad", "plane", "none"] = Field(
         "ramp",
-        description="how the angle is told: a ramp along the eye line; scale and shift in the residual blocks; a plane "
-        "seen at the border; the paper's plane, to which the generators are blind; not at all, for comparison",
+        description="how the generator gets the angle: a ramp along the eye line; scale and shift in the residual "
+        "blocks; a plane seen at the border; the paper's plane, to which the generators are blind; not at all",
     )
     turn: float = Field(20.0, ge=0, le=180, description="images and their angles are turned by up to so many degrees")
     restore: bool = Field(True, description="turn faces that `facekit align` levelled back to the roll in its manifest")
 
 
 class CycleGANAngle(CycleGAN):
-    """CycleGAN told each face's angle (Eki, "Automatic transformation from animated face image to real human face").
+    """CycleGAN conditioned on each face's angle, after Eki's project report (docs/papers.md).
 
     The paper's own way, the angle as a constant fourth channel, is mode `plane`: reflecting padding and instance
-    normalisation take the plane away in the generators, while the discriminators see it. The other modes tell it so
-    that it arrives.
+    normalisation take the plane away in the generators, while the discriminators see it. The other modes reach
+    the generators.
 
     `translate` takes a face for upright, angle 0, which is what `facekit align` and `facekit translate` on photos make
     it; `roll` says otherwise, as `facekit translate --tilted tell` does. The simple baseline, upright, translated and

@@ -24,7 +24,7 @@ class Difference(nn.Module):
     """The vector D [1, 3, S, S], what it was at each tenth of the run, and how many steps it has learnt.
 
     D is a parameter for the loop's sake: its gradient, averaged over batches and processes, is all that is taken from
-    there. The last snapshot is always D itself; those of tenths that are still to come are, too.
+    there. The last snapshot is always D itself, as are those of tenths that are still to come.
     """
 
     snapshots: Tensor
@@ -91,8 +91,8 @@ class DifferenceVector(Recipe):
 
     One picture, mean(b) - mean(a), is added to every face (to a, it is subtracted). What two domains differ by in the
     mean is colour, brightness and a soft shadow of where eyes, hair and background lie; no face is redrawn, whatever
-    the length of the run: the paper, too, found a blur with two spots at the eyes. It is a baseline, and a look at what
-    the domains' means tell. It needs faces that lie alike, as `facekit align` cuts them.
+    the length of the run: the paper also found a blur with two spots at the eyes. It is a baseline, and shows how the
+    domains' means differ. It needs aligned faces, as `facekit align` crops them.
     """
 
     Scene = DifferenceScene
@@ -103,7 +103,7 @@ class DifferenceVector(Recipe):
         "data": {"size": 128, "batch": 100},
         "run": {"steps": 10000, "save_every": 1000},
     }
-    sizes = (8, 4)  # of use where other methods work, too
+    sizes = (8, 4)  # any size that other methods take
     exports = ("difference",)
     multiple = 0
 

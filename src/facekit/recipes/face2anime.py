@@ -1,4 +1,4 @@
-"""Face2Anime (Girkin and Streltsov): CycleGAN with any of four more losses, each a term of its own."""
+"""Face2Anime (Girkin and Streltsov): CycleGAN with up to four more losses, one term each."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def halves(net: ResnetGenerator, share: float) -> tuple[nn.Sequential, nn.Sequen
 
 
 class Face2AnimeScene(CycleScene):
-    """The scene of cyclegan, its generators cut into encoder and decoder; `domains` tells their codes apart.
+    """The scene of cyclegan, its generators cut into encoder and decoder; `domains` classifies their codes.
 
     e_AB and e_BA of the paper are the first halves of `ab` and `ba`; `wa` and `wb` are the Wasserstein critics.
     """
@@ -95,13 +95,13 @@ class Face2AnimeScene(CycleScene):
 
     @view
     def towards_b(self) -> tuple[Tensor, Tensor]:
-        """ab of a, by its code, and of b where the identity term wants it."""
+        """ab of a, by its code, and of b where the identity term needs it."""
         net = self.nets.ab
         return self.decode(net, self.code_a), net(self.b) if self.active("identity") else self.b
 
     @view
     def towards_a(self) -> tuple[Tensor, Tensor]:
-        """ba of b and of a, likewise."""
+        """ba of b, by its code, and of a where the identity term needs it."""
         net = self.nets.ba
         return self.decode(net, self.code_b), net(self.a) if self.active("identity") else self.a
 
@@ -117,7 +117,7 @@ class Face2AnimeScene(CycleScene):
 
     @term("G", 10)
     def cycle(self) -> Tensor:
-        """There and back again gives the image: L1, as in CycleGAN; the codes of there serve the semantic term, too."""
+        """Translating back reconstructs the image: L1, as in CycleGAN; the semantic term uses the same codes."""
         back_a, back_b = self.decode(self.nets.ba, self.code_fake_b), self.decode(self.nets.ab, self.code_fake_a)
         return l1(back_a, self.a) + l1(back_b, self.b)
 
@@ -140,7 +140,7 @@ class Face2AnimeScene(CycleScene):
 
     @term("G")
     def perceptual(self) -> Tensor:
-        """A recogniser sees in a translation what it sees in its image: distance of features at several depths."""
+        """A recognition network sees the same in a translation and its image: distance of features at many depths."""
         with torch.no_grad():
             real = self.helpers.recogniser(torch.cat([self.a, self.b]))
         made = self.helpers.recogniser(torch.cat([self.fake_b, self.fake_a]))
@@ -166,10 +166,12 @@ class Face2AnimeScene(CycleScene):
     @term("D", 0)
     def penalty(self) -> Tensor:
         """Between real and translated images the critics' gradients have length 1 (Gulrajani et al. 2017)."""
-        return self.slope(self.nets.wa, self.a, self.fake_a) + self.slope(self.nets.wb, self.b, self.fake_b)
+        return self.penalty_between(self.nets.wa, self.a, self.fake_a) + self.penalty_between(
+            self.nets.wb, self.b, self.fake_b
+        )
 
-    def slope(self, net: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-        """Return the gradient penalty at a random point between each pair, in 32 bits: squares of small numbers."""
+    def penalty_between(self, net: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+        """Return the gradient penalty at a random point between each pair, in 32 bits."""
         with torch.autocast("cpu" if real.is_meta else real.device.type, enabled=False):
             share = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=wide(real).dtype)
             x = torch.lerp(wide(fake), wide(real), share).detach().requires_grad_()

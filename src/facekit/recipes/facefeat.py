@@ -1,4 +1,4 @@
-"""A small face-feature net, taught by a larger recognition model."""
+"""A small face-feature network, distilled from a larger recognition model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def jittered(x: Tensor, strength: float) -> Tensor:
 
 
 def mixed(x: Tensor, share: float) -> Tensor:
-    """Blend the first `share` of the images each with another one, by random parts."""
+    """Blend the first `share` of the images with other images, by random weights."""
     count = int(len(x) * share)
     part = torch.rand(count, 1, 1, 1, device=x.device, dtype=x.dtype)
     other = x[augment.order(len(x), x.device)[:count]]
@@ -41,7 +41,7 @@ class FaceScene(Scene):
 
     @view
     def faces(self) -> Tensor:
-        """All faces, jittered, in other light, some blended: [2N, 3, S, S]."""
+        """All faces, moved, in changed light, some blended: [2N, 3, S, S]."""
         x = torch.cat([self.a, self.b])
         x = x[augment.order(len(x), x.device)]
         x = augment.lighting(jittered(x, self.params.jitter), self.params.lighting)
@@ -60,12 +60,12 @@ class FaceScene(Scene):
 
     @term("F")
     def distance(self) -> Tensor:
-        """Each face lies where the teacher has it: 1 - cosine."""
+        """A face's embedding is the teacher's: 1 - cosine."""
         return cosine_distance(self.found, self.wanted)
 
     @term("F", 5)
     def relation(self) -> Tensor:
-        """Faces are as alike as to the teacher: squared difference of all pairs' cosines (Park et al. 2019)."""
+        """Pairs of faces are as similar as to the teacher: squared difference of all cosines (Park et al. 2019)."""
         return (alike(self.found) - alike(self.wanted)).square().mean()
 
 
@@ -100,7 +100,7 @@ class FaceParams(base.Params):
     width: int = Field(48, ge=2, multiple_of=2, description="channels of the student at 24 px")
     jitter: float = Field(1.0, ge=0, description="how much faces are moved, turned and scaled")
     lighting: float = Field(1.0, ge=0, le=1, description="how much the photos' light is varied")
-    mixed: float = Field(0.25, ge=0, le=1, description="share of faces that are blended with another")
+    mixed: float = Field(0.25, ge=0, le=1, description="share of faces that are blended with another face")
 
 
 class FaceFeatures(Recipe):

@@ -1,4 +1,4 @@
-"""A thin encoder and decoder taught by squared error against a partner image: Eki's second method."""
+"""A thin encoder and decoder trained by squared error against a partner image: Eki's second method."""
 
 from __future__ import annotations
 
@@ -156,19 +156,19 @@ class PairedCNN(Recipe):
     def open(self, data: Any) -> Layout | None:
         """Find pairs as the parameters say; raises InputError where no image has a partner of its name."""
         if self.params.pairing == "random":
-            return None  # two folders, each in an order of its own
+            return None  # two folders, each shuffled by itself
         layout, folders = open_layout(data), find_folders(data)
         a, b = layout.train["a"], layout.train["b"]
         if self.params.pairing == "nearest":
             partners = nearest(a, b)
-            told = f"; {len(set(partners.values()))} of {len(b)} images of {layout.names['b']} are a partner"
+            extra = f"; {len(set(partners.values()))} of {len(b)} images of {layout.names['b']} are a partner"
         else:
             partners = by_name(a, b, folders.train["a"], folders.train["b"])
-            told = ""
+            extra = ""
             if not partners:
                 raise InputError("no image has a partner of its name", "name pairs alike, or choose another pairing")
         console.note(
-            f"{len(partners)} of {len(a)} images of {layout.names['a']} have a partner ({self.params.pairing})" + told
+            f"{len(partners)} of {len(a)} images of {layout.names['a']} have a partner ({self.params.pairing})" + extra
         )
         train = {"a": [path for path in a if path in partners]}
         return replace(layout, train=train, readers={"a": PairReader("a", partners)})

@@ -1,4 +1,4 @@
-"""One-direction translation with discriminators on frozen features, made to learn within an hour on a CPU."""
+"""One-direction translation with discriminators on frozen features; learns within an hour on a CPU."""
 
 from __future__ import annotations
 
@@ -88,11 +88,11 @@ class ProjectedScene(Scene):
         return augment.cutout(x, together=together)
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
-        """Look at images through the frozen trunk."""
+        """Return the frozen trunk's features of images."""
         return self.helpers.trunk(x)
 
     def judged(self, heads: str, features: dict[str, Tensor]) -> list[Tensor]:
-        """Return every head's opinion."""
+        """Return every head's output."""
         return [head(features[name]) for name, head in self.nets[heads].items()]
 
     @term("G")
@@ -148,9 +148,9 @@ class ProjectedParams(base.Params):
 class ProjectedCUT(Recipe):
     """One-direction translation: CUT (Park et al. 2020) with the discriminators of Projected GANs (Sauer et al. 2021).
 
-    Not a system of the five papers: it is what learns fastest on little hardware. Small discriminator heads look at
-    the frozen features of an ImageNet VGG, under differentiable augmentation, at the whole image in half size and at
-    parts in full size; PatchNCE on the same features holds the layout of the photo.
+    It learns fastest on little hardware. Small discriminator heads see the frozen features of an ImageNet VGG, under
+    differentiable augmentation, of the whole image in half size and of parts in full size; PatchNCE on the same
+    features keeps the layout of the photo.
     """
 
     Scene = ProjectedScene

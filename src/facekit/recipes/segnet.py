@@ -1,4 +1,4 @@
-"""The face-part segmenter that `ugatit-face` and `score-fid` look through, trained like any other net."""
+"""The face-part segmenter that `ugatit-face` and `score-fid` use, trained like any other network."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class SegmentScene(Scene):
 
     @view
     def logits(self) -> Tensor:
-        """What the net says of each pixel."""
+        """The logits of each pixel, [N, classes, S, S]."""
         return wide(self.nets.net(self.seen[0]))
 
     @term("S")
@@ -134,7 +134,7 @@ class SegNet(Recipe):
         return {"translation": parts, "overlay": 0.5 * x + 0.5 * parts}
 
     def finish(self, nets: Any, layout: Layout, folder: Path) -> dict[str, Any]:
-        """Return mean IoU and IoU per class over all pixels of the test photos; write `overlays.png` to look at."""
+        """Return mean IoU and IoU per class over all pixels of the test photos; write `overlays.png`."""
         classes = self.params.classes
         both, either = torch.zeros(len(classes)), torch.zeros(len(classes))
         shown, rows = set(spread(layout.test["a"], 32)), []

@@ -1,4 +1,4 @@
-"""StarGAN, and what Rao et al. add to it for expressions: decoder control, a mask, the contextual loss, each alone."""
+"""StarGAN, and what Rao et al. add to it for expressions: decoder control, a mask, the contextual loss."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def misjudged(logits: Tensor, label: Tensor, single: bool) -> Tensor:
 
 
 class StarGANScene(LabelledScene):
-    """`g` translates images to labels, `d` judges images and tells their labels."""
+    """`g` translates images to labels, `d` judges images and predicts their labels."""
 
     @view
     def drawn(self) -> tuple[Tensor, Tensor]:
@@ -81,7 +81,7 @@ class StarGANScene(LabelledScene):
 
     @term("D")
     def classify_real(self) -> Tensor:
-        """Tell an image's labels: cross-entropy (Choi et al., eq. 2; Rao et al., eq. 11)."""
+        """Predict an image's labels: cross-entropy (Choi et al., eq. 2; Rao et al., eq. 11)."""
         return misjudged(self.judged_real[1], self.x_label, self.params.single)
 
     @term("D", 10)
@@ -105,17 +105,17 @@ class StarGANScene(LabelledScene):
 
     @term("G", 10)
     def cycle(self) -> Tensor:
-        """Translated back to its own labels an image is as before: L1 (Choi et al., eq. 4)."""
+        """Translating back to its own labels reconstructs the image: L1 (Choi et al., eq. 4)."""
         return l1(self.nets.g(self.fake, self.nets.g.control(self.x_label))[0], self.image)
 
     @term("G", 0)
     def contextual(self) -> Tensor:
-        """A translation has its image's VGG features, wherever they are: contextual loss (Rao et al., eq. 13)."""
+        """A translation has its image's VGG features at any place: contextual loss (Rao et al., eq. 13)."""
         return contextual(*self.contexts, self.params.bandwidth)
 
     @term("G", 0)
     def mask_size(self) -> Tensor:
-        """Little is drawn anew: mean of the mask, which is 1 everywhere without params.mask (not in the paper)."""
+        """Little of the image changes: mean of the mask, 1 everywhere without params.mask (not in the paper)."""
         return wide(self.drawn[1]).mean()
 
     @term("G", 0)

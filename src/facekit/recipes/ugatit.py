@@ -50,12 +50,12 @@ class UGATITScene(Scene):
 
     @view
     def back_a(self) -> Tensor:
-        """a after there and back."""
+        """a, translated and back."""
         return self.nets.ba(self.fake_b).out
 
     @view
     def back_b(self) -> Tensor:
-        """b after there and back."""
+        """b, translated and back."""
         return self.nets.ab(self.fake_a).out
 
     @term("D")
@@ -65,7 +65,7 @@ class UGATITScene(Scene):
 
     @term("D")
     def judge_b(self) -> Tensor:
-        """Tell real b from translations, likewise."""
+        """Tell real b from translations, by patches and by the attention's classifier: LSGAN (eq. 2, 5)."""
         return self.judged(self.judges("b"), self.b, self.fake_b)
 
     def judges(self, domain: str) -> list[nn.Module]:
@@ -89,17 +89,17 @@ class UGATITScene(Scene):
 
     @term("G", 10)
     def cycle(self) -> Tensor:
-        """There and back again gives the image: L1 (eq. 3)."""
+        """Translating back reconstructs the image: L1 (eq. 3)."""
         return l1(self.back_a, self.a) + l1(self.back_b, self.b)
 
     @term("G", 10)
     def identity(self) -> Tensor:
-        """An image that is of the domain already stays as it is: L1 (eq. 4)."""
+        """An image of the target domain stays as it is: L1 (eq. 4)."""
         return l1(self.towards_a[1].out, self.a) + l1(self.towards_b[1].out, self.b)
 
     @term("G", 1000)
     def cam(self) -> Tensor:
-        """The generators' classifiers tell images to translate (1) from those of the domain already (0) (eq. 5)."""
+        """The generators' classifiers distinguish images to translate (1) from images of the target (0) (eq. 5)."""
         passes = (self.towards_a, self.towards_b)
         return sum(binary(there.cam, True) + binary(same.cam, False) for there, same in passes)  # type: ignore[return-value]
 

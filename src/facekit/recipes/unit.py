@@ -64,12 +64,12 @@ class UNITScene(Scene):
 
     @view
     def back_a(self) -> Tensor:
-        """a after there and back."""
+        """a, translated and back."""
         return self.nets.g.decode(noisy(self.mean_fake_b), "a")
 
     @view
     def back_b(self) -> Tensor:
-        """b after there and back."""
+        """b, translated and back."""
         return self.nets.g.decode(noisy(self.mean_fake_a), "b")
 
     @term("D")
@@ -79,7 +79,7 @@ class UNITScene(Scene):
 
     @term("D")
     def judge_b(self) -> Tensor:
-        """Tell real b from translations: LSGAN, likewise."""
+        """Tell real b from translations: LSGAN, summed over three scales, without a half."""
         return lsgan_d(self.nets.db, self.b, self.fake_b)
 
     @term("G")
@@ -90,7 +90,7 @@ class UNITScene(Scene):
 
     @term("G", 10)
     def reconstruction(self) -> Tensor:
-        """Each domain's decoder draws the image again from its latents: L1."""
+        """Each domain's decoder reconstructs the image from its latents: L1."""
         again_a, again_b = self.nets.g.decode(self.latent_a, "a"), self.nets.g.decode(self.latent_b, "b")
         return l1(again_a, self.a) + l1(again_b, self.b)
 
@@ -101,7 +101,7 @@ class UNITScene(Scene):
 
     @term("G", 10)
     def cycle(self) -> Tensor:
-        """There and back again gives the image: L1."""
+        """Translating back reconstructs the image: L1."""
         return l1(self.back_a, self.a) + l1(self.back_b, self.b)
 
     @term("G", 0.01)
@@ -180,7 +180,7 @@ class UNIT(Recipe):
         return {
             "translation": made,
             "and back": nets.g.decode(nets.g.encode(made, to), source),
-            "drawn again": nets.g.decode(mean, source),
+            "reconstruction": nets.g.decode(mean, source),
         }
 
 

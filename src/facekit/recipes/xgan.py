@@ -20,7 +20,7 @@ from ..recipe_api.base import Phase, Recipe, Scene, term, view
 
 
 class XGANScene(Scene):
-    """`g` holds both auto-encoders; `domains` tells embeddings apart; `match` speaks the teacher's language.
+    """`g` holds both auto-encoders; `domains` classifies embeddings; `match` maps them to the teacher's.
 
     e_1, e_2 and d_1, d_2 of the paper are g.encode and g.decode for the domains a and b.
     """
@@ -43,12 +43,12 @@ class XGANScene(Scene):
 
     @view
     def drawn_a(self) -> tuple[Tensor, Tensor]:
-        """d_1(e_2(b)), and d_1(e_1(a)) where it is looked at."""
+        """d_1(e_2(b)), and d_1(e_1(a)) where a term uses it."""
         return translate_both(self.nets.g.decoders["a"], self.inner[1], self.inner[0], self.active("reconstruction"))
 
     @view
     def drawn_b(self) -> tuple[Tensor, Tensor]:
-        """d_2(e_1(a)), and d_2(e_2(b)) where it is looked at."""
+        """d_2(e_1(a)), and d_2(e_2(b)) where a term uses it."""
         return translate_both(self.nets.g.decoders["b"], self.inner[0], self.inner[1], self.active("reconstruction"))
 
     @view
@@ -63,18 +63,18 @@ class XGANScene(Scene):
 
     @property
     def reversal(self) -> float:
-        """How strongly the encoders work against the classifier: constant, or rising from 0 (Ganin et al. 2016)."""
+        """How strongly the encoders oppose the classifier: constant, or rising from 0 (Ganin et al. 2016)."""
         p = self.params
         return p.reversal * (2 / (1 + math.exp(-10 * self.progress)) - 1 if p.schedule == "dann" else 1)
 
     @term("G")
     def reconstruction(self) -> Tensor:
-        """Each auto-encoder gives its image again: mean square."""
+        """Each auto-encoder reconstructs its image: mean squared error."""
         return l2(self.drawn_a[1], self.a) + l2(self.drawn_b[1], self.b)
 
     @term("G", 0.7)
     def domain(self) -> Tensor:
-        """`domains` learns to tell embeddings of a from those of b, the encoders to deceive it: gradient reversal."""
+        """`domains` learns to distinguish embeddings of a and b, the encoders to confuse it: gradient reversal."""
         codes = reversed_gradient(torch.cat([self.code_a, self.code_b]), self.reversal)
         of_a, of_b = self.nets.domains(codes).chunk(2)
         return binary(of_a, False) + binary(of_b, True)
@@ -98,7 +98,7 @@ class XGANScene(Scene):
 
     @term("G", 0.75)
     def teacher(self) -> Tensor:
-        """The embedding of a photo tells what a face net knows of it: 1 - cosine, for domain a alone."""
+        """The embedding of a photo matches a face network's: 1 - cosine, for domain a only."""
         with torch.no_grad():
             wanted = self.helpers.face(self.a)
         return cosine_distance(self.nets.match(self.code_a), wanted)
@@ -181,4 +181,4 @@ class XGAN(Recipe):
     def preview(self, nets: Any, x: Tensor, to: str) -> dict[str, Tensor]:
         source = "a" if to == "b" else "b"
         code = nets.g.encode(x, source)
-        return {"translation": nets.g.decode(code, to), "drawn again": nets.g.decode(code, source)}
+        return {"translation": nets.g.decode(code, to), "reconstruction": nets.g.decode(code, source)}
