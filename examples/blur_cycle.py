@@ -20,7 +20,7 @@ class BlurScene(CycleScene):
 
     @term("G", 20)
     def cycle(self) -> Tensor:
-        """There and back again gives the image up to its details: L1 on images blurred by 4 px."""
+        """Translating back reconstructs the image up to its details: L1 on images blurred by 4 px."""
         there_and_back = l1(F.avg_pool2d(self.nets.ba(self.fake_b), 4), F.avg_pool2d(self.a, 4))
         return there_and_back + l1(F.avg_pool2d(self.nets.ab(self.fake_a), 4), F.avg_pool2d(self.b, 4))
 
