@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import toy
-from facekit.data.loader import Batches, Domain, Reader, available_memory
+from facekit.data.loader import Batches, Domain, available_memory
+from facekit.data.reader import Reader
 from facekit.errors import InputError
 from facekit.runtime import console, distributed
 from facekit.storage import images

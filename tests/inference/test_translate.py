@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -478,10 +479,13 @@ def test_a_device_that_is_not_here_is_refused(translate):
 @pytest.mark.parametrize("out", ["out", "me.png"])
 @pytest.mark.parametrize(("number", "words"), [(errno.EROFS, "read-only"), (errno.ENOSPC, "disk is full")])
 def test_a_place_that_cannot_be_written_is_told(translate, monkeypatch, out, number, words):
-    def mkstemp(**_):
-        raise OSError(number, "no")
+    def refuse(path, *more, **options):
+        if str(path).endswith(files.PART[1]):
+            raise OSError(number, "no")
+        return opened(path, *more, **options)
 
-    monkeypatch.setattr(files.tempfile, "mkstemp", mkstemp)
+    opened = os.open
+    monkeypatch.setattr(os, "open", refuse)
     done = translate("in/000.png", out)
     assert done.code == 3 and words in done.err and "next:" in done.err
 

@@ -72,7 +72,7 @@ def test_permissions_are_those_of_any_new_file(tmp_path, umask):
 
 @pytest.mark.parametrize(
     ("where", "name"),
-    [(os, "replace"), (files.tempfile, "mkstemp"), (files.Path, "write_bytes"), (files.Path, "mkdir")],
+    [(os, "replace"), (os, "open"), (files.Path, "write_bytes"), (files.Path, "mkdir")],
 )
 def test_a_disk_that_refuses_is_an_error_with_a_next_step(tmp_path, broken, where, name):
     files.write_text(tmp_path / "a", "old")

@@ -16,7 +16,7 @@ from ..storage.folder import Folder, output_names
 from ..storage.listing import composed
 from . import edge_smoothing
 from .dataset import Layout, find_folders, open_layout
-from .loader import Reader, Sample
+from .reader import Reader, Sample
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ..storage import card, files, images
 from ..storage.folder import Folder
 from ..storage.listing import composed
 from .dataset import Layout, shares, spread
-from .loader import Reader, Sample
+from .reader import Reader, Sample
 
 CELEBAMASK_PARTS = (
     *("skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear"),

@@ -16,29 +16,10 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..runtime import console, distributed
-from ..storage import images
+from .reader import Reader, Sample
 
 CPU = torch.device("cpu")
 CACHE_SHARE = 0.4  # of the memory that is free at the start, for decoded images
-
-
-Sample = dict[str, np.ndarray]
-"""What a file gives a batch, by entry: images uint8 [S, S, 3], label maps uint8 [S, S], anything else without edges."""
-
-
-@dataclass(frozen=True)
-class Reader:
-    """How the files of a domain become samples; a subclass may add entries that belong to the image."""
-
-    name: str
-
-    def read(self, path: Path, size: int) -> Sample:
-        """Decode a file to a square of `size` px; raises InputError where that cannot be done."""
-        return {self.name: np.asarray(images.resize(images.square(images.read(path)), size))}
-
-    def mirror(self, sample: Sample) -> Sample:
-        """Return the sample as a mirror shows it."""
-        return {name: entry[:, ::-1] if entry.ndim > 1 else entry for name, entry in sample.items()}
 
 
 @dataclass

@@ -23,7 +23,7 @@ from ..runtime import console
 from ..storage import card, images
 from ..storage.folder import Folder
 from .dataset import Layout, find_folders, open_layout
-from .loader import Reader, Sample
+from .reader import Reader, Sample
 
 
 @dataclass(frozen=True)

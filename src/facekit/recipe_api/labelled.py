@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..data.dataset import Layout, shares, spread
 from ..data.label_file import Labels, read_labels
-from ..data.loader import Reader, Sample
+from ..data.reader import Reader, Sample
 from ..errors import CardError, InputError
 from ..ops import augment
 from ..runtime import console

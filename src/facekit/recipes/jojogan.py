@@ -12,8 +12,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..data.dataset import Layout
-from ..data.loader import Reader, Sample
 from ..data.one_folder import open_one_folder
+from ..data.reader import Reader, Sample
 from ..errors import CardError, InputError
 from ..nets.inversion import invert
 from ..nets.stylegan2 import Discriminator

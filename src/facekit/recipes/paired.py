@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..data.dataset import Layout, find_folders, open_layout, spread
-from ..data.loader import Reader, Sample
+from ..data.reader import Reader, Sample
 from ..errors import InputError
 from ..ops.losses import wide
 from ..recipe_api import base

@@ -189,7 +189,6 @@ class Archive:
             if part != target:
                 files.make_folder(target.parent)
                 try:
-                    part.chmod(0o666 & ~files.UMASK)
                     os.replace(part, target)
                 except OSError as error:
                     files.cannot_write(target, error)

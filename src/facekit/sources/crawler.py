@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections import deque
 from collections.abc import Iterator
 from concurrent import futures
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
@@ -153,12 +150,7 @@ def fetch(
     assert archive.folder
     if archive.has(post):
         return "double", 0
-    try:
-        handle, name = tempfile.mkstemp(dir=archive.folder, prefix=".", suffix=".part")
-    except OSError as error:
-        files.cannot_write(archive.folder, error)
-    part = Path(name)
-    os.close(handle)
+    part = files.temporary(archive.folder)
 
     def once(attempt: int) -> tuple[str, int]:
         source.fetch(client, post, part, filters.max_bytes)

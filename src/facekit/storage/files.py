@@ -7,16 +7,13 @@ import contextlib
 import errno
 import hashlib
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 from ..errors import OutputError
-
-UMASK = os.umask(0)
-os.umask(UMASK)
 
 PART = (".facekit-", ".part")  # how the names of temporary files begin and end
 
@@ -47,6 +44,19 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def temporary(folder: Path, path: Path | None = None) -> Path:
+    """Make an empty file of a free temporary name in a folder, with the permissions of any new file.
+
+    Raises OutputError, of `path` if given, where that cannot be.
+    """
+    part = folder / f"{PART[0]}{secrets.token_hex(8)}{PART[1]}"
+    try:
+        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # less the bits of the umask
+    except OSError as error:
+        cannot_write(path or folder, error)
+    return part
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path` to write to; it takes its real name when the block ends well.
@@ -54,15 +64,9 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises OutputError where the place cannot be written.
     """
     make_folder(path.parent)
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=PART[0], suffix=PART[1])
-        os.close(handle)
-    except OSError as error:
-        cannot_write(path, error)
-    part = Path(name)
+    part = temporary(path.parent, path)
     try:
         yield part
-        part.chmod(0o666 & ~UMASK)
         os.replace(part, path)
     except BaseException as error:
         part.unlink(missing_ok=True)
