@@ -31,6 +31,12 @@ def test_a_translation_that_keeps_everything_scores_one(tmp_path):
             "IoU-nose": 1,
             "IoU-mouth": 1,
             "IoU-skin": 1,
+            "landmark-distance": 0,
+            "landmark-distance std": 0,
+            "colour-skin": 0,
+            "colour-skin std": 0,
+            "colour-eyes": 0,
+            "colour-eyes std": 0,
             "identity-cosine": 1,
             "unchanged": 1,
             "pairs": 1,
@@ -161,7 +167,9 @@ def test_the_shipped_weights_measure_real_faces(shared, tmp_path, name):
     models = (loaded, None) if name == "segnet" else (None, loaded)
     found = preservation.measure(faces, faces, *models, limit=4)
     assert found.pop("pairs") == 4
+    distances = {key: found.pop(key) for key in list(found) if key.startswith(("landmark-", "colour-"))}
     assert found and all(math.isclose(value, 1, rel_tol=1e-4) for value in found.values())
+    assert all(value == 0 for value in distances.values()) and bool(distances) == (name == "segnet")
 
 
 def test_pixels_that_hardly_moved_count_as_unchanged(tmp_path):

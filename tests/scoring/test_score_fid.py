@@ -174,6 +174,14 @@ def test_a_folder_against_itself_scores_zero_without_a_sign(facekit):
     assert re.search(r"^FID-48 +0\.000$", done.out, re.M)
 
 
+def test_neighbours_add_precision_recall_density_and_coverage(facekit):
+    done = facekit(*SCORE, "--neighbours", 3)
+    for name in ("precision", "recall", "density", "coverage"):
+        assert re.search(rf"^{name}-48 +\d\.\d{{3}} ± \d\.\d{{3}}$", done.out, re.M), name
+    assert "precision" not in facekit(*SCORE).out
+    assert facekit(*SCORE, "--neighbours", 12).code == 3
+
+
 def test_a_saved_result_is_not_computed_again(facekit, place, monkeypatch):
     (place / "out" / "003.png").write_bytes((place / "out" / "003.png").read_bytes()[:60])
     first = facekit(*SCORE, "--save", "score.yaml", "--json")
@@ -272,6 +280,8 @@ def test_the_source_adds_what_the_translation_keeps(facekit, place, monkeypatch)
     assert done.code == 0, done.err
     for name in ("IoU-parts", "IoU-eyes", "IoU-nose", "IoU-mouth", "IoU-skin", "identity-cosine"):
         assert re.search(rf"^{name} +1.000$", done.out, re.M), name
+    for name in ("landmark-distance", "colour-skin", "colour-eyes"):
+        assert re.search(rf"^{name} +0.000 ± 0.000$", done.out, re.M), name
     assert re.search(r"^pairs +12", done.out, re.M)
     card = yaml.safe_load((place / "score.yaml").read_text())
     assert card["made"]["scores"]["IoU-parts"] == 1 and {"source", "segnet", "face"} <= set(card["inputs"])

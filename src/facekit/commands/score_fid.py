@@ -37,6 +37,12 @@ def score_fid(
     ] = "facekit",
     subsets: Annotated[int, typer.Option(min=1, help="subsets that KID is averaged over")] = 100,
     subset_size: Annotated[int, typer.Option(min=2, help="images in a subset; all, if there are fewer")] = 1000,
+    neighbours: Annotated[
+        Optional[int],
+        typer.Option(
+            min=1, help="also precision, recall, density and coverage, with K neighbours; 5 is usual", metavar="K"
+        ),
+    ] = None,
     source: Annotated[
         Optional[Path],
         typer.Option(
@@ -84,6 +90,7 @@ def score_fid(
         subsets=subsets,
         subset_size=subset_size,
         seed=fid_kid.SEED if seed is None else seed,
+        neighbours=neighbours,
         limit=limit,
         segnet=str(segnet),
         face=str(face),

@@ -1,6 +1,6 @@
-"""What a translation keeps of its source: whether eyes, nose and mouth landed where they were, and whose face it is.
+"""What a translation preserves of its source: where the parts of the face are, their colours, and whose face it is.
 
-Both look at pairs of images, so they need the faces that were translated, not the photos those were cut from.
+All of it compares pairs of images, so it needs the aligned faces that were translated, not the photos they come from.
 """
 
 from __future__ import annotations
@@ -19,73 +19,73 @@ from ..errors import CardError, InputError
 from ..runtime import console
 from ..storage import images
 from ..storage.folder import Folder, Source, output_names
+from .parts import LANDED, PARTS, Masks, colour_distances, landmark_distance, overlap
 
 if TYPE_CHECKING:
     from ..recipe_api.checkpoint import Model
 
-LANDED = ("eyes", "nose", "mouth")
-PARTS = (*LANDED, "skin", "hair")
 BATCH = 16
-NEAR = 16  # of 255: what a pixel may move by and count as unchanged
+NEAR = 16  # of 255: largest change of a pixel that counts as unchanged
 
 
 def measure(
     source: str | Path, out: str | Path, segnet: Model | None, face: Model | None, limit: int | None = None
 ) -> dict[str, float]:
-    """Return what the images of `out` keep of those of the same name in `source`.
+    """Return what the images of `out` preserve of those of the same name in `source`; see `parts` for the measures.
 
-    "IoU-parts": intersection over union of a part's pixels in source and translation, mean over pairs, then over eyes,
-    nose and mouth; "IoU-NAME" for each of these and for skin and hair. "identity-cosine": cosine of the two face
-    embeddings, mean over pairs. "unchanged": share of pixels that moved by at most `NEAR` in every colour, mean over
-    pairs. "pairs": how many there were. Without `segnet` or `face` their figures are left out.
-    Both images are brought to the model's own size. Raises InputError where no pair is left or no part is seen,
-    CardError for a model that is not of the kind.
+    With a segnet: "IoU-parts", the mean of "IoU-eyes", "IoU-nose" and "IoU-mouth" (also "IoU-skin" and "IoU-hair");
+    "landmark-distance" in distances between the eyes; "colour-hair", "colour-skin" and "colour-eyes" in CIEDE2000. Each
+    is a mean over the pairs that show the part; the last two have a "std" over pairs. With a face net:
+    "identity-cosine", the mean cosine of the two face embeddings. "unchanged": mean share of pixels that changed by at
+    most NEAR in every colour. "pairs": how many there were.
+    Both images are resized to the model's own size. Raises InputError if no pair is left, no part is seen or a net
+    gives numbers that are not finite; CardError for a model of another kind.
     """
     classes = _classes(segnet) if segnet else ()
     if face and not callable(getattr(face.recipe, "embed", None)):
         raise CardError("the face model makes no embeddings", "give weights of the recipe facefeat")
-    agreement: dict[str, list[float]] = defaultdict(list)
-    cosines: list[float] = []
-    still: list[float] = []
-    count = 0
+    seen: dict[str, list[float]] = defaultdict(list)
     found = pairs(source, out)[:limit]
-    with console.progress("keeping", len(found)) as bar:
+    with console.progress("preservation", len(found)) as bar:
         for before, after in _batches(found):
             if segnet:
-                for name, values in _agreement(segnet, classes, before, after).items():
-                    agreement[name] += values
+                for name, value in _parts(segnet, classes, before, after):
+                    seen[name].append(value)
             if face:
-                cosines += _cosines(face, before, after)
-            still += [_unchanged(*pair) for pair in zip(before, after, strict=True)]
-            count += len(before)
+                seen["identity-cosine"] += _cosines(face, before, after)
+            seen["unchanged"] += [_unchanged(*pair) for pair in zip(before, after, strict=True)]
             bar.advance(len(before))
+    count = len(seen["unchanged"])
     if not count:
-        raise InputError(f"no pair of {source} and {out} can be read", "look at the warnings")
-    scores = {f"IoU-{name}": float(np.mean(agreement[name])) for name in PARTS if agreement[name]}
-    landed = [scores[f"IoU-{name}"] for name in LANDED if f"IoU-{name}" in scores]
+        raise InputError(f"no pair of {source} and {out} can be read", "the warnings say why")
+    landed = [f"IoU-{name}" for name in LANDED if f"IoU-{name}" in seen]
     if segnet and not landed:
         raise InputError(f"the segnet sees no eyes, nose or mouth in {source} or {out}", "are these faces?")
-    if landed:
-        unseen = [name for name in LANDED if f"IoU-{name}" not in scores]
-        if unseen:
-            console.warn(f"the segnet sees no {' and no '.join(unseen)} in any image: IoU-parts is without")
-        scores = {"IoU-parts": float(np.mean(landed)), **scores}
-    if face:
-        scores["identity-cosine"] = float(np.mean(cosines))
-    return {**scores, "unchanged": float(np.mean(still)), "pairs": count}
+    unseen = [name for name in LANDED if f"IoU-{name}" not in seen]
+    if segnet and unseen:
+        console.warn(f"the segnet sees no {' and no '.join(unseen)} in any image: IoU-parts is without")
+    means = {name: float(np.mean(values)) for name, values in seen.items()}
+    if not all(np.isfinite(list(means.values()))):
+        raise InputError("the segnet or the face net gives numbers that are not finite", "are its weights damaged?")
+    scores = {"IoU-parts": float(np.mean([means[name] for name in landed]))} if landed else {}
+    scores |= {f"IoU-{name}": means[f"IoU-{name}"] for name in PARTS if f"IoU-{name}" in means}
+    for name in sorted(name for name in means if name.startswith(("landmark-", "colour-"))):
+        scores |= {name: means[name], f"{name} std": float(np.std(seen[name]))}
+    scores |= {name: means[name] for name in ("identity-cosine", "unchanged") if name in means}
+    return {**scores, "pairs": count}
 
 
 def unmasked(masks: str | Path) -> float:
-    """Return the share of the faces that their masks, as `translate --mask` writes them, leave alone: 1 - mean mask.
+    """Return 1 - the mean of the masks that `translate --mask` wrote: the share of the faces that they leave alone.
 
-    Raises InputError where there is no mask.
+    Raises InputError if there is no mask.
     """
-    grey = [np.asarray(images.read(source.path).convert("L"), np.float32) for source in Folder(masks).sources()]
-    return 1 - float(np.mean([mask.mean() for mask in grey])) / 255
+    means = [np.asarray(images.read(source.path).convert("L")).mean() for source in Folder(masks).sources()]
+    return 1 - float(np.mean(means)) / 255
 
 
 def _unchanged(before: Image.Image, after: Image.Image) -> float:
-    """Return the share of pixels that moved by at most `NEAR` of 255 in every colour, at the translation's size."""
+    """Return the share of pixels that changed by at most NEAR in every colour, at the translation's size."""
     if before.size != after.size:
         before = before.resize(after.size, Image.Resampling.BICUBIC)
     apart = np.abs(np.asarray(before, np.int16) - np.asarray(after, np.int16)).max(2)
@@ -95,8 +95,8 @@ def _unchanged(before: Image.Image, after: Image.Image) -> float:
 def pairs(source: str | Path, out: str | Path) -> list[tuple[Path, Path]]:
     """Return the images of two folders that belong together: same name and sub-folder, whatever the file type.
 
-    `a.jpg` beside `a.png` pair with the `a_jpg` and `a_png` that `translate` makes of them. Images without a partner
-    are warned about; raises InputError where no image has one.
+    `a.jpg` beside `a.png` pair with the `a_jpg` and `a_png` that `translate` makes of them. Prints a warning for
+    images without a partner; raises InputError if no image has one.
     """
     befores, afters = _by_stem(Folder(source).sources()), {_stem(s): s for s in Folder(out).sources()}
     both = [name for name in afters if name in befores]
@@ -119,7 +119,7 @@ def _by_stem(sources: list[Source]) -> dict[str, Source]:
 
 
 def _classes(model: Model) -> tuple[str, ...]:
-    """Return a segnet's classes; raises CardError where the model is none or lacks eyes, nose or mouth."""
+    """Return a segnet's classes; raises CardError if the model is no segnet or lacks eyes, nose or mouth."""
     classes = tuple(getattr(model.recipe.params, "classes", ()))
     if not callable(getattr(model.recipe, "label", None)) or not set(LANDED) <= set(classes):
         raise CardError(f"the segnet does not label {', '.join(LANDED)}", "give weights of the recipe segnet")
@@ -127,14 +127,14 @@ def _classes(model: Model) -> tuple[str, ...]:
 
 
 def _batches(found: list[tuple[Path, Path]]) -> Iterator[tuple[list, list]]:
-    """Yield readable pairs as lists of sources and translations; the others are warned about."""
+    """Yield readable pairs as lists of sources and translations; warns about the others."""
     for start in range(0, len(found), BATCH):
         befores, afters = [], []
         for before, after in found[start : start + BATCH]:
             try:
                 pair = images.read(before), images.read(after)
             except InputError as error:
-                console.warn(f"left out: {error.message}")
+                console.warn(f"skipped: {error.message}")
                 continue
             befores.append(pair[0])
             afters.append(pair[1])
@@ -150,16 +150,23 @@ def _tensor(model: Model, pictures: list) -> Tensor:
 
 
 @torch.inference_mode()
-def _agreement(model: Model, classes: tuple[str, ...], before: list, after: list) -> dict[str, list[float]]:
-    """Return the intersection over union of each part, of those pairs that show it in one image or both."""
+def _parts(model: Model, classes: tuple[str, ...], before: list, after: list) -> Iterator[tuple[str, float]]:
+    """Yield the measures of parts of each pair, by name."""
     recipe: Any = model.recipe
-    labels = [recipe.label(model.nets, _tensor(model, pictures)) for pictures in (before, after)]
-    found = {}
-    for name in set(PARTS) & set(classes):
-        x, y = (label == classes.index(name) for label in labels)
-        both, either = (x & y).flatten(1).sum(1), (x | y).flatten(1).sum(1)
-        found[name] = (both[either > 0] / either[either > 0]).tolist()
-    return found
+    size = model.card.data.size
+    labels = [recipe.label(model.nets, _tensor(model, pictures)).cpu().numpy() for pictures in (before, after)]
+    for index, pair in enumerate(zip(before, after, strict=True)):
+        x, y = (_masks(label[index], classes) for label in labels)
+        yield from ((f"IoU-{name}", value) for name, value in overlap(x, y).items())
+        moved = landmark_distance(x, y)
+        if moved is not None:
+            yield "landmark-distance", moved
+        resized = images.resize(pair[0], size), images.resize(pair[1], size)
+        yield from ((f"colour-{name}", value) for name, value in colour_distances(x, y, resized).items())
+
+
+def _masks(labels: np.ndarray, classes: tuple[str, ...]) -> Masks:
+    return {name: labels == classes.index(name) for name in PARTS if name in classes}
 
 
 @torch.inference_mode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-PRESERVED = ("IoU-", "identity-", "unchanged")
+FIGURES = ("precision-", "recall-", "density-", "coverage-", "IoU-", "landmark-", "colour-", "identity-", "unchanged")
 
 
 def of_pair(result: dict[str, Any]) -> str:
@@ -20,7 +20,10 @@ def of_pair(result: dict[str, Any]) -> str:
         (f"FID-{unit}", number(result[f"FID-{unit}"]), ""),
         (f"KID-{unit} (x1)", value, f"{of}, seed {kid['seed']}"),
     ]
-    rows += [(key, number(v), "") for key, v in result.items() if key.startswith(PRESERVED)]
+    for name in result:
+        if name.startswith(FIGURES) and not name.endswith(" std"):
+            std = result.get(f"{name} std")
+            rows.append((name, number(result[name]) + ("" if std is None else f" ± {number(std)}"), ""))
     if "pairs" in result:
         rows.append(("pairs", str(result["pairs"]), "of source and translation"))
     rows += [

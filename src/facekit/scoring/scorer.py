@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import CardError, InputError, MissingError
 from ..runtime import console
 from ..storage import files
-from . import extractors, features, fid_kid, image_set
+from . import coverage, extractors, features, fid_kid, image_set
 from .image_set import ImageSet
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Settings:
     subsets: int = fid_kid.SUBSETS
     subset_size: int = fid_kid.SUBSET_SIZE
     seed: int = fid_kid.SEED
+    neighbours: int | None = None
     limit: int | None = None
     segnet: str = "segnet"
     face: str = "facefeat"
@@ -52,9 +53,9 @@ class Settings:
 
     def options(self, source: bool) -> dict[str, Any]:
         """Return what changes a score, by the names of the options; `source`: whether there is one."""
-        names = ["features", "preprocessing", "input_size", "resize", "subsets", "subset_size", "seed", "limit"]
-        names += ["segnet", "face"] if source else []
-        names += ["classifier"] + (["reading"] if self.reading != "facekit" else [])
+        names = ["features", "preprocessing", "input_size", "resize", "subsets", "subset_size", "seed", "neighbours"]
+        names += ["limit", "classifier"] + (["segnet", "face"] if source else [])
+        names += ["reading"] if self.reading != "facekit" else []
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
@@ -127,9 +128,9 @@ class Scorer:
     def score(self, out: Path | ImageSet, reference: Path | ImageSet, source: Path | None = None) -> dict[str, Any]:
         """Return the scores of a folder against real images, and with `source` what it preserves of that folder.
 
-        Beside the figures of `fid_kid.compare` and `preservation.measure`: "images" (how many), "failed" (reasons by
-        folder and name), "features", "kid" (how they were computed), "digests" and "warnings". Raises InputError for
-        fewer than two images in a folder and for images of several sizes without `resize`.
+        Beside the figures of `fid_kid.compare`, `coverage.compare` and `preservation.measure`: "images" (how many),
+        "failed" (reasons by folder and name), "features", "kid" (how they were computed), "digests" and "warnings".
+        Raises InputError for fewer than two images in a folder and for images of several sizes without `resize`.
         """
         s = self.settings
         sets = [one if isinstance(one, ImageSet) else self.image_set(one) for one in (out, reference)]
@@ -145,6 +146,8 @@ class Scorer:
             for one in sets
         )
         result: dict[str, Any] = dict(fid_kid.compare(x, y, extractor.unit, s.seed, s.subsets, s.subset_size))
+        if s.neighbours:
+            result |= coverage.compare(x, y, extractor.unit, s.neighbours)
         if source:
             from . import preservation
 
