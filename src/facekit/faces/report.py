@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import html
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..reports import contact_sheet
-from ..reports.html import link
-from ..storage import files
+from ..reports import html
 from ..storage.folder import Folder
 from ..storage.manifest import failures
 
 NAME = "index.html"
 SHOWN = 2000  # faces on the page
-
-STYLE = """<style>
-.faces { display: flex; flex-wrap: wrap; gap: 8px }
-figure { margin: 0; width: 128px; font-size: 11px; line-height: 1.3 }
-figure img { width: 128px; height: 128px; object-fit: contain; background: #f4f4f6 }
-figcaption { overflow-wrap: anywhere } td { padding: 0 1rem .1rem 0 }
-</style>"""
 
 
 def summary(entries: Mapping[str, Mapping[str, Any]], failed: int) -> dict[str, Any]:
@@ -58,21 +48,15 @@ def write_page(out: Path) -> dict[str, Any]:
     figures = summary(entries, len(failed))
     rows = [(name, entry) for name, entry in entries.items() if "box" in entry]
     rows.sort(key=lambda pair: (pair[1]["score"], -abs(pair[1]["roll"]), pair[0]))
-    lines = "".join(
-        f"<tr><td>{key.replace('_', ' ')}</td><td>{_words(value)}</td></tr>" for key, value in figures.items()
-    )
-    parts = [STYLE, f"<table>{lines}</table>"]
-    if failed:
-        parts.append(f"<h2>{len(failed)} photos that gave no face</h2>")
-        items = (
-            f"<li>{html.escape(name)}: {html.escape(reason)}</li>" for name, reason in list(failed.items())[:SHOWN]
-        )
-        parts.append(f"<ul>{''.join(items)}</ul>")
-    shown = f", the first {SHOWN}" if len(rows) > SHOWN else ""
-    parts.append(f"<h2>faces, the least sure first{shown}</h2>")
-    parts.append(f'<div class="faces">{"".join(_figure(name, entry) for name, entry in rows[:SHOWN])}</div>')
-    files.write_text(
-        out / NAME, contact_sheet.PAGE.format(title=f"faces in {html.escape(out.name)}", body="\n".join(parts))
+    html.write(
+        out / NAME,
+        "faces.html",
+        title=f"faces in {out.name}",
+        figures=[(key.replace("_", " "), _words(value)) for key, value in figures.items()],
+        failed=list(failed.items())[:SHOWN],
+        failed_count=len(failed),
+        faces=rows[:SHOWN],
+        more=len(rows) > SHOWN,
     )
     return figures
 
@@ -80,16 +64,8 @@ def write_page(out: Path) -> dict[str, Any]:
 def _words(value: Any) -> str:
     """Return a figure of `summary` in words."""
     if isinstance(value, dict):
-        return html.escape(", ".join(f"{count} photos with {key}" for key, count in value.items()))
+        return ", ".join(f"{count} photos with {key}" for key, count in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):
         low, first, middle, third, high = value
         return f"{low:g} to {high:g}, half of them {first:g} to {third:g}, middle {middle:g}"
-    return html.escape(str(value))
-
-
-def _figure(name: str, entry: Mapping[str, Any]) -> str:
-    told = f"score {entry['score']:.3g}, roll {round(entry['roll']):+d}°"
-    return (
-        f'<figure><img loading="lazy" src="{html.escape(link(name))}" alt=""><figcaption>{html.escape(told)}<br>'
-        f"{html.escape(str(entry.get('source', name)))}</figcaption></figure>"
-    )
+    return str(value)

@@ -57,19 +57,6 @@ def _text(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, width: 
     draw.text(at, text, INK, font)
 
 
-PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{title}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #28282e }}
-h1 {{ font-size: 1.4rem }} h2 {{ font-size: 1rem; margin: 2rem 0 .4rem }} img {{ max-width: 100%; height: auto }}
-pre {{ background: #f4f4f6; padding: .8rem 1rem; overflow-x: auto }}
-</style>
-<h1>{title}</h1>
-{body}
-</html>
-"""
-
-
 def save_sheet(path: Path, rows: Sequence[Sequence[Image.Image]], **options: object) -> None:
     """Write a contact sheet whole."""
     images.save(contact_sheet(rows, **options), path)  # type: ignore[arg-type]
