@@ -104,7 +104,7 @@ def test_accuracy_is_the_share_that_has_the_label(tmp_path):
 
 def test_only_a_classifier_can_tell(tmp_path, facekit):
     toy.fill(tmp_path / "out", 2)
-    with pytest.raises(CardError, match="no classifier"):
+    with pytest.raises(CardError, match="not a classifier"):
         label_accuracy.accuracy(tmp_path / "out", checkpoint.load_model("facefeat"), "bright")
 
 

@@ -1,4 +1,4 @@
-"""How often a classifier of labels sees in images the label that they were translated to."""
+"""How often a classifier recognises the label that images were translated to."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ BATCH = 32
 
 @torch.inference_mode()
 def accuracy(out: str | Path, model: Model, label: str, limit: int | None = None) -> float:
-    """Return the share of a folder's images that a model of recipe `classifier` takes for `label`.
+    """Return the share of a folder's images in which a model of recipe `classifier` recognises `label`.
 
-    Of labels that exclude each other the likeliest counts; an attribute must be likelier than not. Raises CardError for
-    a model that is no classifier or does not know the label, InputError where no image can be read.
+    Of labels that exclude each other the most probable counts; an attribute needs a probability above 0.5. Raises
+    CardError for a model that is not a classifier or does not know the label, InputError if no image can be read.
     """
     recipe: Any = model.recipe
     known = getattr(recipe.params, "labels", ())
     if not callable(getattr(recipe, "probabilities", None)):
-        raise CardError(f"{model.path} is no classifier", "give weights of the recipe classifier")
+        raise CardError(f"{model.path} is not a classifier", "give weights of the recipe classifier")
     if label not in known:
         raise CardError(f"the classifier does not know {label!r}{suggest(label, known)}", "train it on these labels")
     place = next(model.nets.parameters()).device
@@ -41,12 +41,12 @@ def accuracy(out: str | Path, model: Model, label: str, limit: int | None = None
             try:
                 pictures.append(images.resize(images.square(images.read(source.path)), model.card.data.size))
             except InputError as error:
-                console.warn(f"left out: {error.message}")
+                console.warn(f"skipped: {error.message}")
         if not pictures:
             continue
         seen = recipe.probabilities(model.nets, torch.stack([images.to_tensor(p) for p in pictures]).to(place))
         hit = seen.argmax(1) == column if recipe.params.single else seen[:, column] > 0.5
         right, count = right + int(hit.sum()), count + len(pictures)
     if not count:
-        raise InputError(f"no image of {out} can be read", "look at the warnings")
+        raise InputError(f"no image of {out} can be read", "the warnings say why")
     return right / count

@@ -1,4 +1,4 @@
-"""How often a host is asked: one rate for all threads."""
+"""How often a host is contacted: one rate for all threads."""
 
 from __future__ import annotations
 
