@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -121,3 +121,14 @@ class Toy(Recipe):
 
     def translate(self, nets: nn.ModuleDict, x: Tensor, to: str) -> Tensor:
         return nets["ab"](x)
+
+
+def drawing(width: int = 96, height: int = 64, seed: int = 0) -> np.ndarray:
+    """Flat coloured shapes with dark outlines, some of them cut by the border."""
+    rng = np.random.default_rng(seed)
+    image = Image.new("RGB", (width, height), (250, 240, 255))
+    draw = ImageDraw.Draw(image)
+    for _ in range(6):
+        x, y, r = rng.integers(0, width), rng.integers(0, height), rng.integers(4, 24)
+        draw.ellipse((x - r, y - r, x + r, y + r), tuple(rng.integers(0, 256, 3).tolist()), (20, 10, 30), 2)
+    return np.asarray(image)

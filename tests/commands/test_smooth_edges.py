@@ -10,7 +10,7 @@ from PIL import Image
 
 from facekit.data import edge_smoothing
 from facekit.storage import images
-from test_edge_smoothing import drawing
+from toy import drawing
 
 
 def fill(folder: Path, *names: str, **options: int) -> Path:

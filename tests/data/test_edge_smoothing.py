@@ -3,24 +3,12 @@
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
 from skimage.data import astronaut
 
 import toy
 from facekit.data import edge_smoothing
 
 KERNEL = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1]) / 256
-
-
-def drawing(width: int = 96, height: int = 64, seed: int = 0) -> np.ndarray:
-    """Flat coloured shapes with dark outlines, some of them cut by the border."""
-    rng = np.random.default_rng(seed)
-    image = Image.new("RGB", (width, height), (250, 240, 255))
-    draw = ImageDraw.Draw(image)
-    for _ in range(6):
-        x, y, r = rng.integers(0, width), rng.integers(0, height), rng.integers(4, 24)
-        draw.ellipse((x - r, y - r, x + r, y + r), tuple(rng.integers(0, 256, 3).tolist()), (20, 10, 30), 2)
-    return np.asarray(image)
 
 
 def reference(pixels: np.ndarray) -> np.ndarray:
@@ -38,12 +26,12 @@ def reference(pixels: np.ndarray) -> np.ndarray:
 
 
 PICTURES = {
-    "drawing": drawing(),
-    "upright": drawing(50, 80, 1),
+    "drawing": toy.drawing(),
+    "upright": toy.drawing(50, 80, 1),
     "photo": astronaut()[:100, 180:280],
     "noise": np.random.default_rng(0).integers(0, 256, (40, 41, 3), dtype=np.uint8),
     "soft": np.asarray(toy.picture(48)),
-    "narrow": drawing(60, 3, 2),
+    "narrow": toy.drawing(60, 3, 2),
 }
 
 
@@ -88,7 +76,7 @@ def test_values_are_floored():
 
 
 def test_the_input_is_left_alone():
-    pixels = drawing()
+    pixels = toy.drawing()
     before = pixels.copy()
     edge_smoothing.smooth(pixels)
     np.testing.assert_array_equal(pixels, before)
