@@ -362,7 +362,7 @@ def test_lighting_keeps_the_range_and_strength_0_changes_nothing():
         lambda: ResidualUNet(16, 1),
         lambda: CartoonGenerator(4, 2, True),
         lambda: CartoonDiscriminator(4, True),
-        lambda: AnimeGenerator(),
+        lambda: AnimeGenerator(8),
     ],
 )
 def test_gradients_do_not_depend_on_the_layout_in_memory(make, batch):

@@ -195,8 +195,8 @@ def test_both_turns_and_every_accumulated_batch_use_the_same_pair(weights):
     learner = learner_of(weights)
     calls = used(learner)
     seen = set()
-    for step in range(12):
-        train_step(learner, batch_of(micros=3), Progress(step, 20))
+    for step in range(8):
+        train_step(learner, batch_of(micros=2), Progress(step, 20))
         pairs = [{k for name, k in calls if name == net} for net in ("encoders", "decoders", "judges", "pools")]
         assert len(pairs[0]) == 2 and pairs.count(pairs[0]) == 4
         seen.add(frozenset(pairs[0]))
@@ -264,8 +264,8 @@ def test_augmentation_changes_what_is_learnt_from():
 def test_a_few_steps_close_the_cycle():
     learner = learner_of({"adversarial": 0, "judge": 0}, width=8, labels=LABELS[:2])
     for group in learner.optims["G"].param_groups:
-        group["initial_lr"] = 2e-3
-    values = [train_step(learner, batch_of(), Progress(step, 1000))["cycle"].item() for step in range(60)]
+        group["initial_lr"] = 4e-3
+    values = [train_step(learner, batch_of(), Progress(step, 1000))["cycle"].item() for step in range(30)]
     assert values[-1] < 0.7 * values[0]
 
 

@@ -201,9 +201,10 @@ def test_images_are_seen_by_both_turns_alike():
 def test_the_discriminators_first_weights_let_labels_through_all_layers():
     spread = {}
     for init in ("torch", "he"):
+        torch.manual_seed(0)
         nets = StarGAN({**SMALL, "labels": LABELS, "d_init": init}, SIZE).nets()
         spread[init] = nets["d"](torch.randn(64, 3, SIZE, SIZE))[1].std(0).mean().item()
-    assert spread["torch"] < 0.1 and 0.5 < spread["he"] < 3
+    assert 0.3 < spread["he"] < 3 and spread["torch"] < 0.1 * spread["he"]
 
 
 # Turns and rates
