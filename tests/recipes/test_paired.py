@@ -9,10 +9,11 @@ from torch import nn
 import toy
 from facekit.data.dataset import Layout
 from facekit.data.loader import Batches
+from facekit.data.pairs import PairReader, by_name
 from facekit.errors import InputError
 from facekit.recipe_api import registry
 from facekit.recipe_api.base import Progress
-from facekit.recipes.paired import PairedCNN, PairReader, by_name, nearest
+from facekit.recipes.paired import PairedCNN, nearest
 from facekit.storage import card
 from facekit.training.loop import make_learner, train_step, weighted_terms
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,8 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..data.dataset import Layout, find_folders, open_layout, spread
-from ..data.reader import Reader, Sample
+from ..data.dataset import Layout, open_layout, spread
+from ..data.pairs import open_pairs, with_partners
 from ..errors import InputError
 from ..ops.losses import wide
 from ..recipe_api import base
@@ -48,24 +47,6 @@ class ThinNet(nn.Sequential):
             nn.ConvTranspose2d(w, 3, 4, stride=2, padding=1),  # S
             nn.Tanh(),
         )
-
-
-@dataclass(frozen=True)
-class PairReader(Reader):
-    """Reads an image and its partner as `a` and `b`: both are cropped and mirrored alike."""
-
-    partners: Mapping[Path, Path] = field(default_factory=dict)
-
-    def read(self, path: Path, size: int) -> Sample:
-        """Decode both to squares of `size` px; raises InputError where either cannot be decoded."""
-        return {**super().read(path, size), **Reader("b").read(self.partners[path], size)}
-
-
-def by_name(a: Sequence[Path], b: Sequence[Path], a_folder: Path, b_folder: Path) -> dict[Path, Path]:
-    """Return the file of b that has the name of each of a, sub-folder included and ending apart, where there is one."""
-    named = {path.relative_to(b_folder).with_suffix(""): path for path in b}
-    found = {path: named.get(path.relative_to(a_folder).with_suffix("")) for path in a}
-    return {path: partner for path, partner in found.items() if partner}
 
 
 def nearest(a: Sequence[Path], b: Sequence[Path]) -> dict[Path, Path]:
@@ -157,21 +138,16 @@ class PairedCNN(Recipe):
         """Find pairs as the parameters say; raises InputError where no image has a partner of its name."""
         if self.params.pairing == "random":
             return None  # two folders, each shuffled by itself
-        layout, folders = open_layout(data), find_folders(data)
+        if self.params.pairing == "name":
+            return open_pairs(data)
+        layout = open_layout(data)
         a, b = layout.train["a"], layout.train["b"]
-        if self.params.pairing == "nearest":
-            partners = nearest(a, b)
-            extra = f"; {len(set(partners.values()))} of {len(b)} images of {layout.names['b']} are a partner"
-        else:
-            partners = by_name(a, b, folders.train["a"], folders.train["b"])
-            extra = ""
-            if not partners:
-                raise InputError("no image has a partner of its name", "name pairs alike, or choose another pairing")
+        partners = nearest(a, b)
         console.note(
-            f"{len(partners)} of {len(a)} images of {layout.names['a']} have a partner ({self.params.pairing})" + extra
+            f"{len(partners)} of {len(a)} images of {layout.names['a']} have a nearest partner; "
+            f"{len(set(partners.values()))} of {len(b)} images of {layout.names['b']} are one"
         )
-        train = {"a": [path for path in a if path in partners]}
-        return replace(layout, train=train, readers={"a": PairReader("a", partners)})
+        return with_partners(layout, partners)
 
     def nets(self) -> dict[str, nn.Module]:
         return {"ab": ThinNet(self.params.width), "ba": ThinNet(self.params.width)}

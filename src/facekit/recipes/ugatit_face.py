@@ -28,6 +28,7 @@ class Parts(nn.Module):
         if not hasattr(model.recipe, "probabilities"):
             raise CardError(f"{model.path} finds no face parts", "give weights of the recipe segnet")
         self.nets, self.probabilities, self.size = model.nets, model.recipe.probabilities, model.card.data.size
+        self.classes: tuple[str, ...] = tuple(model.recipe.params.classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = wide(x)  # a warp of 16-bit places would be coarse
