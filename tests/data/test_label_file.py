@@ -244,7 +244,7 @@ def test_rows_without_image_and_images_without_row_are_counted(listed):
         ('{"file": "0.png"}\n', "line 1 says no label of 0.png"),
         ('{"file": "0.png", "label": 3}\n', "line 1 says no label"),
         ('{"file": "0.png", "labels": "sad"}\n', "line 1 says no label"),
-        ("3\nSad Glad\n0.png 1 -1\n", "tells of 3 images in its first line and has 1 rows"),
+        ("3\nSad Glad\n0.png 1 -1\n", "announces 3 images in its first line and has 1 rows"),
         ("1\nSad Glad\n0.png 1\n", "line 3 has 1 values for 2 attributes"),
         ("1\nSad Glad\n0.png 1 x\n", "line 3: Glad is 'x'"),
     ],

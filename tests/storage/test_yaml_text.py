@@ -46,10 +46,10 @@ def test_nothing_written_is_an_alias():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a: 1\nb: 2\na: 3", "'a' stands twice: lines 1 and 3"),
-        ("x:\n  cycle: 3\n  'cycle': 4", "'cycle' stands twice: lines 2 and 3"),
-        ("{a: 1, a: 1}", "'a' stands twice: lines 1 and 1"),
-        ("x:\n- {b: 1, c: 2, b: 3}", "'b' stands twice"),
+        ("a: 1\nb: 2\na: 3", "duplicate key 'a': lines 1 and 3"),
+        ("x:\n  cycle: 3\n  'cycle': 4", "duplicate key 'cycle': lines 2 and 3"),
+        ("{a: 1, a: 1}", "duplicate key 'a': lines 1 and 1"),
+        ("x:\n- {b: 1, c: 2, b: 3}", "duplicate key 'b'"),
         ("a:\n\tb: 1", "line 2"),
         ("a: b: c", "line 1"),
         ("a: &x [*x]", "holds itself"),

@@ -24,8 +24,8 @@ HELD_OUT = (("valA", "valB"), ("testA", "testB"))
 class Layout:
     """The images of each domain: for training, for previews (`held`) and for scores (`test`), and the domains' names.
 
-    `readers` tell how files become samples where they are more than images; `params` are values of the recipe's that
-    only the data can tell.
+    `readers` turn files into samples where these are more than an image; `params` are values of the recipe that follow
+    from the data.
     """
 
     train: dict[str, list[Path]]
@@ -77,7 +77,7 @@ def find_folders(data: card.Data) -> Folders:
 def open_layout(data: card.Data) -> Layout:
     """List the images of both domains and say in one line what was found (counts, sizes, what was skipped).
 
-    Images kept out of training for previews come from valA/ valB/ (or testA/ testB/) if they exist, else from the
+    Preview images, kept out of training, come from valA/ valB/ (or testA/ testB/) if they exist, else from the
     shares that `data.split` says, else evenly from the training images: `data.holdout` of them. Scores are taken on
     testA/ testB/ (or valA/ valB/), the test share, or the images of the previews. Raises InputError where a domain has
     no readable image.

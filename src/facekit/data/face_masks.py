@@ -59,7 +59,7 @@ class MaskReader(Reader):
         if top >= len(self.classes):
             raise InputError(
                 f"{self.masks[path]} has class {top}, of only {len(self.classes)} ({', '.join(self.classes)})",
-                "mend the mask, or list all classes in classes.txt (the first line is class 0)",
+                "correct the mask, or list all classes in classes.txt (the first line is class 0)",
             )
         return mask
 

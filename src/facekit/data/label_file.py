@@ -121,7 +121,7 @@ def _of_file(folder: Folder, path: Path) -> dict[str, tuple[str, ...]]:
             )
     if not found:
         first = f" (the first: {missing[0]})" if missing else ""
-        hint = "file names are relative to --data; they stand in the first column, or in one called file"
+        hint = "file names are relative to --data; the first column holds them, or one called file"
         raise InputError(f"none of the {len(rows)} rows of {path} names an image in {folder.path}{first}", hint)
     _tell(missing, f"rows of {path} name images that are not in {folder.path}")
     _tell([name for name in folder.names if name not in found], f"images of {folder.path} have no row in {path}")
@@ -186,7 +186,7 @@ def _celeba(path: Path, lines: list[str]) -> Iterator[Row]:
     rows = [(number, re.split(r"[ \t]+", line.strip())) for number, line in enumerate(lines, 1) if line.strip()]
     if len(rows) < 2 or int(rows[0][1][0]) != len(rows) - 2:
         raise InputError(
-            f"{path} tells of {rows[0][1][0]} images in its first line and has {max(len(rows) - 2, 0)} rows",
+            f"{path} announces {rows[0][1][0]} images in its first line and has {max(len(rows) - 2, 0)} rows",
             "fetch it again: it is not whole",
         )
     names = rows[1][1]
@@ -224,9 +224,9 @@ def _csv(path: Path, lines: list[str]) -> Iterator[Row]:
         raise InputError(f"{path} has two columns of one name, or one without", "give each attribute a name")
     for number, row in rows[1:]:
         if len(row) != len(header):
-            raise InputError(f"{path}, line {number} has {len(row)} columns of {len(header)}", "mend the line")
+            raise InputError(f"{path}, line {number} has {len(row)} columns of {len(header)}", "correct it")
         if not row[at]:
-            raise InputError(f"{path}, line {number} names no file", "mend the line")
+            raise InputError(f"{path}, line {number} names no file", "correct it")
         rest = [cell for index, cell in enumerate(row) if index != at]
         labels = _set(path, number, names, rest) if tag is None else _unique(row[tag].split("|"))
         yield number, row[at], labels
@@ -235,7 +235,7 @@ def _csv(path: Path, lines: list[str]) -> Iterator[Row]:
 def _set(path: Path, number: int, names: Sequence[str], values: Sequence[str]) -> tuple[str, ...]:
     """Return the attributes whose value is 1 or true."""
     if len(values) != len(names):
-        raise InputError(f"{path}, line {number} has {len(values)} values for {len(names)} attributes", "mend the line")
+        raise InputError(f"{path}, line {number} has {len(values)} values for {len(names)} attributes", "correct it")
     for name, value in zip(names, values, strict=True):
         if value.lower() not in VALUES:
             hint = "attributes are 1 or 0, 1 or -1, true or false; a column of names is called label"

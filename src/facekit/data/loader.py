@@ -34,7 +34,7 @@ class Domain:
     broken: set[int] = field(default_factory=set)
 
     def sample(self, index: int) -> Sample:
-        """Return the sample of a file; in place of one that cannot be decoded comes the next that can."""
+        """Return the sample of a file, or of the next one that can be decoded."""
         for offset in range(len(self.paths)):
             at = (index + offset) % len(self.paths)
             if at in self.broken:

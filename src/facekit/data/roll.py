@@ -1,12 +1,12 @@
-"""Faces with the angle at which they are turned, as the manifest of `facekit align` tells it.
+"""Faces and the angle by which each is rotated, from the manifest of `facekit align`.
 
-`align` levels the eyes: its faces are upright, and `roll` in its manifest is what the face had in the photo, with
-`warp`, the way from there. So there are three kinds of images, told apart one by one:
+`align` levels the eyes, so its faces are upright. `roll` in its manifest is the angle of the face in the photo, and
+`warp` the transform from the photo. Each image is one of three kinds:
 
-- levelled ones (the manifest has `roll` and `warp`) are turned back by their roll, about their middle: their angle is
-  the roll, known exactly, and the set is as tilted as the photos were. With `restore` off they stay as they are, at 0;
-- images as they are (the manifest has `roll` alone, as one's own may) have that roll;
-- those of which no manifest tells anything are taken for upright: 0.
+- a levelled image (the manifest has `roll` and `warp`) is rotated back by its roll about its centre: its angle is the
+  roll, and the set is as tilted as the photos were. With `restore` off it stays at 0;
+- an image that was not levelled (the manifest has only `roll`) has that roll;
+- an image without an entry counts as upright: 0.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class RolledReader(Reader):
 
 
 def tilt(image: Image.Image, degrees: float) -> Image.Image:
-    """Turn an RGB image clockwise about its middle; its size stays, and its mirror image comes in at the corners."""
+    """Rotate an RGB image clockwise about its centre; the size stays, the corners show its mirror image."""
     if not degrees:
         return image
     around = math.ceil((math.hypot(*image.size) - min(image.size)) / 2) + 1
@@ -61,7 +61,7 @@ def tilt(image: Image.Image, degrees: float) -> Image.Image:
 
 
 def read_rolls(folder: Path, restore: bool = True) -> tuple[dict[Path, float], frozenset[Path]]:
-    """Return the angles that a folder's manifest tells, in degrees, and which images are to be turned to them.
+    """Return the angles in a folder's manifest, in degrees, and which images to rotate back to them.
 
     Without `restore` none are: levelled faces are at 0.
     """
@@ -77,16 +77,16 @@ def read_rolls(folder: Path, restore: bool = True) -> tuple[dict[Path, float], f
 
 
 def open_rolled(data: card.Data, restore: bool = True) -> Layout:
-    """Find two folders as `layout.open_layout` does, and say in one line what their manifests tell of angles."""
+    """Find two folders as `open_layout` does, and print one line about the angles in their manifests."""
     layout, folders, readers = open_layout(data), find_folders(data), {}
     for name, folder in folders.train.items():
         rolls, levelled = read_rolls(folder, restore)
         readers[name] = RolledReader(name, rolls, levelled)
         known = np.abs([rolls[path] for path in layout.train[name] if path in rolls])
         turned = sum(path in levelled for path in layout.train[name])
-        told = f"{np.median(known):.1f} degrees in the middle, {known.max():.1f} at most" if len(known) else "upright"
+        angles = f"median {np.median(known):.1f} degrees, at most {known.max():.1f}" if len(known) else "upright"
         console.note(
-            f"{layout.names[name]}: {len(known)} of {len(layout.train[name])} images have an angle ({told}); "
-            f"{turned} levelled ones are turned back to it"
+            f"{layout.names[name]}: {len(known)} of {len(layout.train[name])} images have an angle ({angles}); "
+            f"{turned} levelled images are rotated back to it"
         )
     return replace(layout, readers=readers)

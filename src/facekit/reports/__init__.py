@@ -1,1 +1,1 @@
-"""What pages and contact sheets are made of."""
+"""Building blocks of HTML pages, contact sheets and plots."""

@@ -33,7 +33,7 @@ def _environment() -> jinja2.Environment:
 
 
 def render(template: str, **values: Any) -> str:
-    """Return the page that `templates/TEMPLATE` makes of the values; a value that the template lacks is an error.
+    """Render `templates/TEMPLATE` with the values; a value that is missing is an error.
 
     Templates extend `page.html`, which takes `title` and has the blocks `head`, `style` and `body`; the filter `link`
     turns a file name into an address.

@@ -69,7 +69,7 @@ def read_packed_tiff(data: bytes) -> Image.Image | None:
         file.seek(tags.next)
         tags.load(file)
         bits = tags.get(BITS, (0,))[0]
-    except Exception:  # on broken data Pillow raises whatever comes to hand
+    except Exception:  # Pillow raises many kinds of errors on broken data
         return None
     if bits not in DEEPER or len(tags[BITS]) != 1:
         return None

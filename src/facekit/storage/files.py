@@ -24,7 +24,7 @@ REASONS = {
     errno.EACCES: ("no permission to write", "choose another output folder, or change its permissions"),
     errno.EPERM: ("no permission to write", "choose another output folder, or change its permissions"),
     errno.ENOTDIR: ("a part of the path is a file", "choose another output folder"),
-    errno.EEXIST: ("a file stands where a folder should be", "choose another output folder"),
+    errno.EEXIST: ("a file is where a folder should be", "choose another output folder"),
     errno.ENAMETOOLONG: ("the name is too long", "shorten it"),
 }
 

@@ -92,7 +92,7 @@ def _orientation(image: Image.Image) -> int:
     """Return how an image is stored: 1 (upright) to 8 as in EXIF; 1 where that cannot be read."""
     try:
         value = image.getexif().get(ORIENTATION)
-    except Exception:  # Pillow raises whatever comes to hand
+    except Exception:  # Pillow raises many kinds of errors on a damaged EXIF
         return 1
     value = value[0] if isinstance(value, tuple) and value else value
     return value if isinstance(value, int) and value in TURNS else 1
@@ -116,7 +116,7 @@ def _open(path: Path, take: Callable[[Image.Image], T]) -> T:
                     return take(_of_fit_size(image, path))
             except (InputError, MemoryError, Image.DecompressionBombError):
                 raise
-            except Exception:  # on broken data Pillow's decoders raise whatever comes to hand
+            except Exception:  # Pillow's decoders raise many kinds of errors on broken data
                 repaired = _repaired(path, kind)
                 if repaired is None:
                     raise

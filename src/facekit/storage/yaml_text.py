@@ -1,4 +1,4 @@
-"""YAML 1.2 (core schema) in and out: `no` is text, 010 is ten, 1e-4 is a number, and no key stands twice."""
+"""YAML 1.2 (core schema) in and out: `no` is text, 010 is ten, 1e-4 is a number, and duplicate keys are errors."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def dump(values: Mapping[str, Any]) -> str:
 
 
 def _check(node: yaml.Node, sizes: dict[int, int]) -> int:
-    """Return how many values a node holds; raises YamlError for a key that stands twice, and for too many values."""
+    """Return how many values a node holds; raises YamlError for a duplicate key or too many values."""
     if sizes.get(id(node)) == 0:
         raise YamlError(f"a value holds itself, line {node.start_mark.line + 1}")
     if id(node) not in sizes:
@@ -122,5 +122,5 @@ def _refuse_twins(node: yaml.MappingNode) -> None:
         if isinstance(key, yaml.ScalarNode):
             line, known = key.start_mark.line + 1, (key.tag, key.value)
             if known in lines:
-                raise YamlError(f"the key {key.value!r} stands twice: lines {lines[known]} and {line}")
+                raise YamlError(f"duplicate key {key.value!r}: lines {lines[known]} and {line}")
             lines[known] = line
