@@ -9,7 +9,7 @@ from PIL import Image
 from skimage.data import astronaut, lbp_frontal_face_cascade_filename
 
 from facekit.errors import CardError, InputError, MissingError
-from facekit.faces import Face, align_face, find_detector, paste, roll, similarity, template
+from facekit.faces import Face, align_face, find_detector, find_faces, paste, roll, similarity, template
 from facekit.faces.alignment import inverse, landmarks_of_eyes, moved
 from facekit.faces.image_pyramid import Canvas, clockwise
 from facekit.faces.scrfd import local_packs
@@ -112,6 +112,32 @@ def test_canvas_patch_levels_a_turned_mark():
     row, column = np.unravel_index(patch.argmax(), patch.shape)
     assert abs(row - 50) <= 1
     assert abs(column - 80) <= 1
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_portrait_on_its_side_or_head_is_found_and_stands_upright(photo, cascade, face, quarters):
+    turned = np.ascontiguousarray(np.rot90(photo, quarters))
+    (found,) = find_faces(cascade, turned)
+    upright = align_face(photo, face, 64).image
+    difference = np.asarray(align_face(turned, found, 64).image, float) - np.asarray(upright, float)
+    assert np.abs(difference).mean() < 12
+    x0, y0, x1, y1 = found.box
+    assert x0 < found.landmarks[:, 0].mean() < x1 and y0 < found.landmarks[:, 1].mean() < y1
+
+
+def test_noise_has_no_face_and_a_tiny_one_does_not_count(cascade):
+    noise = np.random.default_rng(12).integers(0, 255, (48, 48, 3), dtype=np.uint8)
+    with pytest.raises(InputError, match="no face found"):
+        find_faces(cascade, noise)
+
+    class Finder:
+        name = "finder"
+
+        def detect(self, image, effort="first"):
+            return [Face((1.0, 1.0, 8.0, 9.0), 0.9, np.zeros((5, 2)), False)]
+
+    with pytest.raises(InputError, match="smaller than 16 px"):
+        find_faces(Finder(), noise)
 
 
 def test_names_of_detectors(tmp_path):

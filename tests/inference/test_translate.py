@@ -18,7 +18,7 @@ from skimage.data import astronaut
 from torch import nn
 
 import toy
-from facekit.commands import translate as command
+from facekit.inference import translate_folder as command
 from facekit.ops.cpu_conv import Asked, QuickConvolution, takes
 from facekit.recipe_api import checkpoint
 from facekit.recipes.cyclegan import CycleGAN
@@ -149,6 +149,15 @@ def test_files_of_one_stem_do_not_meet(translate):
         assert translate("in/000.png", out).code == 0
 
 
+def test_a_size_is_kept_exactly_and_large_ones_are_enlarged(translate, here):
+    for size in (18, 40):
+        done = translate("in/000.png", f"{size}.png", "--size", size)
+        assert Image.open(f"{size}.png").size == (size, size) and ("enlarged" in done.err) == (size > 16)
+    translate("in/000.png", "own.png")
+    enlarged = Image.open("own.png").resize((40, 40), Image.Resampling.LANCZOS)
+    assert (pixels("40.png") == np.asarray(enlarged)).all()
+
+
 @pytest.mark.parametrize(
     ("shape", "size", "expected"),
     [((40, 20), None, (32, 16)), ((20, 40), 32, (32, 64)), ((500, 500), 24, (24, 24)), ((1, 1), None, (16, 16))],
@@ -183,6 +192,7 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(translate):
     before = state()
     done = translate("in", "out", "--dry-run")
     assert done.code == 0 and "3 images to anime" in done.out
+    assert "2 images" in translate("in", "out", "--dry-run", "--limit", 2).out
     assert state() == before
 
 
@@ -196,11 +206,11 @@ def test_memory_does_not_grow_with_the_folder(translate, monkeypatch):
             begun.append(fn)
         return submit(self, fn, *arguments)
 
-    def together(group, *rest):
+    def together(group, **rest):
         waiting.append(len(begun) - len(finished))
         finished.extend(group)
-        assert all(job.face.size == (16, 16) and job.photo is None for _, job in group)
-        return finish(group, *rest)
+        assert all(item.crops[0].face.size == (16, 16) and item.photo is None for _, item in group)
+        return finish(group, **rest)
 
     monkeypatch.setattr(futures.ThreadPoolExecutor, "submit", counted)
     monkeypatch.setattr(command, "finish_batch", together)
@@ -274,6 +284,28 @@ def test_a_folder_of_align_is_taken_as_it_is(translate, aligned, monkeypatch):
     assert images() == ["ada.png", "more/ada.png"]
     assert translate(f"{aligned}/ada.png", "ada.png", align=True).code == 0
     assert (pixels("ada.png") == pixels("out/ada.png")).all()
+
+
+def test_every_face_of_a_group_is_pasted_into_one_picture(translate, here, white):
+    group = Image.new("RGB", (2 * PORTRAIT.width, PORTRAIT.height))
+    group.paste(PORTRAIT, (0, 0))
+    group.paste(PORTRAIT, (PORTRAIT.width, 0))
+    group.save("in/000.png")
+    for faces, count in (("largest", 1), ("all", 2)):
+        made = f"{faces}.png"
+        assert translate("in/000.png", made, "--paste", "--faces", faces, align=True, weights=white).code == 0
+        middles = pixels(made)[95:105, [115, 115 + PORTRAIT.width]].mean((0, 2))
+        assert (middles > 250).sum() == count
+    done = translate("in/000.png", "out.png", "--faces", "all", align=True)
+    assert done.code == 2 and "--paste" in done.err
+
+
+def test_paste_stays_inside_the_folder_of_photos(translate, aligned):
+    PORTRAIT.save("secret.png")
+    manifest = Path("faces/manifest.jsonl")
+    manifest.write_text(manifest.read_text().replace('"ada.jpg"', '"../secret.png"'))
+    assert translate(aligned, "out", "--paste", align=True).code == 4
+    assert images() == ["more/ada.png"] and "outside" in Path("out/failed.jsonl").read_text()
 
 
 @pytest.mark.parametrize("cut", [True, False])

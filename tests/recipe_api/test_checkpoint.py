@@ -17,7 +17,7 @@ from torch import nn
 
 import facekit as package
 import toy
-from facekit.errors import CardError, MissingError, OutOfMemory
+from facekit.errors import CardError, InputError, MissingError, OutOfMemory
 from facekit.inference.translator import Translator
 from facekit.nets import pretrained
 from facekit.recipe_api import checkpoint, registry
@@ -280,7 +280,7 @@ def test_a_loaded_model_maps_pictures_to_pictures(model):
     translator = package.load(model(), device="cpu", recipe=OWN)
     assert translator.domains == ["anime"]
     picture = toy.picture(16)
-    made = translator(picture)
+    made = translator(picture, align=False)
     assert made.mode == "RGB" and made.size == (16, 16) and made.tobytes() != picture.tobytes()
 
 
@@ -288,7 +288,7 @@ def test_a_loaded_model_maps_pictures_to_pictures(model):
 def test_a_picture_of_any_mode_can_be_translated(model, mode):
     grey = toy.picture(24).convert("L")
     picture = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257) if mode == "I;16" else grey.convert(mode)
-    made = package.load(model(), device="cpu", recipe=OWN)(picture)
+    made = package.load(model(), device="cpu", recipe=OWN)(picture, align=False)
     assert made.mode == "RGB" and made.size == (16, 16)
 
 
@@ -299,31 +299,32 @@ def test_a_picture_of_any_mode_can_be_translated(model, mode):
         (None, (50, 25), (32, 16)),
         (None, (1, 1), (16, 16)),
         (32, (20, 40), (32, 64)),
-        (30, (60, 60), (32, 32)),
+        (30, (60, 60), (30, 30)),
     ],
 )
 def test_the_shorter_edge_takes_the_size_and_proportions_stay(model, size, given, expected):
-    assert package.load(model(), size=size, device="cpu", recipe=OWN)(toy.picture(8).resize(given)).size == expected
+    translator = package.load(model(), size=size, device="cpu", recipe=OWN)
+    assert translator(toy.picture(8).resize(given), align=False).size == expected
 
 
 def test_pictures_of_several_shapes_come_back_in_order(model):
     translator = package.load(model(), device="cpu", recipe=OWN)
     pictures = [toy.picture(16, 1), toy.picture(16, 2).resize((32, 16)), toy.picture(16, 3)]
     for picture, made in zip(pictures, translator.batch(pictures), strict=True):
-        assert np.abs(np.asarray(made, int) - np.asarray(translator(picture), int)).max() <= 1
+        assert np.abs(np.asarray(made, int) - np.asarray(translator(picture, align=False), int)).max() <= 1
 
 
 def test_a_domain_that_the_model_does_not_know_is_refused(model):
     with pytest.raises(CardError, match="'pirate'"):
         package.load(model(), to="pirate", device="cpu", recipe=OWN)
     with pytest.raises(CardError, match="did you mean 'anime'"):
-        package.load(model(), device="cpu", recipe=OWN)(toy.picture(), to="amine")
+        package.load(model(), device="cpu", recipe=OWN)(toy.picture(), to="amine", align=False)
 
 
 def test_a_method_of_one_size_refuses_another(model):
     loaded = checkpoint.load_model(model(), recipe=OWN)
     loaded.recipe.multiple = 0
-    assert Translator(loaded)(toy.picture(40).resize((40, 20))).size == (16, 16)
+    assert Translator(loaded)(toy.picture(40).resize((40, 20)), align=False).size == (16, 16)
     with pytest.raises(CardError, match="16 px only"):
         Translator(loaded, size=32)
 
@@ -336,7 +337,7 @@ def test_memory_running_out_names_the_knobs(model, monkeypatch):
 
     monkeypatch.setattr(translator.model.recipe, "translate", translate)
     with pytest.raises(OutOfMemory, match="1 images of 16 x 16") as caught:
-        translator(toy.picture())
+        translator(toy.picture(), align=False)
     assert "batch" in caught.value.hint
 
 
@@ -393,9 +394,28 @@ def test_the_shipped_weights_are_small_and_told_of(anime):
     assert "anime" in anime.domains
 
 
+def test_a_photo_is_aligned_unless_told_otherwise(anime, tmp_path):
+    photo = astronaut()
+    Image.fromarray(photo).save(tmp_path / "me.png")
+    made = anime(photo)
+    assert made.size == (anime.size, anime.size)
+    assert made.tobytes() == anime(tmp_path / "me.png").tobytes() == anime(Image.fromarray(photo)).tobytes()
+    whole = anime(photo, align=False)
+    assert whole.tobytes() != made.tobytes()
+    pasted = np.asarray(anime(photo, paste=True), int)
+    assert pasted.shape == photo.shape and (pasted[:, :60] == photo[:, :60]).all() and (pasted != photo).mean() > 0.02
+    with pytest.raises(InputError, match="no face"):
+        anime(np.full((64, 64, 3), 128, np.uint8))
+    with pytest.raises(InputError, match="uint8"):
+        anime(photo / 255)
+    with pytest.raises(CardError, match="paste"):
+        anime(photo, align=False, paste=True)
+    assert "anime" in repr(anime) and "128 px" in repr(anime)
+
+
 def test_the_shipped_weights_draw_something_of_a_face(anime):
     face = Image.fromarray(astronaut()[20:200, 130:310])
-    made = np.asarray(anime(face), float)
+    made = np.asarray(anime(face, align=False), float)
     before = np.asarray(face.resize(made.shape[1::-1]), float)
     assert made.shape == (anime.size, anime.size, 3)
     assert made.std() > 25 and np.abs(made - before).mean() > 8

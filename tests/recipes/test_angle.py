@@ -376,7 +376,7 @@ def weights(tmp_path):
 def test_translate_tells_the_angle_of_the_manifest(facekit, tmp_path, weights):
     folder = folder_of(tmp_path / "faces", {"own.png": {"roll": -12.5}})
     more = ["--weights", weights["cyclegan-angle"], "--to", "b", "--device", "cpu"]
-    done = facekit("translate", folder, tmp_path / "out", "--tilted", "tell", *more)
+    done = facekit("translate", folder, tmp_path / "out", "--rotation", "condition", *more)
     assert done.code == 0, done.err
     model = checkpoint.load_model(weights["cyclegan-angle"])
     x = images.to_tensor(face())[None].contiguous(memory_format=torch.channels_last)
@@ -391,12 +391,22 @@ def test_translate_levels_tilted_faces_and_turns_them_back_with_any_weights(face
     tilted = rolled.tilt(face(), -12.5)
     tilted.save(folder / "own.png")
     more = ["--weights", weights["cyclegan"], "--to", "b", "--device", "cpu"]
-    done = facekit("translate", folder, tmp_path / "out", "--tilted", "level", *more)
+    done = facekit("translate", folder, tmp_path / "out", "--rotation", "upright", *more)
     assert done.code == 0, done.err
     model = checkpoint.load_model(weights["cyclegan"])
     level = images.to_tensor(rolled.tilt(tilted, 12.5))[None].contiguous(memory_format=torch.channels_last)
     wanted = rolled.tilt(images.to_image(model.recipe.translate(model.nets, level, "b")[0]), -12.5)
     assert np.array_equal(np.asarray(images.read(tmp_path / "out" / "own.png")), np.asarray(wanted))
+
+
+@pytest.mark.parametrize(("old", "new"), [("level", "upright"), ("tell", "condition")])
+def test_the_old_name_of_rotation_works_with_a_warning(facekit, tmp_path, weights, old, new):
+    folder = folder_of(tmp_path / "faces", {"own.png": {"roll": -12.5}})
+    more = ["--weights", weights["cyclegan-angle"], "--to", "b", "--device", "cpu"]
+    done = facekit("translate", folder, tmp_path / "old", "--tilted", old, *more)
+    assert done.code == 0 and f"--tilted {old} is now --rotation {new}" in done.err
+    assert facekit("translate", folder, tmp_path / "new", "--rotation", new, *more).code == 0
+    assert (tmp_path / "old" / "own.png").read_bytes() == (tmp_path / "new" / "own.png").read_bytes()
 
 
 def test_translate_finds_the_roll_where_no_manifest_tells_it(facekit, tmp_path, weights, monkeypatch):
@@ -405,7 +415,7 @@ def test_translate_finds_the_roll_where_no_manifest_tells_it(facekit, tmp_path, 
     class Finder:
         name = "finder"
 
-        def detect(self, image):
+        def detect(self, image, effort="first"):
             return [faces.Face((10.0, 10.0, 54.0, 54.0), 1.0, landmarks_of_eyes(eyes(image)), False)]
 
     monkeypatch.setattr(face_input, "find_detector", lambda *given: Finder())
@@ -413,7 +423,7 @@ def test_translate_finds_the_roll_where_no_manifest_tells_it(facekit, tmp_path, 
     source = tmp_path / "tilted.png"
     rolled.tilt(face(), 20).save(source)
     more = ["--weights", weights["cyclegan-angle"], "--to", "b", "--device", "cpu"]
-    done = facekit("translate", source, tmp_path / "out.png", "--tilted", "tell", *more)
+    done = facekit("translate", source, tmp_path / "out.png", "--rotation", "condition", *more)
     assert done.code == 0, done.err
     assert told == [pytest.approx(20, abs=1.5)]
 
@@ -421,10 +431,12 @@ def test_translate_finds_the_roll_where_no_manifest_tells_it(facekit, tmp_path, 
 def test_weights_that_know_no_angle_are_not_told_one(facekit, tmp_path, weights):
     folder = folder_of(tmp_path / "faces", {"own.png": {"roll": 5.0}})
     more = ["--to", "b", "--device", "cpu"]
-    done = facekit("translate", folder, tmp_path / "o", "--tilted", "tell", "--weights", weights["cyclegan"], *more)
-    assert done.code == 2 and "--tilted level" in done.err
     done = facekit(
-        "translate", folder, tmp_path / "o", "--tilted", "level", "--paste", "--weights", weights["cyclegan"], *more
+        "translate", folder, tmp_path / "o", "--rotation", "condition", "--weights", weights["cyclegan"], *more
+    )
+    assert done.code == 2 and "--rotation upright" in done.err
+    done = facekit(
+        "translate", folder, tmp_path / "o", "--rotation", "upright", "--paste", "--weights", weights["cyclegan"], *more
     )
     assert done.code == 2
 

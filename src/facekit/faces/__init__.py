@@ -1,7 +1,8 @@
-"""Faces in photos: detectors behind one protocol, five landmarks, the upright crop and the way back into the photo."""
+"""Faces in photos: detectors, landmarks, upright crops, and pasting crops back."""
 
 from .alignment import MARGIN, Aligned, align_face, paste, roll, similarity, template
-from .detectors import DETECTORS, Detector, Face, find_detector
+from .detectors import DETECTORS, find_detector, find_faces
+from .types import Detector, Face
 
 __all__ = [
     "DETECTORS",
@@ -11,6 +12,7 @@ __all__ = [
     "Face",
     "align_face",
     "find_detector",
+    "find_faces",
     "paste",
     "roll",
     "similarity",

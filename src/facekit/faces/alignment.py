@@ -1,4 +1,4 @@
-"""Between a photo and an upright face crop: five points, the similarity that moves them, the warp and the way back."""
+"""Upright face crops: the similarity transform of five landmarks, the warp, and pasting back."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image, ImageChops, ImageFilter
 
 from ..errors import CardError, InputError
-from .detectors import Face
+from .types import Face
 
 MARGIN = 0.25  # the framing of selfie2anime's photos: eye distance 0.28 of the side, eyes 0.36 of the side from the top
 FRAME = 2.4  # side of the square at margin 0, brow to chin, in eye distances
@@ -58,13 +58,13 @@ def similarity(src: np.ndarray, dst: np.ndarray) -> np.ndarray:
     fewer than two, not finite, or all in one place.
     """
     if len(src) < 2 or not (np.isfinite(src).all() and np.isfinite(dst).all()):
-        raise InputError("a similarity needs two or more pairs of finite points")
+        raise InputError("cannot align: there are no two finite landmarks", "try another --detector")
     middle, target = src.mean(0), dst.mean(0)
     (x, y), (u, v) = (src - middle).T, (dst - target).T
     spread = float((x * x + y * y).sum())
     turn = np.array([(x * u + y * v).sum(), (x * v - y * u).sum()])
     if spread < 1e-9 or float(np.hypot(*turn)) < 1e-9 * spread:
-        raise InputError("these points do not fix a similarity: they all lie in one place")
+        raise InputError("cannot align: the landmarks coincide", "try another --detector, or crop the face by hand")
     a, b = turn / spread
     linear = np.array([[a, -b], [b, a]])
     return np.column_stack([linear, target - linear @ middle])
@@ -91,11 +91,17 @@ def align_face(image: np.ndarray, face: Face, size: int, margin: float = MARGIN)
     return Aligned(_warped(image, matrix, size), matrix, turned, moved(matrix, face.landmarks))
 
 
-def paste(photo: Image.Image, crop: Image.Image, matrix: np.ndarray, size: int | None = None) -> Image.Image:
-    """`photo` (made RGB) with the square `crop` laid back where `matrix` (2, 3, photo px -> crop px) took it from.
+def paste(
+    photo: Image.Image,
+    crop: Image.Image,
+    matrix: np.ndarray,
+    size: int | None = None,
+    head: Image.Image | None = None,
+) -> Image.Image:
+    """Return `photo` as RGB with the square `crop` pasted back where `matrix` (2, 3, photo px -> crop px) took it from.
 
-    `size` is the side of the crop that `matrix` speaks of, where `crop` has since been scaled. The crop's rim, a
-    fifth of its half side, fades into the photo along a rounded square.
+    `size` is the side in px of the crop that `matrix` leads to, where `crop` has another size. `head` (mode L, 255:
+    head) is the part of the crop to paste. The crop fades into the photo over the outer fifth, along a rounded square.
     """
     photo, crop = photo.convert("RGB"), crop.convert("RGB")
     side = size or crop.width
@@ -113,7 +119,10 @@ def paste(photo: Image.Image, crop: Image.Image, matrix: np.ndarray, size: int |
     coefficients = (*to_crop[0, :2], offset[0], *to_crop[1, :2], offset[1])
     where = (int(right - left), int(bottom - top)), Image.Transform.AFFINE, coefficients
     laid = crop.transform(*where, Image.Resampling.BICUBIC)
-    mask = _rounded(crop.width).transform(*where, Image.Resampling.BILINEAR)
+    soft = _rounded(crop.width)
+    if head is not None:
+        soft = ImageChops.multiply(soft, head.resize(crop.size, Image.Resampling.BICUBIC))
+    mask = soft.transform(*where, Image.Resampling.BILINEAR)
     result = photo.copy()
     result.paste(laid, (int(left), int(top)), mask)
     return result

@@ -1,35 +1,20 @@
-"""What a face detector is, what it returns, and which detectors there are."""
+"""The face detectors by name, and the faces that one finds in a photo."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
-from ..errors import CardError
+from ..errors import CardError, InputError
 from ..storage.card import suggest
+from .turned_search import TurnedSearch
+from .types import Detector, Face
 
 DETECTORS = ("auto", "cascade", "cascade:FILE", "insightface", "insightface:PACK")
-
-
-@dataclass(frozen=True)
-class Face:
-    """One face in a photo; all coordinates are px of the photo, y down, (0, 0) the outer corner of the first pixel."""
-
-    box: tuple[float, float, float, float]  # x0, y0, x1, y1: brow to chin, ear to ear; may reach beyond the photo
-    score: float  # 0..1, higher is surer; comparable within one detector only
-    landmarks: np.ndarray  # (5, 2): eye, eye, nose, mouth corner, mouth corner; image left first (insightface order)
-    measured: bool  # False: only box and eyes were looked for, nose and mouth stand where a mean face has them
-
-
-class Detector(Protocol):
-    name: str
-
-    def detect(self, image: np.ndarray) -> list[Face]:
-        """The faces in `image` (uint8 HxWx3 RGB), largest box first; an empty list where there is none."""
-        ...
+FRONTAL, DRAWN, SCRFD = (0.6, 0.42), (0.6, 0.33), (0.65, 0.5)
+"""Scores from which an upright face is sure, and from which it counts: photos without a face reach 0.35 to 0.52."""
+SMALLEST = 16  # px, the larger side of a face's box; smaller ones are noise as often as faces
 
 
 def find_detector(name: str = "auto", model_root: Path | None = None) -> Detector:
@@ -48,7 +33,24 @@ def find_detector(name: str = "auto", model_root: Path | None = None) -> Detecto
     if name == "auto":
         kind = "insightface" if local_packs(model_root) else "cascade"
     if kind == "cascade" and (detail or not colon):
-        return CascadeDetector(Path(detail).expanduser() if detail else None)
+        cascade = CascadeDetector(Path(detail).expanduser() if detail else None)
+        return TurnedSearch(cascade, *(DRAWN if detail else FRONTAL))
     if kind == "insightface" and (detail or not colon):
-        return InsightFaceDetector(detail or None, model_root)
+        return TurnedSearch(InsightFaceDetector(detail or None, model_root), *SCRFD)
     raise CardError(f"unknown face detector {name!r}{suggest(name, DETECTORS)}", "cascade needs no download")
+
+
+def find_faces(detector: Detector, image: np.ndarray, every: bool = False, hint: str = "crop it by hand") -> list[Face]:
+    """Return the largest face in `image` (uint8 HxWx3 RGB), or with `every` all of them, from left to right.
+
+    Faces smaller than `SMALLEST` px do not count. Raises InputError where there is none; `hint` is what to do instead
+    of trying another detector.
+    """
+    faces = detector.detect(image, "every" if every else "first")
+    found = [face for face in faces if max(face.box[2] - face.box[0], face.box[3] - face.box[1]) >= SMALLEST]
+    if not found:
+        small = f", only {len(faces)} smaller than {SMALLEST} px" if faces else ""
+        error = InputError(f"no face found by {detector.name}{small}", f"{hint}, or another --detector")
+        error.stage = "detect"  # type: ignore[attr-defined]
+        raise error
+    return sorted(found, key=lambda face: face.box[0] + face.box[2]) if every else found[:1]

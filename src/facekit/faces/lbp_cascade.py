@@ -18,9 +18,9 @@ from skimage.feature import Cascade
 
 from ..errors import InputError
 from .alignment import landmarks_of_eyes
-from .detectors import Face
 from .eye_localizer import find_eyes
 from .image_pyramid import Canvas, clockwise
+from .types import Effort, Face
 
 WINDOW = 24  # px, the smallest window the cascades are trained for
 EYES = np.array([[-0.185, -0.131], [0.185, -0.131]])  # from the window's centre, of its width: median of SCRFD's eyes
@@ -52,8 +52,8 @@ class CascadeDetector:
         self.name = f"cascade:{file}" if file else "cascade"
         self._cascade = _read(Path(file or lbp_frontal_face_cascade_filename()))
 
-    def detect(self, image: np.ndarray) -> list[Face]:
-        """Faces in `image` (uint8 HxWx3 RGB), largest first; nose and mouth are estimated from the eyes."""
+    def detect(self, image: np.ndarray, effort: Effort = "first") -> list[Face]:
+        """Return the faces in `image` (uint8 HxWx3 RGB), largest first; nose and mouth are estimated from the eyes."""
         canvas = Canvas(image)
         hits = np.empty((0, 4))
         sightings: list[Sighting] = []
@@ -62,7 +62,7 @@ class CascadeDetector:
             levelled = [self._level(canvas, sighting) for sighting in _grouped(hits, least)]
             levelled += [self._level(canvas, s) for s in levelled if 0 < s.support < STRONG]  # from a better place
             sightings = _apart([s for s in (*sightings, *levelled) if s.support >= WEAK])
-            if any(s.support >= STRONG for s in sightings):
+            if effort == "quick" or (effort == "first" and any(s.support >= STRONG for s in sightings)):
                 break
         faces = [_face(canvas, sighting) for sighting in sightings]
         return sorted(faces, key=lambda face: face.box[0] - face.box[2])

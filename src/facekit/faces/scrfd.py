@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import MissingError
-from .detectors import Face
+from .types import Effort, Face
 
 PACK = "buffalo_l"
 ROOT = Path("~/.insightface")
@@ -34,8 +34,8 @@ class InsightFaceDetector:
         self.name = f"insightface:{pack}"
         self._model = _detection_model(pack, root)
 
-    def detect(self, image: np.ndarray) -> list[Face]:
-        """Faces in `image` (uint8 HxWx3 RGB), largest first.
+    def detect(self, image: np.ndarray, effort: Effort = "first") -> list[Face]:
+        """Return the faces in `image` (uint8 HxWx3 RGB), largest first; the effort is always the same.
 
         The model misses faces that fill the frame, so it sees the photo with half its size added around it; photos
         that this would shrink are also shown as they are, for the small faces.

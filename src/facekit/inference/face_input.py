@@ -1,4 +1,4 @@
-"""What makes an image file the face that a translator takes: cut from its photo, aligned already, or left tilted."""
+"""From an image file to the faces that a translator takes: cut from a photo, aligned before, or left tilted."""
 
 from __future__ import annotations
 
@@ -13,107 +13,137 @@ from PIL import Image
 
 from ..data.roll import read_rolls, tilt
 from ..errors import CardError, InputError
-from ..faces import MARGIN, Detector, Face, align_face, find_detector, template
+from ..faces import MARGIN, Detector, Face, align_face, find_detector, find_faces, template
 from ..faces import roll as roll_of
 from ..storage import card, images
-from ..storage.folder import Folder, Source
+from ..storage.folder import Folder, Source, is_inside
+from .head_mask import HeadMask
 from .translator import Translator
+
+Rotation = Literal["upright", "condition"]
 
 
 @dataclass
-class Job:
-    """A face to translate; with `matrix` and `photo`, where it goes back to; with `roll`, how far it is tilted."""
+class Crop:
+    """One face to translate, as the nets take it.
+
+    `matrix` (2, 3) maps px of the photo to px of a crop with `edge` px a side, `head` is the part of that crop to paste
+    (L, 255: face and hair). `roll` is the tilt in degrees, clockwise, that the nets are conditioned on; the translation
+    is turned clockwise by `turn_back` degrees.
+    """
 
     face: Image.Image
-    photo: Image.Image | None = None
     matrix: np.ndarray | None = None
-    edge: int = 0  # of the face image that the matrix leads to, px
-    roll: float = 0.0  # degrees clockwise that the translation is told
-    back: float = 0.0  # degrees clockwise that it is turned by afterwards
+    edge: int = 0
+    head: Image.Image | None = None
+    roll: float = 0.0
+    turn_back: float = 0.0
 
 
-def open_reader(
-    source: Path,
-    translator: Translator,
-    align: bool,
-    paste: bool,
-    detector: str,
-    root: Path | None,
-    margin: float | None,
-    tilted: Literal["level", "tell"] | None = None,
-) -> Callable[[Source], Job]:
-    """Return what reads an image of `source` and makes it the face that the translator takes."""
-    home = Folder(source if source.is_dir() else source.parent)
-    ours = home.aligned and (source.is_dir() or source.name in home.entries)
-    if tilted:
-        if ours or paste:
-            raise CardError("--tilted is for faces that stay as they are", "leave it out: aligned faces are upright")
-        if tilted == "tell" and not translator.model.recipe.takes("roll"):
-            raise CardError("these weights cannot be told an angle", "--tilted level")
-        return TiltedReader(home, translator, detector, root, tilted == "tell")
-    if ours:
-        return AlignedReader(home, translator, paste)
-    if align:
-        return PhotoReader(translator, detector, root, margin, paste)
-    if paste:
+@dataclass
+class FaceInput:
+    """The faces of one image file, and the photo that they are pasted back into."""
+
+    crops: list[Crop]
+    photo: Image.Image | None = None
+
+
+Reader = Callable[[Source], FaceInput]
+
+
+@dataclass(frozen=True)
+class FaceOptions:
+    """How faces are taken from images; see the flags of `facekit translate`."""
+
+    align: bool = True
+    paste: bool = False
+    every: bool = False
+    detector: str = "auto"
+    model_root: Path | None = None
+    margin: float | None = None
+    rotation: Rotation | None = None
+
+
+def open_reader(source: Path, translator: Translator, options: FaceOptions) -> Reader:
+    """Return what reads an image of `source` as the faces that the translator takes.
+
+    Raises CardError for options that exclude each other, InputError where photos to paste into are missing.
+    """
+    folder = Folder(source if source.is_dir() else source.parent)
+    aligned = folder.aligned and (source.is_dir() or source.name in folder.entries)
+    if options.every and (aligned or not options.paste):
+        raise CardError("--faces all pastes every face of a photo", "give photos and --paste, or `facekit align` first")
+    if options.rotation:
+        if aligned or options.paste:
+            raise CardError("--rotation is for faces that stay as they are", "leave it out: aligned faces are upright")
+        if options.rotation == "condition" and not translator.model.recipe.takes("roll"):
+            raise CardError("these weights are not conditioned on an angle", "--rotation upright")
+        return TiltedReader(folder, translator, options)
+    if aligned:
+        return AlignedReader(folder, translator, options.paste)
+    if options.align:
+        return PhotoReader(translator, options)
+    if options.paste:
         raise CardError("--paste needs to know where the face was", "leave out --no-align, or give a folder of `align`")
-    return partial(read_plain, translator=translator)
+    return partial(read_cut_face, translator=translator)
 
 
-def read_plain(source: Source, translator: Translator) -> Job:
+def read_cut_face(source: Source, translator: Translator) -> FaceInput:
     """Read an image that is a face already."""
-    return Job(translator.fit(images.read(source.path)))
-
-
-def largest_face(detector: Detector, photo: Image.Image, instead: str) -> Face:
-    """Return the largest face of a photo; raises InputError where none is found, with what can be done instead."""
-    found = detector.detect(np.asarray(photo))
-    if not found:
-        error = InputError(f"no face found by {detector.name}", f"{instead}, or another --detector")
-        error.stage = "detect"  # type: ignore[attr-defined]
-        raise error
-    return found[0]
+    return FaceInput([Crop(translator.fit(images.read(source.path)))])
 
 
 class PhotoReader:
-    """Reads a photo and cuts its largest face out."""
+    """Cuts the largest face out of a photo, or all of them."""
 
-    def __init__(self, translator: Translator, detector: str, root: Path | None, margin: float | None, paste: bool):
-        self.detector = find_detector(detector, root)
-        self.margin = MARGIN if margin is None else margin
-        self.translator, self.paste = translator, paste
-        template(translator.size, self.margin)  # refuses what makes no face image
+    def __init__(self, translator: Translator, options: FaceOptions):
+        self.detector: Detector = find_detector(options.detector, options.model_root)
+        self.margin = MARGIN if options.margin is None else options.margin
+        self.translator, self.every = translator, options.every
+        self.head = HeadMask() if options.paste else None
+        template(translator.net_size, self.margin)  # raises CardError for a margin that makes no crop
 
-    def __call__(self, source: Source) -> Job:
-        photo = images.read(source.path)
-        found = largest_face(self.detector, photo, "--no-align for faces already cut")
-        size = self.translator.size
-        cut = align_face(np.asarray(photo), found, size, self.margin)
-        return Job(self.translator.fit(cut.image), photo if self.paste else None, cut.matrix, size)
+    def __call__(self, source: Source) -> FaceInput:
+        return self.cut(images.read(source.path))
+
+    def cut(self, photo: Image.Image) -> FaceInput:
+        """Return the faces of an RGB photo; raises InputError where none is found."""
+        pixels = np.asarray(photo)
+        found = find_faces(self.detector, pixels, self.every, "--no-align for faces already cut")
+        return FaceInput([self._crop(pixels, face) for face in found], photo if self.head else None)
+
+    def _crop(self, pixels: np.ndarray, face: Face) -> Crop:
+        size = self.translator.net_size
+        cut = align_face(pixels, face, size, self.margin)
+        head = self.head(cut.image) if self.head else None
+        return Crop(self.translator.fit(cut.image), cut.matrix, size, head)
 
 
 class TiltedReader:
-    """Reads a face that is to stay tilted; its roll is the manifest's, or that of the largest face that is found."""
+    """Reads a face that stays tilted; its roll is the manifest's, or that of the largest face that is found."""
 
-    def __init__(self, folder: Folder, translator: Translator, detector: str, root: Path | None, tell: bool):
+    def __init__(self, folder: Folder, translator: Translator, options: FaceOptions):
         self.rolls = read_rolls(folder.path, restore=False)[0]
-        self.detector, self.translator, self.tell = find_detector(detector, root), translator, tell
+        self.detector: Detector = find_detector(options.detector, options.model_root)
+        self.translator, self.condition = translator, options.rotation == "condition"
 
-    def __call__(self, source: Source) -> Job:
+    def __call__(self, source: Source) -> FaceInput:
         face = images.read(source.path)
         roll = self.rolls.get(source.path)
         if roll is None:
-            roll = roll_of(largest_face(self.detector, face, "give `roll` in a manifest.jsonl").landmarks)
-        if self.tell:
-            return Job(self.translator.fit(face), roll=roll)
-        return Job(self.translator.fit(tilt(face, -roll)), back=roll)
+            (found,) = find_faces(self.detector, np.asarray(face), hint="give `roll` in a manifest.jsonl")
+            roll = roll_of(found.landmarks)
+        if self.condition:
+            return FaceInput([Crop(self.translator.fit(face), roll=roll)])
+        return FaceInput([Crop(self.translator.fit(tilt(face, -roll)), turn_back=roll)])
 
 
 class AlignedReader:
     """Reads a face of an align folder, with its photo where it is to be pasted back."""
 
     def __init__(self, folder: Folder, translator: Translator, paste: bool):
-        self.folder, self.translator, self.paste = folder, translator, paste
+        self.folder, self.translator = folder, translator
+        self.head = HeadMask() if paste else None
         if paste:
             self.photos = Path(card.load(folder.path / card.NAME)["options"]["source"])
             self.entries = folder.entries
@@ -123,13 +153,20 @@ class AlignedReader:
                     "run from the folder that `align` ran in, or translate the photos themselves",
                 )
 
-    def __call__(self, source: Source) -> Job:
+    def __call__(self, source: Source) -> FaceInput:
         face = images.read(source.path)
         fitted = self.translator.fit(face)
-        if not self.paste:
-            return Job(fitted)
+        if not self.head:
+            return FaceInput([Crop(fitted)])
         entry = self.entries.get(source.name)
         if entry is None:
             raise InputError(f"{source.name} is not in the manifest of {self.folder.path}", "align it again")
-        photo = self.photos if self.photos.is_file() else self.photos / entry["source"]
-        return Job(fitted, images.read(photo), np.array(entry["warp"]), face.width)
+        photo = images.read(self._photo(entry.get("source"), source.name))
+        return FaceInput([Crop(fitted, np.array(entry["warp"]), face.width, self.head(face))], photo)
+
+    def _photo(self, name: object, face: str) -> Path:
+        if self.photos.is_file():
+            return self.photos
+        if not is_inside(name):
+            raise InputError(f"the manifest says that {face} comes from outside {self.photos}", "align it again")
+        return self.photos / str(name)

@@ -1,11 +1,11 @@
-"""A trained model as an object: PIL images in, PIL images out."""
+"""A trained model as an object: photos in, translated faces out."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,21 +13,28 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import CardError, InputError, OutOfMemory
+from ..faces import paste as paste_face
 from ..ops.cpu_conv import QuickConvolution
 from ..recipe_api import checkpoint
 from ..runtime.device import find_device
 from ..storage import images
 
+if TYPE_CHECKING:
+    from .face_input import PhotoReader
+
+AnyImage = str | Path | Image.Image | np.ndarray
 LONGEST = 16  # of an image, the longer edge over the shorter
 
 
 class Translator:
-    """Translates images to a domain of its model.
+    """Translates images to a domain of its model: `facekit.load("anime")(photo)`.
 
-    `size` is the edge in px that images are brought to (their shorter one, if they are not square); the model's
-    training size if absent. `domains` are the names that `to` takes. `strength` is how much of the change is made,
-    1 being what was learned; with `mask` the results show where faces are changed (white: wholly) instead of the faces.
-    Raises CardError for what the method does not know.
+    `size` is the shorter edge of the results in px; the model's training size if absent. Larger ones are translated at
+    the training size and enlarged, because nets draw stains at sizes that they have not seen. `strength` is how much of
+    the change is made, 1 being what was learned; with `mask` the results show where faces are changed (white: wholly)
+    instead of the faces. `detector` and `model_root` choose what finds faces, as in `facekit align`.
+
+    `domains` are the names that `to` takes. Raises CardError for what the method does not know.
     """
 
     def __init__(
@@ -37,8 +44,15 @@ class Translator:
         size: int | None = None,
         strength: float | None = None,
         mask: bool = False,
+        detector: str = "auto",
+        model_root: Path | None = None,
     ):
-        self.model, self.to, self.size = model, to, size or model.card.data.size
+        trained = model.card.data.size
+        self.model, self.to, self.size = model, to, size or trained
+        self.net_size = min(self.size, trained)
+        self._exact = size is not None
+        self._finding = detector, model_root
+        self._readers: dict[bool, PhotoReader] = {}
         self.side = checkpoint.direction(model, to)
         self.strength, self.mask = strength, mask
         if strength is not None and not model.recipe.takes("strength"):
@@ -52,6 +66,17 @@ class Translator:
         if self.alone:
             model.nets.to(memory_format=torch.contiguous_format)  # what quick convolutions take
 
+    def __repr__(self) -> str:
+        recipe, source = self.model.card.recipe, " or ".join(self.domains)
+        return (
+            f"<Translator {self.model.path.stem}: {recipe}, to {self.name} of {source}, {self.size} px, {self.device}>"
+        )
+
+    @property
+    def enlarges(self) -> bool:
+        """Whether results are larger than what the nets make."""
+        return self.size > self.net_size
+
     @property
     def name(self) -> str:
         """The domain that is translated to."""
@@ -63,12 +88,39 @@ class Translator:
         """The domains that the model translates to."""
         return list(self.model.directions)
 
-    def __call__(self, image: Image.Image, to: str | None = None) -> Image.Image:
-        """Translate one image; `to` names a domain other than the translator's own."""
-        return self.batch([image], to)[0]
+    def __call__(
+        self, image: AnyImage, to: str | None = None, *, align: bool = True, paste: bool = False
+    ) -> Image.Image:
+        """Translate one image: a path, a PIL image, or an array uint8 [H, W, 3] or [H, W].
+
+        The largest face is found, cut out upright and translated; with `paste` it is put back and the whole photo is
+        returned. `align=False` takes the image as a face that is cut already. `to` names a domain other than the
+        translator's own. Raises InputError where no face is found.
+        """
+        picture = open_image(image)
+        if not align:
+            if paste:
+                raise CardError("paste needs to find the face", "leave out align=False")
+            return self.batch([picture], to)[0]
+        found = self._photos(paste).cut(picture)
+        (crop,) = found.crops
+        face = self.fitted([crop.face], to)[0]
+        if found.photo is None or crop.matrix is None:
+            return face
+        return paste_face(found.photo, face, crop.matrix, crop.edge, crop.head)
+
+    def _photos(self, paste: bool) -> PhotoReader:
+        """Return what cuts faces out of photos; its detector is loaded once."""
+        from .face_input import FaceOptions, PhotoReader
+
+        if paste not in self._readers:
+            detector, root = self._finding
+            options = FaceOptions(paste=paste, detector=detector, model_root=root)
+            self._readers[paste] = PhotoReader(self, options)
+        return self._readers[paste]
 
     def batch(self, pictures: Sequence[Image.Image], to: str | None = None) -> list[Image.Image]:
-        """Translate images of any size and mode; the results are in the model's resolution."""
+        """Translate faces that are cut already, images of any size and mode; proportions stay."""
         return self.fitted([self.fit(images.to_rgb(picture)) for picture in pictures], to)
 
     @torch.inference_mode()
@@ -89,10 +141,18 @@ class Translator:
             made = images.to_images(self._run([pictures[i] for i in places], side, known))
             for place, picture in zip(places, made, strict=True):
                 out[place] = picture
-        return [picture for picture in out if picture is not None]
+        return [self._sized(picture) for picture in out if picture is not None]
+
+    def _sized(self, picture: Image.Image) -> Image.Image:
+        """Resize a translation to the size that was asked for."""
+        if not self._exact or min(picture.size) == self.size:
+            return picture
+        scale = self.size / min(picture.size)
+        width, height = (max(1, round(edge * scale)) for edge in picture.size)
+        return picture.resize((width, height), Image.Resampling.LANCZOS)
 
     def fit(self, picture: Image.Image) -> Image.Image:
-        """Resize an RGB image to what the nets take: the shorter edge to `size`, both to the recipe's multiple.
+        """Resize an RGB image to what the nets take: the shorter edge to `net_size`, both to the recipe's multiple.
 
         Raises InputError for a strip so long that its translation would fill the memory.
         """
@@ -101,7 +161,7 @@ class Translator:
             return images.resize(picture, recipe.size)
         if max(picture.size) > LONGEST * min(picture.size):
             raise InputError(f"an image of {picture.width} x {picture.height} px is too long a strip", "cut it")
-        scale = self.size / min(picture.size)
+        scale = self.net_size / min(picture.size)
         width, height = (max(1, round(edge * scale / recipe.multiple)) * recipe.multiple for edge in picture.size)
         return picture if picture.size == (width, height) else picture.resize((width, height), Image.Resampling.BICUBIC)
 
@@ -128,6 +188,18 @@ class Translator:
             raise
 
 
+def open_image(image: AnyImage) -> Image.Image:
+    """Return a path, PIL image or array (uint8, [H, W], [H, W, 3] or [H, W, 4]) as RGB; raises InputError otherwise."""
+    if isinstance(image, (str, Path)):
+        return images.read(image)
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (3, 4)):
+            what = f"{image.dtype} of shape {image.shape}"
+            raise InputError(f"an array of {what} is no image", "give uint8 [H, W, 3], for example (x * 255).astype")
+        image = Image.fromarray(image)
+    return images.to_rgb(image)
+
+
 def load(
     weights: str | Path,
     to: str | None = None,
@@ -136,7 +208,9 @@ def load(
     recipe: str | None = None,
     **options: Any,
 ) -> Translator:
-    """Load a run folder, a .safetensors file or a shipped name as an object that maps PIL to PIL.
+    """Load a run folder, a .safetensors file or a shipped name as an object that translates photos.
+
+    The object takes a path, a PIL image or an array and returns a PIL image; see `Translator`.
 
     `recipe` is the recipe file that the weights were trained with, where it is not an installed one: its code is run.
     `options` are those of Translator. Raises MissingError for weights that are not there or damaged,

@@ -1,0 +1,55 @@
+"""Faces in photos that lie on their side or stand on their head."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .types import Detector, Effort, Face
+
+UPRIGHT = 0.05  # how much better a turned face must score than an upright one
+
+
+class TurnedSearch:
+    """A detector that also looks at the photo turned by quarters where it is not sure of an upright face.
+
+    Upside down or sideways, detectors find too little, or call a collar a face; turned the right way round, the true
+    face scores higher. `sure` is the score from which an upright face ends the search; `least` is the score that counts
+    as a face at all.
+    """
+
+    def __init__(self, detector: Detector, sure: float, least: float):
+        self.name = detector.name
+        self._detector, self._sure, self._least = detector, sure, least
+
+    def detect(self, image: np.ndarray, effort: Effort = "first") -> list[Face]:
+        """Return the faces in `image` (uint8 HxWx3 RGB), largest first, all found at the same turn of the photo."""
+        best = self._found(image, effort)
+        score = _best(best) + UPRIGHT
+        if _best(best) >= self._sure:
+            return best
+        effort = "quick" if effort == "first" else effort
+        for quarters in (1, 3, 2):
+            faces = self._found(np.ascontiguousarray(np.rot90(image, quarters)), effort)
+            if _best(faces) > score:
+                best, score = [_back(face, image.shape, quarters) for face in faces], _best(faces)
+        return best
+
+    def _found(self, image: np.ndarray, effort: Effort) -> list[Face]:
+        return [face for face in self._detector.detect(image, effort) if face.score >= self._least]
+
+
+def _best(faces: list[Face]) -> float:
+    return max((face.score for face in faces), default=0.0)
+
+
+def _back(face: Face, shape: tuple[int, ...], quarters: int) -> Face:
+    """Return a face of `np.rot90(image, quarters)` in px of the image, which has `shape`."""
+    x0, y0, x1, y1 = face.box
+    points = np.vstack([face.landmarks, [[x0, y0], [x1, y1]]])
+    height, width = shape[:2]
+    for turn in range(quarters, 0, -1):  # undo one quarter at a time
+        across = width if turn % 2 else height
+        points = np.column_stack([across - points[:, 1], points[:, 0]])
+    low, high = points[-2:].min(0), points[-2:].max(0)
+    box = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
+    return Face(box, face.score, points[:-2], face.measured)

@@ -1,0 +1,256 @@
+"""`facekit translate` without its flags: a folder or one image in, translations, a card and a contact sheet out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..data.roll import tilt
+from ..errors import CardError, SomeFailed
+from ..faces import paste
+from ..recipe_api import checkpoint
+from ..runtime import console
+from ..runtime.device import find_device, share_threads
+from ..storage import card, claim, files, images, provenance
+from ..storage.folder import Source, open_source, output_names
+from ..storage.folder_map import folder_map
+from ..storage.listing import SUFFIXES
+from ..storage.manifest import Made
+from .face_input import FaceInput, FaceOptions, PhotoReader, Reader, TiltedReader, open_reader
+from .face_labels import Known, open_known
+from .translation_sheet import SheetRows, rows_of_folder, write_sheet
+from .translator import Translator
+
+SIDE_BY_SIDE = 4  # images at most, for their memory
+
+Group = list[tuple[Source, FaceInput]]
+
+
+@dataclass(frozen=True)
+class TranslateOptions:
+    """What to translate to and with, and how; see the flags of `facekit translate`."""
+
+    to: str | None = None
+    source_label: str | None = None
+    labels: Path | None = None
+    classifier: str | None = None
+    weights: str = "anime"
+    recipe: str | None = None
+    size: int | None = None
+    strength: float | None = None
+    mask: bool = False
+    suffix: str = "png"
+    sheet: bool = False
+    batch: int | None = None
+    device: str = "auto"
+    workers: int | None = None
+    faces: FaceOptions = field(default_factory=FaceOptions)
+    run: dict[str, Any] = field(default_factory=dict)
+    """`limit`, `shard`, `force`, `retry_failed`, as `folder_map` takes them."""
+
+
+def translate_folder(source: Path, out: Path, options: TranslateOptions, dry_run: bool = False) -> None:
+    """Translate the images of `source` into the folder `out`, or one image into the file `out`.
+
+    Raises CardError for options that do not fit the weights or each other, InputError without images, SomeFailed where
+    some could not be translated.
+    """
+    single = source.is_file() and (out.is_file() or (bool(out.suffix) and not out.is_dir()))
+    sheet = _sheet_path(out, single)
+    found = [image for image in open_source(source, out) if image.path.resolve() != sheet]
+    if out.is_file() and not source.is_file():
+        raise CardError(f"{out} is a file, {source} a folder", "give a folder for the output")
+    names = {found[0].name: out.name} if single else output_names(found, f".{options.suffix}")
+    device = find_device(options.device)
+    model = checkpoint.load_model(options.weights, device, options.recipe)
+    translators = _translators(model, options, single)
+    titles = [translator.name for translator in translators]
+    known = open_known(found, model, options.source_label, options.labels, options.classifier)
+    read = open_reader(source, translators[0], options.faces)
+    values = _card(source, out, options, titles, model, read, single)
+    if dry_run:
+        count = len(found[: options.run.get("limit")])
+        text = f"translate: {count} images to {','.join(titles)} with {model.path}"
+        console.result(text, sources=count, options=values["options"])
+        return
+    together = partial(finish_batch, translators=translators, names=names, known=known)
+    failed: SomeFailed | None = None
+    rows: SheetRows = []
+    if single:
+        _translate_file(found[0], out, values, lambda: together([(found[0], read(found[0]))])[0], options)
+        rows = [[source, out]]
+    else:
+        try:
+            _translate_images(found, out, values, read, together, _outputs(names, titles), device, options)
+        except SomeFailed as error:
+            failed = error
+        if options.sheet:
+            rows = rows_of_folder(source, out, titles)
+    if options.sheet and write_sheet(rows, sheet, titles):
+        console.note(f"translate: contact sheet in {sheet}")
+    if failed:
+        raise failed
+
+
+def read_targets(to: str | None, known: list[str]) -> list[str | None]:
+    """Return what `--to` asks for, each once: a name, several with commas between them, or all that there are."""
+    if to is None or to in known:
+        return [to]
+    if to == "all":
+        return [name for name in known if name.removeprefix("no-") not in known or name == name.removeprefix("no-")]
+    return [*dict.fromkeys(name.strip() for name in to.split(","))]
+
+
+def finish_batch(
+    group: Group, *, translators: list[Translator], names: dict[str, str], known: Known | None
+) -> list[list[Made] | Exception]:
+    """Translate the faces of a batch of images; returns the output images of each, to be encoded when written."""
+    crops = [(place, crop) for place, (_, item) in enumerate(group) for crop in item.crops]
+    conditions: dict[str, list[Any]] = {}
+    if known is not None:
+        conditions["source"] = [known(group[place][0], crop.face) for place, crop in crops]
+    if any(crop.roll for _, crop in crops):
+        conditions["roll"] = [crop.roll for _, crop in crops]
+    out: list[list[Made]] = [[] for _ in group]
+    for translator in translators:
+        faces = translator.fitted([crop.face for _, crop in crops], None, **conditions)
+        pictures = [item.photo for _, item in group]
+        for (place, crop), face in zip(crops, faces, strict=True):
+            turned = tilt(face, crop.turn_back) if crop.turn_back else face
+            photo = pictures[place]
+            if photo is None or crop.matrix is None:
+                pictures[place] = turned
+            else:
+                pictures[place] = paste(photo, turned, crop.matrix, crop.edge, crop.head)
+        for (source, _), picture, made in zip(group, pictures, out, strict=True):
+            assert picture is not None
+            name = names[source.name] if len(translators) == 1 else f"{translator.name}/{names[source.name]}"
+            encode = partial(images.encode, picture, Path(name).suffix)
+            made.append(Made(name, encode, {"size": list(picture.size)}))
+    return list(out)
+
+
+def _translators(model: checkpoint.Model, options: TranslateOptions, single: bool) -> list[Translator]:
+    """Return a translator for each target; raises CardError for targets that cannot be written."""
+    targets = read_targets(options.to, list(model.directions))
+    if single and len(targets) > 1:
+        raise CardError("one file cannot hold several translations", "give a folder for the output")
+    if options.faces.paste and options.mask:
+        raise CardError("a mask is of the face alone", "leave out --paste or --mask")
+    found = [Translator(model, target, options.size, options.strength, options.mask) for target in targets]
+    for name in [translator.name for translator in found] if len(found) > 1 else []:
+        if name in (".", "..") or not name.isprintable() or "/" in name or "\\" in name:  # names come from the weights
+            raise CardError(f"{name!r} is no name for a folder", "translate to it alone")
+    if found[0].enlarges:
+        console.note(f"translate: at {found[0].net_size} px, the size of training, enlarged to {found[0].size} px")
+    return found
+
+
+def _card(
+    source: Path,
+    out: Path,
+    options: TranslateOptions,
+    titles: list[str],
+    model: checkpoint.Model,
+    read: Reader,
+    single: bool,
+) -> dict[str, Any]:
+    """Return the values of the run's card. `--recipe` is left out: a card never runs code."""
+    faces = options.faces
+    given: dict[str, Any] = {
+        "source": source, "out": out, "to": ",".join(titles), "weights": options.weights, "size": options.size,
+        "align": faces.align, "paste": faces.paste, "suffix": options.suffix, "margin": faces.margin,
+        "faces": "all" if faces.every else None, "model_root": faces.model_root, "rotation": faces.rotation,
+        "came_from": options.source_label, "labels": options.labels, "classifier": options.classifier,
+        "strength": options.strength, "mask": options.mask or None,
+        "detector": read.detector.name if isinstance(read, PhotoReader | TiltedReader) else None,
+    }  # fmt: skip
+    given = {key: str(value) if isinstance(value, Path) else value for key, value in given.items() if value is not None}
+    inputs = {"weights": files.digest(model.path), **({"source": files.digest(source)} if single else {})}
+    return {"facekit": 1, "command": "translate", "options": given, "inputs": inputs}
+
+
+def _outputs(names: dict[str, str], titles: list[str]) -> dict[str, str]:
+    """Return the output names: as they are for one target, else in a folder for each."""
+    if len(titles) == 1:
+        return names
+    return {f"{title}/{name}": f"{title}/{made}" for title in titles for name, made in names.items()}
+
+
+def _sheet_path(out: Path, single: bool) -> Path:
+    whole = out.resolve()
+    return whole.with_name(f"{whole.stem if single else whole.name}-sheet.png")
+
+
+def _translate_images(
+    found: list[Source],
+    out: Path,
+    values: dict[str, Any],
+    read: Reader,
+    together: Callable[[Group], list[list[Made] | Exception]],
+    outputs: dict[str, str],
+    device: str,
+    options: TranslateOptions,
+) -> None:
+    """Translate into a folder: on the processor whole images side by side, elsewhere in batches."""
+    batch = options.batch or (1 if device == "cpu" else 32 if device.startswith("cuda") else 4)
+    by_image = device == "cpu" and batch == 1  # faster than one image by all cores
+
+    def read_and_translate(source: Source) -> list[Made]:
+        (made,) = together([(source, read(source))])
+        if isinstance(made, Exception):
+            raise made
+        for image in made:
+            image.data = image.data() if callable(image.data) else image.data
+        return made
+
+    work: Callable[[Source], Any] = read_and_translate if by_image else read
+    workers = options.workers or (min(os.cpu_count() or 1, SIDE_BY_SIDE) if by_image else 2)
+    with share_threads(workers) if by_image else contextlib.nullcontext():
+        folder_map(
+            "translate",
+            found,
+            out,
+            values,
+            work,
+            None if by_image else together,
+            names=outputs,
+            batch=batch,
+            workers=workers,
+            made=partial(provenance.collect, "torch"),
+            **options.run,
+        )
+
+
+def _translate_file(
+    source: Source,
+    out: Path,
+    values: dict[str, Any],
+    work: Callable[[], list[Made] | Exception],
+    options: TranslateOptions,
+) -> None:
+    """Translate one image to one file; its card stands beside it."""
+    force = bool(options.run.get("force"))
+    if out.suffix.lower() not in SUFFIXES:
+        raise CardError(f"{out} has no image type that can be written", "end it in .png, .jpg or .webp")
+    name = f"{out.name}.{card.NAME}"
+    if not force and (out.parent / name).exists():
+        claim.take(out.parent, values, name)  # raises CardError where it is another run's
+        if out.exists():
+            console.note(f"translate: nothing to do, {out} is complete")
+            return
+    elif not force and out.exists():
+        raise CardError(f"{out} already exists and was not created by facekit", "choose another name, or --force")
+    made = work()
+    if isinstance(made, Exception):
+        raise made
+    (image,) = made
+    claim.take(out.parent, values, name, force)
+    files.write_bytes(out, image.data() if callable(image.data) else image.data)
+    claim.finish(out.parent, values, provenance.collect("torch"), name)
+    console.note(f"translate: {out}")
