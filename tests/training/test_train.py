@@ -352,3 +352,24 @@ def test_an_image_that_breaks_later_is_told_of_and_replaced(train, data):
     (data / "trainA" / "003.png").write_bytes(whole[: len(whole) * 2 // 3])
     done = train()
     assert done.code == 0 and "003.png" in done.err and "takes its place" in done.err
+
+
+def test_faces_are_trained_at_the_size_they_were_cut_at(train, data, tmp_path):
+    card = {"facekit": 1, "command": "align", "options": {"size": 24}}
+    (data / "trainA" / "card.yaml").write_text(yaml.safe_dump(card))
+    dry = train("--dry-run")
+    assert yaml.safe_load(dry.out)["data"]["size"] == 24 and "data.size 24, as the faces are cut" in dry.err
+    assert yaml.safe_load(train("--dry-run", "--size", 16).out)["data"]["size"] == 16
+
+
+def test_images_that_are_enlarged_are_warned_about(train):
+    assert "images of 16 px are enlarged to 64; --size 16" in train("--dry-run", "--size", 64).err
+    assert "enlarged" not in train("--dry-run").err
+
+
+def test_previews_of_a_run_below_its_training_images_are_no_training_images(train, data, tmp_path):
+    out = "data/trainA/runs/one"
+    assert train("--steps", 2, out=out).code == 0
+    again = train("--steps", 4, out=out)
+    assert again.code == 0 and "a: 12 images" in again.err, again.err
+    assert "a: 12 images" in train("--steps", 2, out="data/trainA/runs/two").err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import os
 from collections import Counter
@@ -13,7 +15,7 @@ from typing import Any, TypeVar
 from ..errors import CardError, InputError
 from ..runtime import console
 from ..storage import card, images
-from ..storage.folder import Folder
+from ..storage.folder import Folder, Source
 
 Item = TypeVar("Item")
 PAIRS = (("trainA", "trainB"), ("a", "b"))
@@ -115,7 +117,8 @@ def usable_images(folder: Folder, limit: int | None) -> tuple[list[Path], str]:
     """Return the images whose header can be read, and a line about them."""
     sizes: Counter[int] = Counter()
     usable = []
-    for source in folder.sources()[:limit]:
+    sources = outside_runs(folder)
+    for source in sources[:limit]:
         try:
             sizes[min(images.size_of(source.path))] += 1
             usable.append(source.path)
@@ -123,10 +126,32 @@ def usable_images(folder: Folder, limit: int | None) -> tuple[list[Path], str]:
             console.warn(f"{error.message}; skipped")
     if not usable:
         raise InputError(f"no readable image in {folder.path}", "check the files")
-    skipped = len(folder.names[:limit]) - len(usable)
+    skipped = len(sources[:limit]) - len(usable)
     notes = [f"{n} unreadable" for n in [skipped] if n] + [f"{n} other files" for n in [folder.listing.others] if n]
     spread = f"{min(sizes)} px" if len(sizes) == 1 else f"{min(sizes)}-{max(sizes)} px"
     return usable, f"{len(usable)} images of {spread}" + (f" (skipped {', '.join(notes)})" if notes else "")
+
+
+def outside_runs(folder: Folder) -> list[Source]:
+    """Return the images of a folder without those in run folders below it: previews are no training images."""
+
+    @functools.cache
+    def in_run(path: Path) -> bool:
+        return path not in (folder.path, path.parent) and (card.of_run(path) or in_run(path.parent))
+
+    return [source for source in folder.sources() if not in_run(source.path.parent)]
+
+
+def aligned_size(data: card.Data) -> int | None:
+    """Return the size in px that `facekit align` cut the faces of the training folders at; None where it did not."""
+    roots = [Path(data.root) / name for pair in PAIRS for name in pair] if data.root else []
+    found = []
+    for folder in [*roots, *(Path(name) for name in (data.root, data.a, data.b) if name)]:
+        with contextlib.suppress(CardError):
+            values = card.load(folder / card.NAME)
+            size = values.get("options", {}).get("size") if values.get("command") == "align" else None
+            found += [size] if isinstance(size, int) else []
+    return max(found, default=None)
 
 
 def shares(paths: Sequence[Path], split: tuple[int, int, int]) -> tuple[list[Path], list[Path], list[Path]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import json
@@ -180,6 +181,15 @@ def _read(path: Path) -> dict[str, Any]:
         )
     values.pop("made", None)
     return _sections(values, str(path))
+
+
+def of_run(folder: Path) -> bool:
+    """Whether a folder is a run folder: the card of a finished or unfinished training lies in it."""
+    for name in (NAME, UNFINISHED):
+        with contextlib.suppress(CardError):
+            if (folder / name).is_file() and load(folder / name).get("command") == "train":
+                return True
+    return False
 
 
 def read_made(path: Path) -> dict[str, Any]:

@@ -92,7 +92,9 @@ def guarded(guess: Estimate) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        named = any(words in str(error) for words in ("allocate memory", "out of memory", "ALLOC_FAILED"))
+        named = any(
+            words in str(error) for words in ("allocate memory", "out of memory", "ALLOC_FAILED", "start new thread")
+        )
         if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or named:
             raise OutOfMemory(
                 f"out of memory (the estimate was {guess.total_bytes / 2**30:.1f} GiB)",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.dataset import Layout, open_layout
-from ..errors import CardError
+from ..data.dataset import Layout, aligned_size, open_layout
+from ..errors import CardError, InputError
 from ..recipe_api.base import Recipe, Term
 from ..recipe_api.registry import find
-from ..storage import card
+from ..runtime import console
+from ..storage import card, images
 from .loop import weighted_terms
 
 SOURCES = {"root", "a", "b"}  # keys of a card's `data` that name folders
@@ -106,6 +109,8 @@ def make_plan(layers: Sequence[Mapping[str, Any]], where: str) -> Plan:
         last = next(layer["run"] for layer in reversed(every) if {"steps", "epochs"} & set(layer.get("run") or ()))
         run.pop("epochs" if "steps" in last else "steps")
     checked = card.validate(card.TrainCard, merged, where)
+    if "size" not in (chosen.get("data") or {}):
+        checked = _sized_as_its_faces(kind, checked)
     params = card.validate(kind.Params, checked.params, f"{where}, params")
     recipe = kind(params.model_dump(), checked.data.size)
     recipe.check(checked.data.size)
@@ -130,4 +135,34 @@ def make_plan(layers: Sequence[Mapping[str, Any]], where: str) -> Plan:
     if plan.load_size < checked.data.size:
         raise CardError(f"data.load_size {plan.load_size} is smaller than data.size {checked.data.size}", "raise it")
     plan.steps(1)  # raises for a run without a length
+    _warn_of_small_images(plan)
     return plan
+
+
+def _sized_as_its_faces(kind: type[Recipe], checked: card.TrainCard) -> card.TrainCard:
+    """Return the card with the size that `facekit align` cut the faces at, where the method can work at it."""
+    size = aligned_size(checked.data)
+    if size in (None, checked.data.size):
+        return checked
+    try:
+        data = card.validate(card.Data, {**checked.data.model_dump(), "size": size}, "data")
+        kind(checked.params, data.size).check(data.size)
+    except CardError as error:
+        console.warn(f"the faces are cut at {size} px, training is at {checked.data.size}: {error.message}")
+        return checked
+    console.note(f"data.size {size}, as the faces are cut (the recipe's default is {checked.data.size}; see --size)")
+    return checked.model_copy(update={"data": data})
+
+
+def _warn_of_small_images(plan: Plan) -> None:
+    size = plan.card.data.size
+    for side, paths in plan.layout.train.items():
+        edges = []
+        for path in paths[:9]:
+            with contextlib.suppress(InputError):
+                edges.append(min(images.size_of(path)))
+        if edges and (usual := statistics.median_low(edges)) < size:
+            name = plan.layout.names.get(side, side)
+            console.warn(
+                f"{name}: images of {usual} px are enlarged to {size}; --size {usual} trains at their own size"
+            )
