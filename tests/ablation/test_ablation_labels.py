@@ -14,7 +14,7 @@ import toy
 import toy_scores
 from facekit.errors import CardError
 from facekit.recipe_api import checkpoint, registry
-from facekit.scoring import label_accuracy
+from facekit.scoring import extractors, label_accuracy
 from facekit.storage import card
 from test_ablation import tools  # noqa: F401
 
@@ -133,6 +133,28 @@ def test_every_label_is_scored_alone_and_the_mean_of_them_told(facekit, here, ju
     for name in ("FID-48", "KID-48", "accuracy"):
         assert saved[name] == pytest.approx(np.mean([saved["labels"][k][name] for k in ("bright", "dark")]))
     assert {line.split()[0] for line in done.out.splitlines()[1:] if line} == {"bright", "dark", "mean"}
+
+
+def test_nets_are_loaded_once_for_all_labels(facekit, here, judge, monkeypatch):
+    loaded = []
+    for module, name in ((extractors, "load"), (checkpoint, "load_model")):
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given, real=real: loaded.append(str(given[0])) or real(*given))
+    given = (
+        "score-fid",
+        "out",
+        "ref",
+        "--labels",
+        "--features",
+        "net.onnx",
+        "--classifier",
+        judge,
+        "--save",
+        "score.yaml",
+    )
+    assert facekit(*given).code == 0 and sorted(loaded) == sorted(["net.onnx", str(judge)])
+    loaded.clear()
+    assert facekit(*given).code == 0 and loaded == []  # the card has the result
 
 
 def test_folders_without_a_common_label_are_refused(facekit, here):
