@@ -29,8 +29,8 @@ print(machine())
 entries = [Entry(number, size=(arguments.size, arguments.size)) for number in range(1, arguments.count + 1)]
 megabytes = sum(len(entry.data) for entry in entries) / 1e6
 print(f"{arguments.count} images of {arguments.size} px, {megabytes:.1f} MB, {arguments.workers} workers")
-# the back-off is made short: with its seconds, the time would be that of sleeping
-shell = "from facekit.sources import polite; client.FIRST_PAUSE = 0.01; from facekit.cli import main; main()"
+# short pauses between retries: otherwise they would dominate the time
+shell = "from facekit.sources import http_client; http_client.FIRST_PAUSE = 0.01; from facekit.cli import main; main()"
 for site in ("safebooru", "danbooru"):
     for share in arguments.share:
         with Booru(entries, share=share, page=200) as board, tempfile.TemporaryDirectory() as folder:
