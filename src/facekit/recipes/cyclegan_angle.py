@@ -127,8 +127,8 @@ class CycleGANAngle(CycleGAN):
     the generators.
 
     `translate` takes a face for upright, angle 0, which is what `facekit align` and `facekit translate` on photos make
-    it; `roll` says otherwise, as `facekit translate --rotation condition` does. The simple baseline (upright, translated
-    and turned back) works with any weights: `--rotation upright`, and for faces in photos `--paste`.
+    it; `roll` says otherwise, as `facekit translate --rotation condition` does. The simple baseline (upright,
+    translated and turned back) works with any weights: `--rotation upright`, and for faces in photos `--paste`.
     """
 
     Scene = AngleScene
