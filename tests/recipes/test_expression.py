@@ -181,7 +181,7 @@ def test_a_preset_has_its_nets_and_learns_them(learner_of, name, kind, masked):
     assert isinstance(net, MaskedGenerator) == masked
     assert type(net.painter if masked else net) is kind
     before = {key: value.clone() for key, value in net.named_parameters()}
-    found = train_step(learner, [batch_of()], Progress(0, 8))
+    found = train_step(learner, [batch_of()], Progress(4, 8))
     assert set(found) == {name for name, term in learner.terms.items() if term.weight}
     moved = [not torch.equal(before[key], value) for key, value in net.named_parameters()]
     assert sum(moved) > 0.9 * len(moved)
@@ -204,14 +204,14 @@ def test_one_pass_of_the_generator_serves_all_terms_and_the_cycle_costs_a_second
         learner, calls, looks = learner_of(weights=weights), [], []
         learner.nets.g.attention.register_forward_hook(lambda m, given, out, calls=calls: calls.append(m))
         learner.helpers.vgg.register_forward_hook(lambda m, given, out, looks=looks: looks.append(m))
-        train_step(learner, [batch_of()], Progress(0, 8))
+        train_step(learner, [batch_of()], Progress(4, 8))
         assert len(calls) == expected and len(looks) == 2
 
 
 def test_without_the_contextual_loss_vgg_is_not_loaded(learner_of):
     learner = learner_of(weights={"contextual": 0}, vgg="nowhere.safetensors")
     assert not learner.helpers
-    train_step(learner, [batch_of()], Progress(0, 8))
+    train_step(learner, [batch_of()], Progress(4, 8))
     with pytest.raises(MissingError, match="no weights file"):
         learner_of(vgg="nowhere.safetensors")
 
@@ -234,7 +234,7 @@ def test_a_cap_on_the_places_is_said_once(learner_of, monkeypatch, positions, sa
     monkeypatch.setattr(console, "note", notes.append)
     learner = learner_of(positions=positions)
     assert scene_of(learner).contexts[0].shape == (3, min(positions, 256), 64)
-    train_step(learner, [batch_of()], Progress(0, 8))
+    train_step(learner, [batch_of()], Progress(4, 8))
     assert len(notes) == said
     assert all("100 of the 256 places of relu1_2" in note for note in notes)
 
@@ -286,7 +286,7 @@ def test_the_mask_can_be_had_where_there_is_one(learner_of):
 def test_bf16_trains_the_whole(learner_of):
     learner = learner_of(weights={"mask_size": 0.1, "mask_variation": 0.1})
     learner.card.run.precision = "bf16"
-    found = train_step(learner, [batch_of()], Progress(0, 8))
+    found = train_step(learner, [batch_of()], Progress(4, 8))
     assert all(torch.isfinite(value) for value in found.values()) and len(found) == 8
 
 
