@@ -96,7 +96,7 @@ def snapshot(top: Path, ignore: tuple[str, ...]) -> dict[str, object]:
 
 
 @pytest.fixture
-def survives(tmp_path):
+def survives(tmp_path, facekit, monkeypatch):
     """Checks that a command can be killed anywhere; returns at how many places it was.
 
     `prepare` fills a folder, `command` are the arguments of facekit with that folder as the working folder. `exit` is
@@ -126,6 +126,9 @@ def survives(tmp_path):
         start, whole = tmp_path / "start", tmp_path / "whole"
         start.mkdir()
         prepare(start)
+        shutil.copytree(start, tmp_path / "first")
+        monkeypatch.chdir(tmp_path / "first")
+        facekit(*command)  # the children inherit what it imports
         shutil.copytree(start, whole)
         code, count = once(whole, 0, arguments)
         assert code == exit, (tmp_path / "log").read_text()
