@@ -13,7 +13,8 @@ from machine import machine
 from facekit.recipe_api.base import Progress
 from facekit.recipe_api.registry import find
 from facekit.storage.card import TrainCard
-from facekit.training.loop import make_learner, train_step, weighted_terms
+from facekit.training.loop import train_step
+from facekit.training.state import build_state, weighted_terms
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--size", type=int, default=128)
@@ -41,7 +42,7 @@ card = TrainCard.model_validate(
     }
 )
 learners = {
-    name: make_learner(
+    name: build_state(
         kind(params, arguments.size), weighted_terms(kind, dict.fromkeys(dropped, 0.0)), card, torch.device("cpu")
     )
     for name, dropped in DROPPED.items()

@@ -28,14 +28,15 @@ def cost(card_path: str, steps: int) -> None:
     from facekit.recipe_api.base import Progress
     from facekit.runtime import console
     from facekit.storage import card
-    from facekit.training.loop import make_learner, train_step
+    from facekit.training.loop import train_step
     from facekit.training.plan import make_plan
     from facekit.training.run import make_batches
+    from facekit.training.state import build_state
 
     with console.silenced():
         plan = make_plan([card.load(Path(card_path))], card_path)
         batches = make_batches(plan, torch.device("cpu"))
-        learner = make_learner(plan.recipe, plan.terms, plan.card, torch.device("cpu"))
+        learner = build_state(plan.recipe, plan.terms, plan.card, torch.device("cpu"))
     length = plan.steps(batches.epoch_steps)
     learner.step, seconds = length // 2, []
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What can be measured on a GPU only, in one go of some minutes: a training step beside the official code, plain, with
-# bf16, compiled, and as a recorded graph; where its time goes; how fast translating is beside decoding.
+# bf16, and compiled; where its time goes; how fast translating is beside decoding.
 #
 #     benchmarks/gpu.sh OFFICIAL [PYTHON]
 #
@@ -12,12 +12,11 @@ row() { # METHOD FOLDER OPTIONS...
     timeout 150 "$python" benchmarks/official.py "$1" "$official/$2" --steps 20 --warm 8 --apart "${@:3}" ||
         echo "ended with status $?"
 }
-for options in "--precision fp32" "--precision bf16" "--precision bf16 --set run.graphs=true" \
-    "--precision bf16 --set run.graphs=true --set run.compile=true"; do
+for options in "--precision fp32" "--precision bf16" "--precision bf16 --set run.compile=true"; do
     # shellcheck disable=SC2086
     row ugatit-light ugatit --size 112 --batch 8 $options
 done
-best="--precision bf16 --set run.graphs=true"
+best="--precision bf16"
 # shellcheck disable=SC2086
 {
     row ugatit ugatit --size 256 --batch 1 $best

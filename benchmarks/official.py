@@ -287,13 +287,13 @@ def learner_of(
     import torch
 
     from facekit.storage.card import TrainCard, assignment, merge
-    from facekit.training.loop import make_learner, weighted_terms
+    from facekit.training.state import build_state, weighted_terms
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     own = {"recipe": name, "data": {"size": size, "batch": batch}, "params": params, "run": {"precision": precision}}
     card = TrainCard.model_validate(merge(kind.defaults, preset, own, *map(assignment, changes)))
     recipe = kind(card.params, size)
-    learner = make_learner(recipe, weighted_terms(kind, card.losses), card, device)
+    learner = build_state(recipe, weighted_terms(kind, card.losses), card, device)
     images = recipe.blank(batch, size)
     for image in images.values():
         if image.dim() == 4:
@@ -379,8 +379,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--width", type=int, default=64, help="of all nets; cartoongan's discriminator has half of it")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of ours; theirs is fp32")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of our card: run.graphs=true")
-    parser.add_argument("--warm", type=int, default=1, help="first steps that do not count; recorded graphs take 5")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of our card")
+    parser.add_argument("--warm", type=int, default=1, help="first steps that do not count")
     parser.add_argument("--apart", action="store_true", help="run one side after the other")
     parser.add_argument("--side", choices=["ours", "official"], help=argparse.SUPPRESS)
     parser.add_argument("--vgg", default="", help=argparse.SUPPRESS)

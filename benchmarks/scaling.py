@@ -71,7 +71,7 @@ def prepare(point: Point, vgg: str):
     """Return a point's recipe, card and weighted terms; raises CardError for what the recipe does not take."""
     from facekit.recipe_api.registry import find
     from facekit.storage import card
-    from facekit.training.loop import weighted_terms
+    from facekit.training.state import weighted_terms
 
     kind, preset = find(point.recipe)
     known = kind.Params.model_fields
@@ -88,9 +88,10 @@ def make_step(recipe, card, terms):
     import torch
 
     from facekit.recipe_api.base import Progress
-    from facekit.training.loop import make_learner, train_step
+    from facekit.training.loop import train_step
+    from facekit.training.state import build_state
 
-    learner = make_learner(recipe, terms, card, torch.device("cpu"))
+    learner = build_state(recipe, terms, card, torch.device("cpu"))
     blank = recipe.blank(card.data.batch, card.data.size)
     batch = {name: torch.rand_like(x).mul(2).sub(1) if x.ndim == 4 else x for name, x in blank.items()}
     learner.step = 1000 * period(recipe, terms)

@@ -12,7 +12,8 @@ from facekit.errors import CardError
 from facekit.recipe_api import checkpoint, registry
 from facekit.recipe_api.base import Progress
 from facekit.storage import card
-from facekit.training.loop import fit, make_learner, train_step, weighted_terms
+from facekit.training.loop import fit, train_step
+from facekit.training.state import build_state, weighted_terms
 from support import fits, small
 
 NAMES = sorted(registry.catalogue())
@@ -37,7 +38,7 @@ def learner_of(values: card.TrainCard, losses=None):
     kind, _ = registry.find(values.recipe)
     unweighted = {name: 1.0 for name, found in kind.terms().items() if not found.weight}
     terms = weighted_terms(kind, {**unweighted, **(losses or {})})
-    return make_learner(kind(values.params, values.data.size), terms, values, torch.device("cpu"))
+    return build_state(kind(values.params, values.data.size), terms, values, torch.device("cpu"))
 
 
 def batch_of(values: card.TrainCard):

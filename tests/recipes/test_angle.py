@@ -22,7 +22,8 @@ from facekit.recipe_api import checkpoint, registry
 from facekit.recipe_api.base import Progress
 from facekit.recipes.cyclegan_angle import AngleScene, CycleGANAngle
 from facekit.storage import card, images
-from facekit.training.loop import make_learner, train_step, weighted_terms
+from facekit.training.loop import train_step
+from facekit.training.state import build_state, weighted_terms
 
 MODES = ("ramp", "adain", "plane_zero_pad", "plane", "none")
 SMALL = {"width": 8, "blocks": 2, "d_width": 8, "pool": 2}
@@ -66,7 +67,7 @@ def learner_of(recipe, losses=None, **data):
     values = card.TrainCard.model_validate(
         {"recipe": "cyclegan-angle", "data": {"size": 32, **data}, "run": {"steps": 2}}
     )
-    return make_learner(recipe, weighted_terms(CycleGANAngle, losses or {}), values, torch.device("cpu"))
+    return build_state(recipe, weighted_terms(CycleGANAngle, losses or {}), values, torch.device("cpu"))
 
 
 def batch_of(count=2, size=32):

@@ -15,7 +15,7 @@ from facekit.recipe_api import checkpoint, registry
 from facekit.recipe_api.base import Progress
 from facekit.storage import card
 from facekit.training import memory_estimate, run_folder
-from facekit.training.loop import make_learner, weighted_terms
+from facekit.training.state import build_state, weighted_terms
 from support import Mean, Names, Same, moved
 
 SIZE = 32
@@ -258,7 +258,7 @@ def learner_of(name, monkeypatch, params=None):
         {"recipe": name, "data": {"size": SIZE, "batch": 2}, "params": values["params"], "optim": values["optim"]}
     )
     terms = weighted_terms(kind, values.get("losses", {}))
-    return make_learner(kind(checked.params, SIZE), terms, checked, torch.device("cpu"))
+    return build_state(kind(checked.params, SIZE), terms, checked, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(("name", "epochs"), [("animegan", 5), ("animegan2", 10), ("animegan2-lite", 10)])

@@ -20,7 +20,7 @@ from facekit.recipe_api import registry
 from facekit.recipe_api.base import Progress
 from facekit.storage import card
 from facekit.training import memory_estimate
-from facekit.training.loop import make_learner, weighted_terms
+from facekit.training.state import build_state, weighted_terms
 from support import Mean, Names, Same, moved
 from toy import domains, fill
 
@@ -227,7 +227,7 @@ def learner_of(name, monkeypatch, params=None, losses=None):
         {"recipe": name, "data": {"size": SIZE, "batch": 2}, "params": values["params"], "optim": values["optim"]}
     )
     terms = weighted_terms(kind, {**values.get("losses", {}), **(losses or {})})
-    return make_learner(kind(checked.params, SIZE), terms, checked, torch.device("cpu"))
+    return build_state(kind(checked.params, SIZE), terms, checked, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("name", ["cartoongan", "artifygan-r3"])

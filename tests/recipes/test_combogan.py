@@ -17,8 +17,9 @@ from facekit.recipe_api import checkpoint
 from facekit.recipe_api.base import Progress
 from facekit.recipes.combogan import DEPTHS, ComboGAN, depth_lsgan
 from facekit.storage import card
-from facekit.training.loop import make_learner, train_step, weighted_terms
+from facekit.training.loop import train_step
 from facekit.training.plan import make_plan
+from facekit.training.state import build_state, weighted_terms
 
 LABELS = ("train2", "train10", "train1")
 SMALL = {"width": 4, "encoder_blocks": 1, "decoder_blocks": 1, "d_width": 4, "pool": 2, "labels": LABELS}
@@ -29,7 +30,7 @@ def learner_of(weights=None, **params):
     given = {**SMALL, **params}
     values = {"recipe": "combogan", "params": given, "data": {"size": SIZE}, "run": {"steps": 9}}
     terms = weighted_terms(ComboGAN, weights or {})
-    return make_learner(ComboGAN(given, SIZE), terms, card.TrainCard.model_validate(values), torch.device("cpu"))
+    return build_state(ComboGAN(given, SIZE), terms, card.TrainCard.model_validate(values), torch.device("cpu"))
 
 
 def batch_of(number=1, micros=1, domains=3):
@@ -40,7 +41,9 @@ def batch_of(number=1, micros=1, domains=3):
 
 def scene_of(learner, seed=0, progress=1.0):
     torch.manual_seed(seed)
-    return learner.recipe.Scene(learner.recipe, learner.nets, batch_of()[0], 0, None, learner.helpers, (), progress)
+    return learner.recipe.Scene(
+        learner.recipe, learner.nets, batch_of()[0], 0, None, learner.helpers, (), progress, seed
+    )
 
 
 def used(learner):

@@ -12,7 +12,8 @@ from facekit.recipe_api import checkpoint, registry
 from facekit.recipe_api.base import Progress
 from facekit.recipes.difference import DifferenceVector
 from facekit.storage import card
-from facekit.training.loop import make_learner, train_step, weighted_terms
+from facekit.training.loop import train_step
+from facekit.training.state import build_state, weighted_terms
 
 SIZE = 8
 
@@ -22,7 +23,7 @@ def learner_of(steps=20, **params):
         {"recipe": "difference-vector", "data": {"size": SIZE, "batch": 3}, "params": params, "run": {"steps": steps}}
     )
     kind, _ = registry.find("difference-vector")
-    return make_learner(kind(params, SIZE), weighted_terms(kind, {}), values, torch.device("cpu"))
+    return build_state(kind(params, SIZE), weighted_terms(kind, {}), values, torch.device("cpu"))
 
 
 def batch_of(step):

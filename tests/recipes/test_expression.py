@@ -17,7 +17,8 @@ from facekit.recipe_api.base import Progress
 from facekit.recipes.stargan import StarGAN
 from facekit.runtime import console
 from facekit.storage import card
-from facekit.training.loop import make_learner, train_step, weighted_terms
+from facekit.training.loop import train_step
+from facekit.training.state import build_state, weighted_terms
 
 SIZE = 16
 LABELS = ("anger", "smile", "wonder")
@@ -49,7 +50,7 @@ def learner_of(vgg):
         values = {"recipe": name, "params": given, "data": {"size": SIZE}, "run": {"steps": 8}}
         terms = weighted_terms(StarGAN, {**preset.get("losses", {}), **(weights or {})})
         made = card.TrainCard.model_validate(values)
-        return make_learner(StarGAN(made.params, SIZE), terms, made, torch.device("cpu"))
+        return build_state(StarGAN(made.params, SIZE), terms, made, torch.device("cpu"))
 
     return make
 

@@ -17,7 +17,8 @@ from facekit.recipes.face2anime import Face2Anime, Recogniser, halves
 from facekit.recipes.facefeat import FaceFeatures
 from facekit.storage import card
 from facekit.training import memory_estimate
-from facekit.training.loop import make_learner, train_step, weighted_terms
+from facekit.training.loop import train_step
+from facekit.training.state import build_state, weighted_terms
 
 PARAMS = {"width": 4, "blocks": 2, "d_width": 4, "pool": 3}
 SIZE = 32
@@ -49,7 +50,7 @@ def learner_of(recogniser):
         terms = weighted_terms(
             Face2Anime, {**dict.fromkeys(("wasserstein", "critic"), 1), "penalty": 10, **(weights or {})}
         )
-        return make_learner(Face2Anime(given, SIZE), terms, values, torch.device("cpu"))
+        return build_state(Face2Anime(given, SIZE), terms, values, torch.device("cpu"))
 
     return make
 
@@ -74,7 +75,7 @@ def test_without_its_own_losses_it_is_cyclegan():
         name = "cyclegan" if kind is CycleGAN else "face2anime"
         values = {"recipe": name, "params": PARAMS, "data": {"size": SIZE}, "run": {"precision": "fp64"}}
         values = card.TrainCard.model_validate(values)  # in 64 bits: rounding grows quickly through the norms
-        learner = make_learner(kind(PARAMS, SIZE), weighted_terms(kind, weights), values, torch.device("cpu"))
+        learner = build_state(kind(PARAMS, SIZE), weighted_terms(kind, weights), values, torch.device("cpu"))
         batch = [{side: x.double() for side, x in batch_of()[0].items()}]
         found.append([train_step(learner, batch, Progress(step, 4)) for step in range(2)])
     for plain, ours in zip(*found, strict=True):

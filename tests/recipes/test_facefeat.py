@@ -18,7 +18,8 @@ from facekit.recipe_api.base import Progress
 from facekit.recipes import facefeat
 from facekit.storage import card
 from facekit.training import memory_estimate
-from facekit.training.loop import fit, make_learner, train_step, weighted_terms
+from facekit.training.loop import fit, train_step
+from facekit.training.state import build_state, weighted_terms
 
 TINY = {"features": 6, "width": 8, "teacher": "toy.onnx"}
 
@@ -44,7 +45,7 @@ def make(params=None, **run):
 
 def learner_of(values):
     made = facefeat.FaceFeatures(values.params, values.data.size)
-    return make_learner(made, weighted_terms(facefeat.FaceFeatures, {}), values, torch.device("cpu"))
+    return build_state(made, weighted_terms(facefeat.FaceFeatures, {}), values, torch.device("cpu"))
 
 
 def faces(seed=0):

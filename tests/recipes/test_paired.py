@@ -15,7 +15,8 @@ from facekit.recipe_api import registry
 from facekit.recipe_api.base import Progress
 from facekit.recipes.paired import PairedCNN, nearest
 from facekit.storage import card
-from facekit.training.loop import make_learner, train_step, weighted_terms
+from facekit.training.loop import train_step
+from facekit.training.state import build_state, weighted_terms
 
 SIZE = 16
 
@@ -40,7 +41,7 @@ def learner_of(losses=None, **params):
         {"recipe": "paired-cnn", "data": {"size": SIZE}, "optim": {"lr": 3e-3, "betas": [0.9, 0.999]}}
     )
     kind, _ = registry.find("paired-cnn")
-    return make_learner(
+    return build_state(
         kind({"width": 8, **params}, SIZE), weighted_terms(kind, losses or {}), values, torch.device("cpu")
     )
 

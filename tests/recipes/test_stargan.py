@@ -14,7 +14,8 @@ from facekit.recipe_api import registry
 from facekit.recipe_api.base import Progress
 from facekit.recipes.stargan import StarGAN, misjudged
 from facekit.storage import card
-from facekit.training.loop import make_learner, train_step, weighted_terms
+from facekit.training.loop import train_step
+from facekit.training.state import build_state, weighted_terms
 
 SIZE = 16
 LABELS = ("anger", "smile", "wonder")
@@ -29,7 +30,7 @@ def count(net):
 def learner_of(weights=None, precision="fp32", **params):
     values = {"recipe": "stargan", "params": {**SMALL, "labels": LABELS, **params}, "data": {"size": SIZE}}
     made = card.TrainCard.model_validate({**values, "run": {"steps": 12, "precision": precision}})
-    return make_learner(StarGAN(made.params, SIZE), weighted_terms(StarGAN, weights or {}), made, torch.device("cpu"))
+    return build_state(StarGAN(made.params, SIZE), weighted_terms(StarGAN, weights or {}), made, torch.device("cpu"))
 
 
 def batch_of(number=3, dtype=torch.float32):

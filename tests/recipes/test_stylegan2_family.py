@@ -12,7 +12,8 @@ from facekit.recipes.jojogan import JoJoGAN, mixed_layers
 from facekit.recipes.stylegan2 import StyleGAN2
 from facekit.recipes.stylegan2_freeze import StyleGAN2Freeze
 from facekit.storage.card import TrainCard
-from facekit.training.loop import make_learner, train_step, weighted_terms
+from facekit.training.loop import train_step
+from facekit.training.state import build_state, weighted_terms
 
 SMALL = {"style_width": 8, "mapping_layers": 2, "multiplier": 0.01, "width": 8}
 FLAGS = [f"--set=params.{key}={value}" for key, value in SMALL.items()]
@@ -23,7 +24,7 @@ def started(kind=StyleGAN2, losses=None, **params):
     values = TrainCard.model_validate(
         {"recipe": "stylegan2", "params": params, "data": {"size": 16}, "optim": {"betas": [0, 0.99]}}
     )
-    return make_learner(kind(params, 16), weighted_terms(kind, losses or {}), values, torch.device("cpu"))
+    return build_state(kind(params, 16), weighted_terms(kind, losses or {}), values, torch.device("cpu"))
 
 
 def batch(count=4):

@@ -12,7 +12,8 @@ from facekit.recipes.facefeat import FaceFeatures
 from facekit.recipes.segnet import SegNet
 from facekit.recipes.ugatit_face import Face, Parts, UGATITFace
 from facekit.storage import card
-from facekit.training.loop import make_learner, train_step, weighted_terms
+from facekit.training.loop import train_step
+from facekit.training.state import build_state, weighted_terms
 
 SIZE = 96
 PARAMS = {"width": 4, "blocks": 1, "d_width": 4, "light": True, "ramp": 0.0}
@@ -160,7 +161,7 @@ def test_one_discriminator_per_domain(helpers):
     values = card.TrainCard.model_validate({"recipe": "ugatit-face", "params": params, "data": {"size": SIZE}})
     made = UGATITFace(params, SIZE)
     assert set(made.nets()) == {"ab", "ba", "la", "lb"}
-    learner = make_learner(made, weighted_terms(UGATITFace, {}), values, torch.device("cpu"))
+    learner = build_state(made, weighted_terms(UGATITFace, {}), values, torch.device("cpu"))
     before = {k: v.clone() for k, v in learner.nets.named_parameters()}
     batch = [{name: torch.rand(1, 3, SIZE, SIZE) * 2 - 1 for name in "ab"}]
     assert all(torch.isfinite(v) for v in train_step(learner, batch, Progress(0, 2)).values())
@@ -179,7 +180,7 @@ def test_without_its_two_losses_it_is_ugatit(helpers):
     ):
         kind, _ = registry.find(name)
         values = card.TrainCard.model_validate({"recipe": name, "params": given, "data": {"size": SIZE}})
-        learner = make_learner(kind(given, SIZE), weighted_terms(kind, losses), values, torch.device("cpu"))
+        learner = build_state(kind(given, SIZE), weighted_terms(kind, losses), values, torch.device("cpu"))
         torch.manual_seed(5)
         batch = [{side: torch.rand(1, 3, SIZE, SIZE) * 2 - 1 for side in "ab"}]
         found.append(train_step(learner, batch, Progress(0, 2)))

@@ -14,7 +14,8 @@ from facekit.recipe_api import checkpoint, registry
 from facekit.recipe_api.base import Progress
 from facekit.recipes.unit import UNIT, UNITVGG
 from facekit.storage import card
-from facekit.training.loop import make_learner, train_step, weighted_terms
+from facekit.training.loop import train_step
+from facekit.training.state import build_state, weighted_terms
 
 PARAMS = {"width": 4, "blocks": 2, "d_width": 4}
 SIZE = 64
@@ -29,7 +30,7 @@ def learner_of(params=None, name="unit", losses=None, ema=0.0, wd=1e-4):
     given = {**PARAMS, **(params or {})}
     values = {"recipe": name, "params": given, "data": {"size": SIZE}, "optim": {"weight_decay": wd}}
     values = card.TrainCard.model_validate({**values, "run": {"steps": 2, "ema": ema}})
-    return make_learner(kind(given, SIZE), weighted_terms(kind, losses or {}), values, torch.device("cpu"))
+    return build_state(kind(given, SIZE), weighted_terms(kind, losses or {}), values, torch.device("cpu"))
 
 
 def batch_of(count=1):

@@ -14,7 +14,8 @@ from facekit.recipe_api.base import Progress
 from facekit.recipes.facefeat import FaceFeatures
 from facekit.recipes.xgan import XGAN
 from facekit.storage import card
-from facekit.training.loop import make_learner, train_step, weighted_terms
+from facekit.training.loop import train_step
+from facekit.training.state import build_state, weighted_terms
 
 PARAMS = {"width": 4, "features": 32, "d_width": 4, "teacher_features": 8}
 SIZE = 32
@@ -46,7 +47,7 @@ def learner_of(teacher):
         given = {**PARAMS, "teacher": teacher, **params}
         values = {"recipe": "xgan", "params": given, "data": {"size": SIZE}, "run": {"steps": 4, "ema": ema}}
         terms = weighted_terms(XGAN, weights or {})
-        return make_learner(XGAN(given, SIZE), terms, card.TrainCard.model_validate(values), torch.device("cpu"))
+        return build_state(XGAN(given, SIZE), terms, card.TrainCard.model_validate(values), torch.device("cpu"))
 
     return make
 

@@ -54,3 +54,13 @@ def test_without_such_a_library_nothing_happens(monkeypatch):
         assert memory.trim() is None
     finally:
         memory.trim.cache_clear()
+
+
+def test_a_job_may_take_no_more_than_its_control_group_lets_it(tmp_path, monkeypatch):
+    limit, use = tmp_path / "memory.max", tmp_path / "memory.current"
+    use.write_text("1000\n")
+    monkeypatch.setattr(memory, "CGROUPS", ((str(limit), str(use)),))
+    limit.write_text("3000\n")
+    assert memory.available_memory() == 2000
+    limit.write_text("max\n")
+    assert memory.available_memory() != 2000

@@ -18,7 +18,8 @@ from facekit.ops import cpu_conv, winograd
 from facekit.recipe_api import registry
 from facekit.recipe_api.base import Progress
 from facekit.storage import card
-from facekit.training.loop import make_learner, train_step, weighted_terms
+from facekit.training.loop import train_step
+from facekit.training.state import build_state, weighted_terms
 
 RUN = 1000  # steps: the learning rate is flat over all that is trained here
 SMALL = {"width": 4, "blocks": 1, "d_width": 4}
@@ -76,7 +77,7 @@ def compare(name, own, precision, tolerance, steps, tmp_path):
         params = {**params, "vgg": str(tmp_path / "vgg.safetensors")}
     values = {"recipe": name, "data": {"size": size}, "params": params, "run": {"precision": precision}}
     made = card.TrainCard.model_validate(card.merge({"optim": optim}, preset, values))
-    learner = make_learner(kind(made.params, size), weighted_terms(kind, {}), made, torch.device("cpu"))
+    learner = build_state(kind(made.params, size), weighted_terms(kind, {}), made, torch.device("cpu"))
     for module in learner.nets.modules():
         if isinstance(module, SpectralConv2d):
             module.eval()

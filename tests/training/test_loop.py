@@ -12,7 +12,8 @@ import toy
 from facekit.errors import CardError, Diverged, MissingError
 from facekit.recipe_api.base import Phase, Progress, term
 from facekit.storage import card
-from facekit.training.loop import fit, make_learner, make_optimiser, train_step, weighted_terms
+from facekit.training.loop import fit, train_step
+from facekit.training.state import build_state, make_optimizer, weighted_terms
 
 
 class Method:
@@ -25,7 +26,7 @@ class Method:
 def learner_of(kind=toy.Toy, losses=None, **values):
     run = {"steps": 8, "precision": "fp64", **values.pop("run", {})}
     made = card.TrainCard.model_validate({"recipe": "toy", "data": {"size": 16, "batch": 2}, "run": run, **values})
-    return make_learner(kind({}, 16), weighted_terms(kind, losses or {}), made, torch.device("cpu"))
+    return build_state(kind({}, 16), weighted_terms(kind, losses or {}), made, torch.device("cpu"))
 
 
 def batch(count=2, seed=0, dtype=torch.float64):
@@ -99,7 +100,7 @@ def test_a_view_is_made_once_and_handed_on_detached(calls):
 
 
 JUDGE_FIRST = Phase("D", ("d",)), Phase("G", ("ab",))
-LENT = Phase("D", ("d",)), Phase("G", ("ab",), lend=("fake",))
+LENT = Phase("D", ("d",)), Phase("G", ("ab",), precompute=("fake",))
 
 
 def test_a_later_turn_lends_what_it_made_and_learns_the_same(calls):
@@ -199,7 +200,7 @@ def test_learning_rates_follow_the_recipe_and_the_phase():
 def test_weight_decay_is_the_coupled_l2_term():
     nets = torch.nn.ModuleDict({"ab": torch.nn.Linear(1, 1, bias=False)}).double()
     reference = copy.deepcopy(nets["ab"].weight)
-    optim = make_optimiser(nets, Phase("G", ("ab",)), card.Optim(lr=0.1, weight_decay=0.3))
+    optim = make_optimizer(nets, Phase("G", ("ab",)), card.Optim(lr=0.1, weight_decay=0.3))
     by_hand = torch.optim.Adam([reference], lr=0.1, betas=(0.5, 0.999))
     for gradient in (1.0, -0.2):
         nets["ab"].weight.grad = torch.full((1, 1), gradient, dtype=torch.float64)

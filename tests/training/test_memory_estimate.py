@@ -9,8 +9,8 @@ from facekit.recipe_api.registry import find
 from facekit.recipes.cyclegan import CycleGAN
 from facekit.storage import card
 from facekit.training import memory_estimate
-from facekit.training.activation_checkpointing import Recompute, tensors
-from facekit.training.loop import make_learner, train_step, weighted_terms
+from facekit.training.loop import train_step
+from facekit.training.state import build_state, weighted_terms
 
 
 def card_of(size, batch=2, **run):
@@ -28,26 +28,24 @@ def test_parameters_are_counted_net_by_net():
     ("kind", "params", "size"), [(toy.Toy, {}, 16), (CycleGAN, {"width": 8, "blocks": 2, "d_width": 8}, 64)]
 )
 @pytest.mark.parametrize("lean", [True, False])
-def test_activations_are_those_that_autograd_keeps(kind, params, size, lean, monkeypatch):
+def test_activations_are_those_that_autograd_keeps(kind, params, size, lean):
     made = card_of(size, recompute=lean)
     guess = memory_estimate.estimate(kind(params, size), kind.terms(), made)
-    learner = make_learner(kind(params, size), weighted_terms(kind, {}), made, torch.device("cpu"))
+    learner = build_state(kind(params, size), weighted_terms(kind, {}), made, torch.device("cpu"))
     kept = {}
 
     def keep(x):
-        for part in tensors(x):
-            if not isinstance(part, torch.nn.Parameter):
-                kept[part.untyped_storage().data_ptr()] = part.untyped_storage().nbytes(), part
+        if not isinstance(x, torch.nn.Parameter):
+            kept[x.untyped_storage().data_ptr()] = x
         return x
 
-    monkeypatch.setattr(Recompute, "pack", lambda self, x, real=Recompute.pack: keep(real(self, x)))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         train_step(learner, [{name: torch.rand(2, 3, size, size) for name in "ab"}], Progress(0, 1))
-    both_phases = sum(size for size, _ in kept.values())
+    both_phases = sum(x.untyped_storage().nbytes() for x in kept.values())
     assert both_phases / 3 < guess.activation_bytes < both_phases * 1.5
 
 
-def test_what_is_worked_out_again_is_not_counted():
+def test_what_is_recomputed_is_not_counted():
     params = {"width": 8, "blocks": 2, "d_width": 8}
 
     def activations(**run):
@@ -74,6 +72,19 @@ def test_every_method_can_be_estimated_at_full_size(name):
     guess = memory_estimate.estimate(kind(preset.get("params", {}), size), kind.terms(), card_of(size, 1))
     assert guess.activation_bytes and guess.activation_bytes > 30e6
     assert guess.state_bytes >= 12 * sum(guess.parameters.values())
+
+
+@pytest.mark.parametrize(
+    ("room", "wanted", "found"),
+    [(2**40, "auto", False), (2**20, "auto", True), (None, "auto", False), (2**40, True, True), (2**20, False, False)],
+)
+def test_activations_are_recomputed_where_memory_is_short(room, wanted, found, monkeypatch):
+    monkeypatch.setattr(memory_estimate, "available_memory", lambda device: room)
+    given = card_of(64, recompute=wanted)
+    recipe = CycleGAN({"width": 8, "blocks": 2, "d_width": 8}, 64)
+    decided = memory_estimate.decide(recipe, CycleGAN.terms(), given, torch.device("cpu"))
+    assert decided.run.recompute is found
+    assert decided.model_copy(update={"run": given.run}) == given
 
 
 def test_other_errors_pass_through():

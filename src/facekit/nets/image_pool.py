@@ -36,8 +36,9 @@ class ImagePool(nn.Module):
         number, place = len(every), every.device
         count = self.count + torch.arange(number, device=place)  # how many images came before each
         filling = count < self.capacity
-        older = ~filling & (torch.rand(number, device=place) < 0.5)
-        slots = torch.where(filling, count, torch.randint(self.capacity, (number,), device=place))
+        draw = distributed.of_first(torch.rand(2, number, device=place))
+        older = ~filling & (draw[0] < 0.5)
+        slots = torch.where(filling, count, (draw[1] * self.capacity).long())
         self.count.copy_((self.count + number).clamp(max=self.capacity))
         out = []
         for i, (image, slot) in enumerate(zip(every, slots.split(1), strict=True)):

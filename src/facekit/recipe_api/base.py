@@ -72,11 +72,13 @@ def term(
 
 @dataclass(frozen=True)
 class Phase:
-    """One optimiser's turn within a step: only `nets` learn; everything else is frozen while it lasts.
+    """One optimiser's part of a training step: its `nets` learn, everything else is frozen meanwhile.
 
-    `reuse` names views of the turn before that are handed on, detached, instead of being computed again. `lend` names
-    views that a later turn makes first, for itself, and lends to the step's first turn, likewise; they must not depend
-    on what that turn learns.
+    `reuse` names views of the phase before that are passed on, detached, instead of being computed again. `precompute`
+    names views that a later phase computes before the step's first phase and shares with it, detached; they must not
+    depend on what the first phase learns, and only one phase may precompute. `optimizer` makes the phase's optimiser
+    from its parameters, with the learning rate that `lr_factor` multiplies; without it the phase has Adam as the card's
+    `optim` says.
     """
 
     name: str
@@ -85,10 +87,11 @@ class Phase:
     start: int = 0
     stop: int | None = None
     reuse: tuple[str, ...] = ()
-    lend: tuple[str, ...] = ()
+    precompute: tuple[str, ...] = ()
+    optimizer: Callable[[list[Any]], Any] | None = None
 
     def live(self, step: int) -> bool:
-        """Whether the phase has a turn at `step` (from 0): with `every=n` at the last of each n steps."""
+        """Return whether the phase takes an optimiser step at `step` (from 0): with `every=n` the last of each n."""
         return self.start <= step and (self.stop is None or step < self.stop) and (step + 1) % self.every == 0
 
 
@@ -120,7 +123,8 @@ class Scene:
     """One batch seen through the nets, for one phase.
 
     The batch's entries are attributes (`a`, `b`: [N, 3, H, W] in [-1, 1]), as are `nets`, `helpers` (frozen nets by
-    name), `params`, `step`, and `progress`, the share of the run that is done. Subclasses add views and terms.
+    name), `params`, `step`, `progress` (the share of the run that is done) and `seed`, an integer that changes with the
+    step and is the same in every process. Subclasses add views and terms.
     """
 
     def __init__(
@@ -133,9 +137,10 @@ class Scene:
         helpers: Any = None,
         active: Collection[str] = (),
         progress: float = 0.0,
+        seed: int = 0,
     ):
         self.recipe, self.params, self.nets, self.step, self.helpers = recipe, recipe.params, nets, step, helpers
-        self.active_terms, self.progress = active, progress
+        self.active_terms, self.progress, self.seed = active, progress, seed
         self.__dict__.update(batch)
         self.__dict__.update(carried or {})
 
@@ -144,7 +149,7 @@ class Scene:
         def __getattr__(self, name: str) -> Any: ...
 
     def active(self, name: str) -> bool:
-        """Whether term `name` is computed in this turn: a view may then do the work of two terms in one pass."""
+        """Return whether this phase computes term `name`: a view may then do the work of two terms in one pass."""
         return name in self.active_terms
 
     def carry(self, names: Sequence[str]) -> dict[str, Any]:

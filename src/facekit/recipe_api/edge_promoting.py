@@ -33,7 +33,7 @@ class SmoothedScene(Scene):
 class Smoothed(Recipe):
     """A method from photos to drawings that also learns from smoothed drawings; `params.smooth` is their folder."""
 
-    phases = (Phase("D", ("d",)), Phase("G", ("ab",), lend=("fake",)))
+    phases = (Phase("D", ("d",)), Phase("G", ("ab",), precompute=("fake",)))
     exports = ("ab",)
     directions = ("b",)
 

@@ -54,7 +54,7 @@ class ComboScene(LabelledScene):
     @view
     def pair(self) -> tuple[int, int]:
         """Two domains at random, from the step's seed: the same in both phases and in every process."""
-        first, second = np.random.default_rng(torch.initial_seed()).permutation(self.recipe.labels)[:2].tolist()
+        first, second = np.random.default_rng(self.seed).permutation(self.recipe.labels)[:2].tolist()
         return first, second
 
     @view

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..ops.losses import wide
 from ..recipe_api import base
-from ..recipe_api.base import Phase, Recipe, Scene, term
+from ..recipe_api.base import Phase, Progress, Recipe, Scene, term
 from ..reports import contact_sheet
 from ..runtime import console
 from ..storage import images
@@ -23,8 +23,7 @@ SHARES = 10  # snapshots of a run
 class Difference(nn.Module):
     """The vector D [1, 3, S, S], what it was at each tenth of the run, and how many steps it has learnt.
 
-    D is a parameter for the loop's sake: its gradient, averaged over batches and processes, is all that is taken from
-    there. The last snapshot is always D itself, as are those of tenths that are still to come.
+    The last snapshot is always D itself, and so are those of tenths that are still to come.
     """
 
     snapshots: Tensor
@@ -39,15 +38,16 @@ class Difference(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     @torch.no_grad()
-    def learn(self, rate: Tensor | float) -> None:
-        """D <- D - rate * gradient of the term, which is a mean over D's numbers; what an optimiser did is undone."""
-        if self.vector.grad is None or self.vector.is_meta:
-            return
-        before = self.snapshots[-1:].clone()
-        self.vector.copy_(before - rate * self.vector.grad * self.vector.numel())
+    def record(self) -> None:
+        """Copy D into the snapshots of this tenth of the run and of those to come."""
         ahead = torch.arange(SHARES, device=self.vector.device) >= self.tenth
         self.snapshots.copy_(torch.where(ahead[:, None, None, None], self.vector, self.snapshots))
         self.steps += 1
+
+
+def descent(parameters: list[Any]) -> torch.optim.Optimizer:
+    """Plain gradient descent; `lr_factor` gives the rate."""
+    return torch.optim.SGD(parameters, lr=1.0)
 
 
 class DifferenceScene(Scene):
@@ -97,7 +97,7 @@ class DifferenceVector(Recipe):
 
     Scene = DifferenceScene
     Params = DifferenceParams
-    phases = (Phase("V", ("difference",)),)
+    phases = (Phase("V", ("difference",), optimizer=descent),)
     presets = {"difference-vector": {}}
     defaults = {
         "data": {"size": 128, "batch": 100},
@@ -110,13 +110,19 @@ class DifferenceVector(Recipe):
     def nets(self) -> dict[str, nn.Module]:
         return {"difference": Difference(self.size)}
 
-    def after(self, nets: Any, phase: str) -> None:
-        """Take the rule's step in place of Adam's; an average of few steps is their plain mean."""
-        p, net = self.params, nets["difference"]
+    def lr_factor(self, clock: Progress) -> float:
+        """The share of a step's difference, times the numbers of D over which the term is a mean.
+
+        The moving average of the first steps is their plain mean: 1, 1/2, 1/3 and so on.
+        """
+        p, numbers = self.params, 3 * self.size**2
         if p.mode == "literal":
-            net.learn(p.rate or 1e-4)
-        else:
-            net.learn((1 / (net.steps + 1)).clamp_min(p.rate or 0.01))
+            return numbers * (p.rate or 1e-4)
+        return numbers * max(1 / (clock.step + 1), p.rate or 0.01)
+
+    def after(self, nets: Any, phase: str) -> None:
+        """Record the vector."""
+        nets["difference"].record()
 
     def translate(
         self, nets: Any, x: Tensor, to: str, strength: float | None = None, snapshot: int | None = None

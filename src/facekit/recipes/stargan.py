@@ -162,7 +162,7 @@ class StarGAN(Labelled):
     Params: ClassVar[type[LabelledParams]] = StarGANParams
     phases = (
         Phase("D", ("d",)),
-        Phase("G", ("g",), every=5, reuse=("image", "target"), lend=("image", "target", "fake")),
+        Phase("G", ("g",), every=5, reuse=("image", "target"), precompute=("image", "target", "fake")),
     )
     presets = {
         "stargan": {},

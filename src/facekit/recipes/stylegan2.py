@@ -135,7 +135,7 @@ class StyleGAN2(Recipe):
 
     Scene: ClassVar[type[Scene]] = StyleGANScene
     Params: ClassVar[type[base.Params]] = StyleGANParams
-    phases: ClassVar[tuple[Phase, ...]] = (Phase("D", ("d",)), Phase("G", ("g",), lend=("fake",)))
+    phases: ClassVar[tuple[Phase, ...]] = (Phase("D", ("d",)), Phase("G", ("g",), precompute=("fake",)))
     presets = {
         "stylegan2": {},
         "stylegan2-small": {

@@ -120,7 +120,7 @@ class UGATIT(Recipe):
     Params = UGATITParams
     phases = (
         Phase("D", ("la", "ga", "lb", "gb")),
-        Phase("G", ("ab", "ba"), lend=("fake_a", "fake_b")),
+        Phase("G", ("ab", "ba"), precompute=("fake_a", "fake_b")),
     )
     presets = {"ugatit": {}, "ugatit-light": {"params": {"light": True}}}
     defaults = {

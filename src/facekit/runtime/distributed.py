@@ -1,10 +1,11 @@
-"""The processes of a `torchrun`: who we are, sums and gathers over all of us; a single process needs no set-up."""
+"""Processes that `torchrun` has started: rank, world size, all-reduce, all-gather. One process needs no set-up."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -12,35 +13,62 @@ from torch import Tensor
 
 from ..errors import FacekitError
 
+ERROR = "facekit/error"  # the key under which the first process to fail leaves its error
+_store: list[dist.Store] = []  # of the process group, once it is started
+
 
 def start(device: str) -> torch.device:
-    """Join the other processes where `torchrun` started several; return the device that is ours."""
+    """Join the other processes where `torchrun` started several; returns this process's device."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         if device == "cuda":
             device = f"cuda:{os.environ['LOCAL_RANK']}"
             torch.cuda.set_device(device)
         if not dist.is_initialized():
-            dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+            store, number, count = next(dist.rendezvous("env://"))
+            backend = "nccl" if device.startswith("cuda") else "gloo"
+            dist.init_process_group(backend, store=store, rank=number, world_size=count)
+            _store[:] = [store]
     return torch.device(device)
 
 
 def rank() -> int:
-    """Return our number among the processes, from 0."""
+    """Return the number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def size() -> int:
-    """Return how many processes there are."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 @contextlib.contextmanager
+def failing_together() -> Iterator[None]:
+    """Leave the error raised inside where the other processes find it: they fail with its text."""
+    try:
+        yield
+    except Exception as error:
+        if size() > 1 and _store and not isinstance(error, PeerFailed):
+            text = str(error) or type(error).__name__
+            with contextlib.suppress(RuntimeError):  # the process that holds the store is gone
+                _store[0].compare_set(ERROR, "", f"process {rank()}: {text}")
+        raise
+
+
+class PeerFailed(FacekitError):
+    """Another process of the run has failed."""
+
+
+@contextlib.contextmanager
 def _together() -> Iterator[None]:
-    """Name what torch raises where another process is gone: that one's error is the one to read."""
+    """Raise PeerFailed, with the error of the process that is gone, for what torch raises in its place."""
     try:
         yield
     except RuntimeError as error:
-        raise FacekitError("another process of this run has ended", "its own error says why") from error
+        reason = ""
+        with contextlib.suppress(RuntimeError):
+            _store[0].wait([ERROR], timedelta(seconds=2))
+            reason = f": {_store[0].get(ERROR).decode()}"
+        raise PeerFailed(f"another process of this run has failed{reason}", "see its own error above") from error
 
 
 def barrier() -> None:
@@ -51,7 +79,7 @@ def barrier() -> None:
 
 
 def gather(x: Tensor) -> Tensor:
-    """Concatenate every process's x ([N, ...]) in rank order; without a gradient."""
+    """Concatenate x ([N, ...]) of every process in the order of ranks (all-gather); the result has no gradient."""
     if size() == 1:
         return x
     parts = [torch.empty_like(x) for _ in range(size())]
@@ -60,8 +88,17 @@ def gather(x: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def of_first(x: Tensor) -> Tensor:
+    """Return x of rank 0 in every process (broadcast): what is drawn at random and has to be equal everywhere."""
+    if size() > 1:
+        x = x.contiguous()
+        with _together():
+            dist.broadcast(x, 0)
+    return x
+
+
 def any_of(flag: bool, device: torch.device) -> bool:
-    """Return whether `flag` is true in any process."""
+    """Return whether `flag` is true in any process (all-reduce)."""
     if size() == 1:
         return flag
     vote = torch.tensor(float(flag), device=device)
@@ -71,10 +108,10 @@ def any_of(flag: bool, device: torch.device) -> bool:
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:
-    """Average the gradients over the processes in one flattened all-reduce.
+    """Average gradients over the processes in one flattened all-reduce.
 
-    Only parameters that have a gradient take part: zeros in place of the missing ones would let Adam's momentum move
-    what this step does not use.
+    Only parameters with a gradient take part: zeros in place of missing gradients would let Adam's momentum move
+    weights that the step does not use.
     """
     grads = [p.grad for p in parameters if p.grad is not None]
     if size() == 1 or not grads:

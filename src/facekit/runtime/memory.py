@@ -1,40 +1,62 @@
-"""The C library's heap: freed memory goes back to the system where it would raise the peak (Linux with glibc)."""
+"""Memory of the machine: how much a job may still take, and giving back what it has freed."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
-import resource
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 SLACK = 128 * 2**20  # bytes of freed memory that are worth giving back
+CGROUPS = (  # limit and use of this job's control group, versions 2 and 1
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
+
+def available_memory(device: str = "cpu") -> int | None:
+    """Return the bytes that a job may still take on a device; None where the system does not say (macOS, Windows)."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0]
+    found = []
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found.append(1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")))
+    for limit, use in CGROUPS:
+        with contextlib.suppress(OSError, ValueError):  # "max": no limit
+            found.append(int(Path(limit).read_text()) - int(Path(use).read_text()))
+    return max(0, min(found)) if found else None
 
 
 @functools.cache
 def trim() -> Callable[[int], int] | None:
-    """Return the C library's function that gives back what is free, where it has one."""
+    """Return the C library's function that gives free memory back to the system, where it has one (glibc)."""
     return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
 def resident() -> int:
-    """Return the bytes of memory that this process holds."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    """Return the bytes of memory that this process holds (Linux)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class Heap:
-    """Lets a job that allocates and frees much hold little more than it ever needed at once.
+    """Gives freed memory back to the system where it would raise the peak of the process.
 
-    Freed memory that was kept in pieces too small for the next tensor counts twice. To give it back costs page faults
-    when it is wanted again, so it is done only where more is held than was needed before.
+    The C library keeps freed memory in pieces, which may be too small for the next tensor: then it counts twice. Memory
+    that is given back costs page faults when it is needed again, so this happens only where the process holds more than
+    it ever needed at that place.
     """
 
     def __init__(self) -> None:
         self.most: dict[str, int] = {}  # bytes held after giving back, at the most, by place
 
     def give_back(self, place: str) -> None:
-        """Give back what is free if more is held than was ever needed at this place of the job."""
+        """Give back free memory if the process holds more than was ever needed at this place of the job."""
         give, most = trim(), self.most.get(place, 0)
         if give and resident() > most + SLACK:
             give(0)

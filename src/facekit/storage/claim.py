@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ..errors import CardError
 from . import card, files, provenance
 
-HOW = ("recompute", "graphs")
+HOW = ("recompute", "graphs", "threads")
 """Keys of `run` that choose how a step is computed and leave its result as it is: a run may resume with others."""
 
 State = Literal["new", "unfinished", "finished"]

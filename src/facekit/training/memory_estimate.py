@@ -1,4 +1,4 @@
-"""How much memory a training step will take, estimated before the first one without computing it."""
+"""How much memory a training step needs, estimated before the first step on tensors without content."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from torch.autograd.graph import saved_tensors_hooks
 from ..errors import OutOfMemory
 from ..recipe_api import checkpoint
 from ..recipe_api.base import Recipe, Term
+from ..runtime import console
+from ..runtime.memory import available_memory
 from ..storage.card import TrainCard
-from .activation_checkpointing import Again, Recompute, storage, tensors
+from .activation_checkpointing import recompute
+
+ROOM = 1.25  # times the estimate, for what the libraries use while they compute
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Estimate:
 
 
 def estimate(recipe: Recipe, terms: Mapping[str, Term], card: TrainCard) -> Estimate:
-    """Estimate a step's memory: one pass of every phase on the meta device, counting what autograd keeps."""
+    """Estimate a step's memory: a forward pass of every phase on the meta device counts what autograd keeps."""
     with torch.device("meta"):
         nets = nn.ModuleDict(recipe.nets())
     counts = {name: sum(p.numel() for p in net.parameters()) for name, net in nets.items()}
@@ -51,8 +55,22 @@ def estimate(recipe: Recipe, terms: Mapping[str, Term], card: TrainCard) -> Esti
     return Estimate(counts, state, _activations(recipe, terms, card, nets))
 
 
+def decide(recipe: Recipe, terms: Mapping[str, Term], card: TrainCard, device: torch.device) -> TrainCard:
+    """Return the card with `run.recompute: auto` decided: true where the step would not fit the memory that is left."""
+    if card.run.recompute != "auto":
+        return card
+    room, guess = available_memory(str(device)), estimate(recipe, terms, card)
+    short = room is not None and not card.run.compile and ROOM * guess.total_bytes > room
+    if short and room is not None:
+        console.note(
+            f"train: {room / 2**30:.1f} GiB of memory are free, a step needs about {guess.total_bytes / 2**30:.1f}: "
+            "activations are recomputed in the backward pass"
+        )
+    return card.model_copy(update={"run": card.run.model_copy(update={"recompute": short})})
+
+
 def _activations(recipe: Recipe, terms: Mapping[str, Term], card: TrainCard, nets: nn.ModuleDict) -> int | None:
-    """Return the bytes that the hungriest phase keeps for backward; None where nets cannot run on meta tensors."""
+    """Return the bytes that the phase with most of them keeps for backward; None where nets have no meta version."""
     size, batch = card.data.size, card.data.batch
     most = 0
     try:
@@ -60,26 +78,25 @@ def _activations(recipe: Recipe, terms: Mapping[str, Term], card: TrainCard, net
             weighted = [term.name for term in terms.values() if term.weight]
             helpers = nn.ModuleDict(recipe.helpers(lambda name: checkpoint.load_model(name, "meta"), weighted))
             helpers.to("meta").requires_grad_(False)
+            if card.run.recompute is True and not card.run.compile:
+                recompute(nets)
+                recompute(helpers)
             for phase in recipe.phases:
                 for name, net in nets.items():
                     net.requires_grad_(name in phase.nets)
-                images = recipe.blank(batch, size)
-                kept: dict[int, tuple[Tensor, int]] = {}
-                mode = Recompute()
-                lean = card.run.recompute is True and not card.run.compile
+                kept: dict[int, Tensor] = {}
 
-                def keep(x: Tensor, mode: Recompute = mode, kept: dict = kept) -> Tensor | Again:
-                    packed = mode.pack(x)
-                    for y in tensors(packed):
-                        if not isinstance(y, nn.Parameter):
-                            kept[storage(y)] = (y, y.untyped_storage().nbytes())
-                    return packed
+                def keep(x: Tensor, kept: dict[int, Tensor] = kept) -> Tensor:
+                    if not isinstance(x, nn.Parameter):
+                        kept[id(x.untyped_storage())] = x
+                    return x
 
                 active = [t for t in terms.values() if t.phase == phase.name and t.weight]
-                scene = recipe.Scene(recipe, nets, images, phase.start, None, helpers, [t.name for t in active])
-                with mode if lean else contextlib.nullcontext(), saved_tensors_hooks(keep, mode.unpack):
+                names = [t.name for t in active]
+                scene = recipe.Scene(recipe, nets, recipe.blank(batch, size), phase.start, None, helpers, names)
+                with saved_tensors_hooks(keep, lambda x: x):
                     parts = [t.fn(scene) for t in active]
-                most = max(most, sum(size for _, size in kept.values()))
+                most = max(most, sum(x.untyped_storage().nbytes() for x in kept.values()))
                 del parts
     except (RuntimeError, TypeError, ValueError):
         return None

@@ -15,7 +15,7 @@ from ..recipe_api.base import Recipe, Term
 from ..recipe_api.registry import find
 from ..runtime import console
 from ..storage import card, images
-from .loop import weighted_terms
+from .state import weighted_terms
 
 SOURCES = {"root", "a", "b"}  # keys of a card's `data` that name folders
 

@@ -8,8 +8,8 @@ import torch
 
 from ..runtime import distributed
 from ..storage import card, provenance
-from .loop import TrainState
 from .plan import Plan
+from .state import TrainState
 
 
 def results(learner: TrainState, plan: Plan, steps: int, first: int, seconds: float) -> dict[str, Any]:

@@ -15,14 +15,15 @@ from ..data.loader import Batches
 from ..errors import Interrupted
 from ..recipe_api.base import Progress
 from ..runtime import console, distributed, signals
-from ..runtime.device import find_device
+from ..runtime.device import choose_threads, find_device
 from ..storage import card, lock
 from . import memory_estimate, run_folder
-from .loop import TrainState, fit, make_learner
+from .loop import fit
 from .pace import Pace
 from .plan import Plan, layers, make_plan
 from .results import inputs, results
 from .run_folder import RunFolder
+from .state import TrainState, build_state
 
 Item = TypeVar("Item")
 TIMED = 20  # steps after which the rest of the run is estimated
@@ -71,10 +72,14 @@ def run_plan(plan: Plan, folder: Path, device_name: str = "auto", force: bool = 
     files or another process trains into it, Interrupted after a signal, Diverged.
     """
     device = distributed.start(find_device(device_name))
+    if device.type == "cpu":
+        threads, why = choose_threads(plan.card.run.threads)
+        torch.set_num_threads(threads)
+        console.note(f"train: {threads} thread{'s' * (threads > 1)} ({why}); --set run.threads=N changes that")
     first = distributed.rank() == 0
     plan.refuse_folder(folder)
     holding = lock.held(folder, "facekit train") if first else contextlib.nullcontext()
-    with signals.collected() as received, holding:
+    with distributed.failing_together(), signals.collected() as received, holding:
         status = run_folder.check(folder, plan.values, force) if first else "finished"
         if not distributed.any_of(status != "finished", device):
             run_folder.tidy(folder)
@@ -83,7 +88,8 @@ def run_plan(plan: Plan, folder: Path, device_name: str = "auto", force: bool = 
         fresh = distributed.any_of(first and status == "new", device)
         batches = make_batches(plan, device)
         clock = Progress(0, plan.steps(batches.epoch_steps), batches.epoch_steps)
-        learner = make_learner(plan.recipe, plan.terms, plan.card, device)
+        decided = memory_estimate.decide(plan.recipe, plan.terms, plan.card, device)
+        learner = build_state(plan.recipe, plan.terms, decided, device)
         with contextlib.closing(RunFolder(folder, plan.values, plan.layout, clock.steps, board)) as run:
             if not fresh:
                 run.resume(learner, clock)

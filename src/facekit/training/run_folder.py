@@ -18,9 +18,9 @@ from ..recipe_api import checkpoint, registry
 from ..recipe_api.base import Progress
 from ..runtime import console, distributed
 from ..storage import card, claim, files, jsonl
-from .loop import TrainState
 from .pace import Pace
 from .run_page import LOG, PREVIEWS, RunPage
+from .state import TrainState
 
 STATE = "state.pt"
 WRITTEN = (LOG, checkpoint.FILE, "losses.png", "index.html", PREVIEWS, "tb/events.*")  # beside the cards and the state

@@ -15,8 +15,8 @@ from ..errors import InputError
 from ..reports import contact_sheet, html, plots
 from ..runtime import console
 from ..storage import card, images, jsonl, provenance
-from .loop import TrainState
 from .pace import Pace
+from .state import TrainState
 
 LOG = "log.jsonl"
 PREVIEWS = "previews/" + 8 * "[0-9]" + ".png"

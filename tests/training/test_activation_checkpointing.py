@@ -1,0 +1,116 @@
+"""Recomputing activations keeps less for the backward pass and changes no bit."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from facekit.nets.blocks import InstanceNorm2d, Residual
+from facekit.nets.patchgan import PatchDiscriminator
+from facekit.nets.resnet import ResnetGenerator
+from facekit.nets.stargan import StarGANDiscriminator
+from facekit.nets.ugatit import UGATITGenerator
+from facekit.nets.unit import MultiScaleDiscriminator
+from facekit.ops.cpu_conv import QuickConvolution
+from facekit.ops.losses import gradient_penalty
+from facekit.training.activation_checkpointing import recompute
+
+
+def total(out):
+    """A number that depends on everything that a net returns."""
+    parts = [out] if isinstance(out, torch.Tensor) else list(out)
+    return sum(part.square().mean() for part in parts)
+
+
+def run(net, x):
+    """Return the bytes that a forward pass keeps beside the weights, and the output with all gradients."""
+    kept, weights = {}, {id(p.untyped_storage()) for p in net.parameters()}
+
+    def keep(y):
+        if id(y.untyped_storage()) not in weights:
+            kept[id(y.untyped_storage())] = y
+        return y
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda y: y):
+        loss = total(net(x))
+    size = sum(y.untyped_storage().nbytes() for y in kept.values())
+    return size, [loss, *torch.autograd.grad(loss, list(net.parameters()), allow_unused=True)]
+
+
+@pytest.mark.parametrize(
+    ("net", "share"),
+    [
+        (lambda: ResnetGenerator(8, 3), 0.6),
+        (lambda: UGATITGenerator(8, 2, 64, light=True), 0.8),
+        (lambda: PatchDiscriminator(8), 0.8),
+        (lambda: MultiScaleDiscriminator(8), 0.8),
+    ],
+)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_less_is_kept_and_no_bit_changes(net, share, precision):
+    torch.manual_seed(0)
+    plain = net().to(memory_format=torch.channels_last)
+    lean = copy.deepcopy(plain)
+    recompute(lean)
+    x = torch.rand(2, 3, 64, 64).to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        whole, expected = run(plain, x)
+        less, found = run(lean, x)
+    assert less < share * whole
+    assert all(a is b is None or torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert lean.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_a_gradient_penalty_is_the_same():
+    torch.manual_seed(0)
+    plain = StarGANDiscriminator(2, 32, 4, 3)
+    lean = copy.deepcopy(plain)
+    recompute(lean)
+    x, found = torch.rand(2, 3, 32, 32), []
+    for net in plain, lean:
+        point = x.clone().requires_grad_()
+        loss = gradient_penalty(net(point)[0], point)
+        found.append([loss, *torch.autograd.grad(loss, list(net.parameters()), allow_unused=True)])
+    assert all(a is b is None or torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_second_derivatives_are_the_same_through_norms():
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), InstanceNorm2d(4), nn.LeakyReLU(0.2), nn.Conv2d(4, 2, 3)).double()
+    lean = copy.deepcopy(plain)
+    recompute(lean)
+    x, found = torch.randn(2, 3, 12, 12, dtype=torch.float64), []
+    for net in plain, lean:
+        point = x.clone().requires_grad_()
+        loss = gradient_penalty(net(point), point)
+        found.append([loss, *torch.autograd.grad(loss, list(net.parameters()), allow_unused=True)])
+    assert all(a is b is None or torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_large_convolutions_recompute_with_the_same_kernels():
+    torch.manual_seed(0)
+    plain = nn.Sequential(Residual(128, bias=False)).to(memory_format=torch.channels_last)
+    lean = copy.deepcopy(plain)
+    recompute(lean)
+    x = torch.rand(1, 128, 32, 32).to(memory_format=torch.channels_last)
+    with QuickConvolution():
+        (whole, expected), (less, found) = run(plain, x), run(lean, x)
+    assert less < whole
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_layers_with_state_or_chance_run_once():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.ReLU(), nn.Conv2d(4, 4, 3))
+    recompute(net)
+    net(torch.rand(2, 3, 8, 8)).sum().backward()
+    assert net[1].num_batches_tracked == 1
+
+
+def test_without_gradients_nothing_changes():
+    torch.manual_seed(0)
+    net, x = ResnetGenerator(4, 1), torch.rand(1, 3, 16, 16)
+    with torch.no_grad():
+        expected = net(x)
+        recompute(net)
+        assert torch.equal(net(x), expected)
