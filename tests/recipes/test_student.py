@@ -9,7 +9,8 @@ from facekit.recipe_api.base import Progress
 from facekit.recipes.student import StudentRecipe
 from facekit.storage import images
 from facekit.storage.card import TrainCard
-from facekit.training.loop import make_learner, train_step, weighted_terms
+from facekit.training.loop import train_step
+from facekit.training.state import build_state, weighted_terms
 
 
 @pytest.mark.parametrize(("width", "blocks", "megabytes"), [(16, 3, 0.5), (32, 3, 2), (48, 4, 6)])
@@ -101,7 +102,7 @@ def test_every_loss_trains():
     params = {"width": 4, "d_width": 8}
     values = TrainCard.model_validate({"recipe": "student", "params": params, "data": {"size": 32}})
     losses = {"perceptual": 0.0, "part_match": 1.0, "smooth": 1.0}
-    state = make_learner(StudentRecipe(params, 32), weighted_terms(StudentRecipe, losses), values, torch.device("cpu"))
+    state = build_state(StudentRecipe(params, 32), weighted_terms(StudentRecipe, losses), values, torch.device("cpu"))
     x = torch.rand(2, 3, 32, 32) * 2 - 1
     found = train_step(state, [{"a": x, "b": -x}], Progress(0, 2))
     assert all(torch.isfinite(value) for value in found.values())
