@@ -105,7 +105,7 @@ def stargan(nets, helpers, optim):
             "penalty": ((gradient.square().sum((1, 2, 3)).sqrt() - 1) ** 2).mean(),
         }
         found = judge.step(losses)
-        if number % 5:
+        if (number + 1) % 5:
             return found
         fake = nets.g(x, target)[0]
         score, logits = nets.d(fake)
