@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import importlib
 import importlib.util
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class Entry:
     target: str  # "package.module:Class" or "path/to/file.py:Class"
     summary: str
     preset: dict
+    defaults: dict = field(default_factory=dict)  # of the class, where they are literal
 
 
 def catalogue() -> dict[str, Entry]:
@@ -47,12 +49,18 @@ def _entries(path: Path, where: str) -> dict[str, Entry]:
     for node in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
         if not isinstance(node, ast.ClassDef):
             continue
+        values = {}
         for line in node.body:
             target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
-            if isinstance(target, ast.Name) and target.id == "presets" and getattr(line, "value", None):
-                summary = (ast.get_docstring(node) or "").split("\n")[0]
-                for name, preset in ast.literal_eval(line.value).items():  # type: ignore[attr-defined]
-                    found[name] = Entry(name, f"{where}:{node.name}", summary, preset)
+            if isinstance(target, ast.Name) and getattr(line, "value", None):
+                values[target.id] = line.value  # type: ignore[attr-defined]
+        if "presets" in values:
+            summary = (ast.get_docstring(node) or "").split("\n")[0]
+            defaults = {}
+            with contextlib.suppress(ValueError, KeyError):  # they need the class to be imported
+                defaults = ast.literal_eval(values["defaults"])
+            for name, preset in ast.literal_eval(values["presets"]).items():
+                found[name] = Entry(name, f"{where}:{node.name}", summary, preset, defaults)
     return found
 
 

@@ -1,0 +1,100 @@
+"""The list of recipes and the description of one, as data and as text."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from ..storage import card
+from .registry import catalogue, find
+
+FIRST = "projected-cut"  # trains in hours on one machine, from a few hundred images
+
+
+def overview() -> list[dict[str, Any]]:
+    """Return a row per recipe: name, summary, what its preset changes, size in px, steps or epochs, where to start.
+
+    Imports no recipe: size and length are missing where only the class knows them.
+    """
+    rows = []
+    for entry in catalogue().values():
+        values = card.merge(entry.defaults, entry.preset)
+        rows.append(
+            {
+                "name": entry.name,
+                "summary": entry.summary,
+                "differs": [f"{key}={value}" for key, value in _leaves(entry.preset)],
+                "size": values.get("data", {}).get("size"),
+                "steps": values.get("run", {}).get("steps"),
+                "epochs": values.get("run", {}).get("epochs"),
+                "start_here": entry.name == FIRST,
+            }
+        )
+    return rows
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def overview_text(rows: list[dict[str, Any]]) -> str:
+    """Return the list as aligned columns; a preset that shares its method's summary shows what it changes."""
+    width = max(len(row["name"]) for row in rows)
+    lines = [f"{'recipe':{width}}  {'px':>4}  {'length':>14}  what it is, or how the preset differs"]
+    seen: set[str] = set()
+    for row in rows:
+        length = f"{row['steps']:,} steps" if row["steps"] else f"{row['epochs']:,} epochs" if row["epochs"] else ""
+        about = ", ".join(row["differs"]) if row["summary"] in seen and row["differs"] else row["summary"]
+        seen.add(row["summary"])
+        mark = "START HERE. " if row["start_here"] else ""
+        lines.append(f"{row['name']:{width}}  {row['size'] or '':>4}  {length:>14}  {mark}{about}")
+    hint = "`facekit recipes NAME` shows losses, parameters and their number; --size and --steps change these two"
+    return "\n".join([*lines, "", hint])
+
+
+def describe(name: str) -> dict[str, Any]:
+    """Return paper, terms with this preset's weights, phases, parameters, defaults and counts of a recipe."""
+    import torch
+
+    kind, preset = find(name)
+    values = card.merge(kind.defaults, preset)
+    params = kind.Params.model_validate(values.get("params", {}))
+    recipe = kind(params.model_dump(), values.get("data", {}).get("size", 256))
+    weights = {term.name: term.weight for term in kind.terms().values()}
+    for term_name, value in values.get("losses", {}).items():
+        weights[term_name] = value.get("weight", weights[term_name]) if isinstance(value, dict) else value
+    with torch.device("meta"):
+        counts = {key: sum(p.numel() for p in net.parameters()) for key, net in recipe.nets().items()}
+    return {
+        "recipe": name,
+        "about": inspect.getdoc(kind) or "",
+        "translates_to": list(kind.directions),
+        "phases": {phase.name: list(phase.nets) for phase in kind.phases},
+        "terms": {t.name: {"phase": t.phase, "weight": weights[t.name], "about": t.doc} for t in kind.terms().values()},
+        "params": {
+            key: {"value": getattr(params, key), "about": field.description or ""}
+            for key, field in kind.Params.model_fields.items()
+        },
+        "defaults": {key: value for key, value in values.items() if key != "params"},
+        "parameters": {key: count for key, count in counts.items() if count},
+    }
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """Return a description for people."""
+    lines = [found["recipe"], "", found["about"], "", "terms (phase, weight; set with losses.NAME):"]
+    lines += [f"  {k:14} {t['phase']:2} {t['weight']:<6g} {t['about']}" for k, t in found["terms"].items()]
+    lines += ["", "parameters (set with params.NAME):"]
+    lines += [f"  {k:14} {p['value']!s:<8} {p['about']}" for k, p in found["params"].items()]
+    total = sum(found["parameters"].values())
+    nets = ", ".join(f"{k} {count:,}" for k, count in found["parameters"].items())
+    lines += ["", f"nets: {nets}; together {total:,}", "", "defaults:"]
+    lines += ["  " + line for line in yaml.safe_dump(found["defaults"], default_flow_style=None).splitlines()]
+    return "\n".join(lines)
