@@ -353,6 +353,11 @@ def test_what_cannot_be_is_refused(export, more, out, words):
     assert done.code == 2 and words in done.err and state() == before
 
 
+def test_a_segmenter_is_refused_with_the_reason(export):
+    done = export(model="segnet")
+    assert done.code == 2 and "labels the parts" in done.err and not Path("out.onnx").exists()
+
+
 def test_weights_that_translate_nothing_are_refused(export):
     done = export(model="facefeat")
     assert done.code == 2 and "translates nothing" in done.err

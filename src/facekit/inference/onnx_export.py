@@ -59,6 +59,11 @@ def open_generator(translator: Translator, came_from: str | None = None) -> Gene
     """Return what is written; raises CardError for a size or a source that the model does not know, or lacks."""
     model, size = translator.model, translator.size
     name, multiple = model.card.recipe, model.recipe.multiple
+    if hasattr(model.recipe, "label"):
+        raise CardError(
+            f"{name} labels the parts of a face and translates nothing; export writes generators",
+            f"facekit translate IN OUT --weights {model.path.stem} shows the labels",
+        )
     if multiple and size % multiple:
         near = dict.fromkeys(edge for edge in (size // multiple * multiple, -(-size // multiple) * multiple) if edge)
         hint = " or ".join(f"--size {edge}" for edge in near)
