@@ -406,7 +406,7 @@ def test_a_photo_is_aligned_unless_told_otherwise(anime, tmp_path):
     assert pasted.shape == photo.shape and (pasted[:, :60] == photo[:, :60]).all() and (pasted != photo).mean() > 0.02
     with pytest.raises(InputError, match="no face"):
         anime(np.full((64, 64, 3), 128, np.uint8))
-    with pytest.raises(InputError, match="uint8"):
+    with pytest.raises(InputError, match="float64 of shape"):
         anime(photo / 255)
     with pytest.raises(CardError, match="paste"):
         anime(photo, align=False, paste=True)
