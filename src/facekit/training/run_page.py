@@ -74,7 +74,7 @@ class RunPage:
         html.write(
             self.folder / "index.html",
             "run.html",
-            title=f"{self.values['recipe']}: {self.folder.resolve().name}",
+            title=f"{Path(self.values['recipe']).name}: {self.folder.resolve().name}",
             running=running,
             step=self.pace.step,
             steps=self.pace.steps,
