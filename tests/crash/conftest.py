@@ -90,9 +90,22 @@ def snapshot(top: Path, ignore: tuple[str, ...]) -> dict[str, object]:
             for line in filter(None, data.split(b"\n")):
                 json.loads(line)
             found[name] = sorted(lines)
+        elif path.name == "state.pt":  # equal states may differ in how they are packed
+            import torch
+
+            found[name] = _plain(torch.load(path, weights_only=True))
         else:
             found[name] = data
     return found
+
+
+def _plain(value: object) -> object:
+    """Return a state with its tensors as lists."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 @pytest.fixture
