@@ -23,12 +23,12 @@ import sys
 from pathlib import Path
 from facekit.storage.folder import open_source, output_names
 from facekit.storage.folder_map import folder_map
-from facekit.storage.manifest import Made
+from facekit.storage.manifest import Output
 source, out = map(Path, sys.argv[1:3])
 limit = int(sys.argv[4]) if len(sys.argv) > 3 else None
 found = open_source(source, out)
 names = output_names(found)
-work = lambda one: [Made(names[one.name], b"x" * 100)]
+work = lambda one: [Output(names[one.name], b"x" * 100)]
 folder_map("map", found, out, {"facekit": 1, "command": "map"}, work, names=names, processes=True, limit=limit)
 """
 COMMANDS = {

@@ -17,7 +17,7 @@ from facekit.recipe_api import base
 from facekit.recipe_api.base import Phase, Recipe, Scene, term, view
 from facekit.storage import images
 from facekit.storage.folder import Source
-from facekit.storage.manifest import Made
+from facekit.storage.manifest import Output
 
 FILE = Path(__file__)
 
@@ -43,11 +43,11 @@ def domains(root: Path, count: int = 12, size: int = 16) -> Path:
     return root
 
 
-def turn(source: Source) -> list[Made]:
+def turn(source: Source) -> list[Output]:
     """Turn an image upside down: work for a folder_map."""
     image = images.read(source.path)
     name = source.name.rpartition(".")[0] + ".png"
-    return [Made(name, images.encode(image.rotate(180)), {"width": image.width})]
+    return [Output(name, images.encode(image.rotate(180)), {"width": image.width})]
 
 
 class ToyScene(Scene):

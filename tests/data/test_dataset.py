@@ -34,7 +34,7 @@ def layout(**data: object) -> Layout:
 
 
 def counts(found: Layout) -> dict[str, tuple[int, int]]:
-    return {side: (len(found.train[side]), len(found.held[side])) for side in "ab"}
+    return {side: (len(found.train[side]), len(found.previews[side])) for side in "ab"}
 
 
 # finding
@@ -108,8 +108,8 @@ def test_images_for_previews_are_kept_out_of_training(tmp_path, holdout, expecte
     toy.fill(tmp_path / "b", 32, seed=2)
     found = layout(root=tmp_path, holdout=holdout)
     assert counts(found) == {"a": expected, "b": expected}
-    assert holdout == 0 or not set(found.train["a"]) & set(found.held["a"])
-    assert {path.parent.name for path in found.held["b"]} == {"b"}
+    assert holdout == 0 or not set(found.train["a"]) & set(found.previews["a"])
+    assert {path.parent.name for path in found.previews["b"]} == {"b"}
 
 
 def test_a_sixteenth_is_kept_out_and_at_most_sixteen(tmp_path):
@@ -121,7 +121,7 @@ def test_a_sixteenth_is_kept_out_and_at_most_sixteen(tmp_path):
 def test_images_for_previews_are_spread_evenly(tmp_path):
     toy.fill(tmp_path / "a", 8)
     toy.fill(tmp_path / "b", 8)
-    held = layout(root=tmp_path, holdout=4).held["a"]
+    held = layout(root=tmp_path, holdout=4).previews["a"]
     assert [path.stem for path in held] == ["000", "002", "004", "006"]
 
 
@@ -132,7 +132,7 @@ def test_a_held_out_part_of_the_data_leaves_training_whole(tmp_path, pair):
         toy.fill(tmp_path / name, 20)
     found = layout(root=tmp_path)
     assert counts(found) == {"a": (20, 16), "b": (21, 16)}
-    assert {path.parent.name for path in found.held["a"]} == {pair[0]}
+    assert {path.parent.name for path in found.previews["a"]} == {pair[0]}
     assert counts(layout(root=tmp_path, holdout=3)) == {"a": (20, 3), "b": (21, 3)}
 
 
@@ -140,9 +140,9 @@ def test_val_goes_before_test_and_half_a_pair_is_none(tmp_path):
     toy.domains(tmp_path, 4)
     for name in ("valA", "testA", "testB"):
         toy.fill(tmp_path / name, 1)
-    assert layout(root=tmp_path).held["a"][0].parent.name == "testA"
+    assert layout(root=tmp_path).previews["a"][0].parent.name == "testA"
     toy.fill(tmp_path / "valB", 1)
-    assert layout(root=tmp_path).held["a"][0].parent.name == "valA"
+    assert layout(root=tmp_path).previews["a"][0].parent.name == "valA"
 
 
 def test_a_limit_takes_the_first_images_of_each_domain(tmp_path):

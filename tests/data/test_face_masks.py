@@ -58,7 +58,7 @@ def test_images_and_masks_at_the_top_are_split(tmp_path):
     (tmp_path / "classes.txt").write_text("\n".join(CLASSES))
     layout = opened(tmp_path, split=(8, 1, 1))
     assert (len(layout.train["a"]), len(layout.test["a"])) == (16, 2)
-    assert not set(layout.train["a"]) & (set(layout.test["a"]) | set(layout.held["a"]))
+    assert not set(layout.train["a"]) & (set(layout.test["a"]) | set(layout.previews["a"]))
 
 
 def test_a_mirror_swaps_left_and_right():
@@ -152,7 +152,7 @@ def celeba(tmp_path):
 
 def test_celebamask_is_split_as_celeba_is(celeba):
     layout = opened(celeba)
-    stems = {"train": layout.train["a"], "val": layout.held["a"], "test": layout.test["a"]}
+    stems = {"train": layout.train["a"], "val": layout.previews["a"], "test": layout.test["a"]}
     assert {k: [p.stem for p in v] for k, v in stems.items()} == {
         "train": ["0", "1", "2001"],
         "val": ["2"],

@@ -89,7 +89,7 @@ def test_every_image_has_a_one_for_its_label(faces):
     layout = opened(faces)
     assert layout.params == {"labels": ["blue", "green", "red"]}
     reader = layout.readers["x"]
-    for path in layout.train["x"] + layout.held["x"]:
+    for path in layout.train["x"] + layout.previews["x"]:
         sample = reader.read(path, 16)
         assert sample["x"].shape == (16, 16, 3) and sample["x_label"].dtype == np.float32
         assert layout.params["labels"][int(sample["x_label"].argmax())] == path.parent.name
@@ -106,26 +106,30 @@ def test_labels_come_in_the_order_that_is_asked_for_and_others_go(faces):
 
 def test_some_of_each_label_are_held_out_and_scored(faces):
     layout = opened(faces)
-    assert counts(layout.held["x"]) == {"blue": 1, "green": 2, "red": 4}
-    assert set(layout.test["x"]) == set(layout.held["x"])
-    assert not set(layout.held["x"]) & set(layout.train["x"])
-    assert len(layout.held["x"]) + len(layout.train["x"]) == 64
-    assert [p.parent.name for p in layout.held["x"][:3]] == ["blue", "green", "red"]  # previews show the first few
-    assert {label: len(layout.held[label]) for label in ("blue", "green", "red")} == {"blue": 1, "green": 2, "red": 4}
-    assert counts(opened(faces, holdout=3).held["x"]) == {"blue": 3, "green": 3, "red": 3}
+    assert counts(layout.previews["x"]) == {"blue": 1, "green": 2, "red": 4}
+    assert set(layout.test["x"]) == set(layout.previews["x"])
+    assert not set(layout.previews["x"]) & set(layout.train["x"])
+    assert len(layout.previews["x"]) + len(layout.train["x"]) == 64
+    assert [p.parent.name for p in layout.previews["x"][:3]] == ["blue", "green", "red"]  # previews show the first few
+    assert {label: len(layout.previews[label]) for label in ("blue", "green", "red")} == {
+        "blue": 1,
+        "green": 2,
+        "red": 4,
+    }
+    assert counts(opened(faces, holdout=3).previews["x"]) == {"blue": 3, "green": 3, "red": 3}
     assert counts(opened(faces, holdout=100).train["x"]) == {"blue": 1, "green": 1, "red": 1}
-    assert opened(faces, holdout=0).held["x"] == []
+    assert opened(faces, holdout=0).previews["x"] == []
 
 
 def test_a_split_deals_each_label_into_three(faces):
     layout = opened(faces, split=(6, 1, 1), holdout=2)
     assert counts(layout.train["x"]) == {"blue": 6, "green": 12, "red": 30}
-    assert counts(layout.held["x"]) == {"blue": 1, "green": 2, "red": 2}
+    assert counts(layout.previews["x"]) == {"blue": 1, "green": 2, "red": 2}
     assert counts(layout.test["x"]) == {"blue": 1, "green": 2, "red": 5}
     assert {label: len(layout.test[label]) for label in layout.params["labels"]} == counts(layout.test["x"])
-    parts = [set(layout.train["x"]), set(layout.held["x"]), set(layout.test["x"])]
+    parts = [set(layout.train["x"]), set(layout.previews["x"]), set(layout.test["x"])]
     assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
-    assert opened(faces, split=(6, 1, 1), holdout=0).held["x"] == []
+    assert opened(faces, split=(6, 1, 1), holdout=0).previews["x"] == []
 
 
 def test_a_test_folder_is_scored_and_nothing_else_is_left_out(tmp_path, facekit):
@@ -137,8 +141,8 @@ def test_a_test_folder_is_scored_and_nothing_else_is_left_out(tmp_path, facekit)
     layout = opened(tmp_path, split=(8, 1, 1))
     assert counts(layout.train["x"]) == {"blue": 8, "red": 9}
     assert counts(layout.test["x"]) == {"blue": 2, "red": 6}
-    assert counts(layout.held["x"]) == {"blue": 2, "red": 4}
-    assert all(path.parts[-3] == "test" for path in layout.held["x"] + layout.test["x"])
+    assert counts(layout.previews["x"]) == {"blue": 2, "red": 4}
+    assert all(path.parts[-3] == "test" for path in layout.previews["x"] + layout.test["x"])
     said = facekit("train", __file__, "--data", tmp_path, "--dry-run").err
     assert "only test images are labelled 'grey'" in said
 
@@ -160,11 +164,11 @@ def test_the_limit_counts_each_label(faces):
 
 def test_images_may_have_several_labels_or_none(attributes):
     layout = opened(attributes["root"], {"single": False, "labels": ("Smiling", "Young")}, labels=attributes["labels"])
-    assert len(layout.train["x"]) + len(layout.held["x"]) == 24 and len(layout.held["x"]) == 3
+    assert len(layout.train["x"]) + len(layout.previews["x"]) == 24 and len(layout.previews["x"]) == 3
     vectors = {path.name: vector.tolist() for path, vector in layout.readers["x"].labels.items()}
     assert [vectors[f"{i:03d}.png"] for i in (0, 1, 2, 3)] == [[1, 1], [0, 0], [0, 1], [1, 0]]
-    held = [int(path.stem) for path in layout.held["x"]]
-    assert names(layout.held["Young"]) == [f"{i:03d}.png" for i in held if i % 2 == 0]
+    held = [int(path.stem) for path in layout.previews["x"]]
+    assert names(layout.previews["Young"]) == [f"{i:03d}.png" for i in held if i % 2 == 0]
 
 
 def test_several_labels_are_refused_where_there_must_be_one(attributes):

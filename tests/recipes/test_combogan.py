@@ -311,11 +311,11 @@ def test_labels_of_the_data_are_kept_with_the_weights_in_the_order_of_the_domain
 
 def test_held_out_faces_are_not_trained_on_and_previews_have_faces_of_the_label_before(faces):
     plan = opened(faces, LABELS)
-    held = {path for paths in plan.layout.held.values() for path in paths}
+    held = {path for paths in plan.layout.previews.values() for path in paths}
     assert held and not held & {path for paths in plan.layout.train.values() for path in paths}
     assert plan.recipe.previews() == {"train2": "train1", "train10": "train2", "train1": "train10"}
     for source in plan.recipe.previews().values():
-        assert {path.parent.name for path in plan.layout.held[source]} == {source}
+        assert {path.parent.name for path in plan.layout.previews[source]} == {source}
 
 
 def test_a_domain_of_few_images_keeps_its_own_pace(faces, capsys):

@@ -71,7 +71,7 @@ def test_partners_are_cropped_and_mirrored_alike(tmp_path, pairing):
         assert ((batch["b"] + 1) / 2 - light / 2).abs().max() < 0.01
         seen.add(float(light.sum()))
     assert len(seen) == 4
-    assert set(layout.held) == {"a", "b"} and isinstance(layout.readers["a"], PairReader)
+    assert set(layout.previews) == {"a", "b"} and isinstance(layout.readers["a"], PairReader)
 
 
 def test_images_without_a_partner_of_their_name_are_left_out(tmp_path):

@@ -12,7 +12,7 @@ from facekit.storage import images
 from facekit.storage.folder import Folder, Source, open_source, output_names
 from facekit.storage.folder_map import Outcome, folder_map
 from facekit.storage.jsonl import read_lines
-from facekit.storage.manifest import Made
+from facekit.storage.manifest import Output
 
 VALUES = {"facekit": 1, "command": "turn", "options": {}}
 
@@ -22,11 +22,11 @@ def run(here, work=toy.turn, **options) -> Outcome:
     return folder_map("turn", found, here / "out", VALUES, work, names=output_names(found), **options)
 
 
-def faces(source: Source) -> list[Made]:
+def faces(source: Source) -> list[Output]:
     """As many images as the source's height has tens of px."""
     image = images.read(source.path)
     stem = source.name.removesuffix(".png")
-    return [Made(f"{stem}.{i}.png", images.encode(image)) for i in range(image.height // 10)]
+    return [Output(f"{stem}.{i}.png", images.encode(image)) for i in range(image.height // 10)]
 
 
 def left(here) -> list[str]:

@@ -20,12 +20,12 @@ from facekit.storage.folder import Folder, Source, open_source, output_names
 from facekit.storage.folder_map import Outcome, folder_map
 from facekit.storage.jsonl import read_lines
 from facekit.storage.listing import Listing
-from facekit.storage.manifest import Made
+from facekit.storage.manifest import Output
 
 VALUES = {"facekit": 1, "command": "turn", "options": {"by": 180}}
 
 
-def counted(source: Source, log: Path, then=None, after: int = -1) -> list[Made]:
+def counted(source: Source, log: Path, then=None, after: int = -1) -> list[Output]:
     """Turn an image, note its name in a file, and do `then` in place of the images that come after so many."""
     if then and len(log.read_text().splitlines() if log.exists() else []) >= after:
         then()
@@ -213,7 +213,7 @@ def test_what_is_made_together_is_encoded_elsewhere_meanwhile_and_written_in_ord
             encoded.append(made.name)
             return made.data
 
-        return [Made(made.name, data, made.entry)]
+        return [Output(made.name, data, made.entry)]
 
     def together(group):
         makers.add(threading.get_ident())
@@ -230,7 +230,7 @@ def test_what_is_made_together_is_encoded_elsewhere_meanwhile_and_written_in_ord
 def test_one_source_may_become_several_images(here):
     def halves(source):
         made = toy.turn(source)[0]
-        return [made, Made(made.name.replace(".png", ".face2.png"), made.data, {})]
+        return [made, Output(made.name.replace(".png", ".face2.png"), made.data, {})]
 
     assert run(here / "in", here / "out", halves).made == 10
     assert len(Folder(here / "out").entries) == 10
@@ -398,7 +398,7 @@ def test_a_bad_image_is_a_line_of_failed_and_stops_nothing(here, told):
 
 
 def fail_to_encode(group):
-    return [[Made(made[0].name, lambda: 1 / 0, {})] for _, made in group]
+    return [[Output(made[0].name, lambda: 1 / 0, {})] for _, made in group]
 
 
 def return_errors(group):

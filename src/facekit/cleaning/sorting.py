@@ -12,7 +12,7 @@ from ..runtime import console
 from ..storage import files, jsonl, provenance
 from ..storage.folder import MANIFEST, Source, is_inside
 from ..storage.folder_map import folder_map
-from ..storage.manifest import Made
+from ..storage.manifest import Output
 from .quality import Judged
 
 MOVING = "moving.jsonl"  # in the folder of what was rejected, while images move there
@@ -39,11 +39,11 @@ def copy_kept(
         )
     names = {one.source.name: f"{one.share}/{one.source.name}" if one.share else one.source.name for one in kept}
 
-    def copy(source: Source) -> list[Made]:
+    def copy(source: Source) -> list[Output]:
         said = entries.get(source.name, {})
         entry = {"origin": said["source"]} if "source" in said else {}  # `source` is the image in IN
         entry |= {key: value for key, value in said.items() if key not in OWN}
-        return [Made(names[source.name], source.path.read_bytes(), entry)]
+        return [Output(names[source.name], source.path.read_bytes(), entry)]
 
     folder_map(
         "clean",

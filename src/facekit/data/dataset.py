@@ -24,14 +24,14 @@ HELD_OUT = (("valA", "valB"), ("testA", "testB"))
 
 @dataclass(frozen=True)
 class Layout:
-    """The images of each domain: for training, for previews (`held`) and for scores (`test`), and the domains' names.
+    """The images of each domain: for training, for previews and for scores (`test`), and the domains' names.
 
     `readers` turn files into samples where these are more than an image; `params` are values of the recipe that follow
     from the data.
     """
 
     train: dict[str, list[Path]]
-    held: dict[str, list[Path]]
+    previews: dict[str, list[Path]]
     names: dict[str, str]
     test: dict[str, list[Path]] = field(default_factory=dict)
     readers: dict[str, Any] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Folders:
 
     train: dict[str, Path]
     names: dict[str, str]
-    held: dict[str, Path] = field(default_factory=dict)
+    previews: dict[str, Path] = field(default_factory=dict)
     test: dict[str, Path] = field(default_factory=dict)
 
 
@@ -68,8 +68,8 @@ def find_folders(data: card.Data) -> Folders:
     for a_name, b_name in PAIRS:
         if (root / a_name).is_dir() and (root / b_name).is_dir():
             pairs = [{"a": root / x, "b": root / y} for x, y in HELD_OUT if (root / x).is_dir() and (root / y).is_dir()]
-            held, test = (pairs[0], pairs[-1]) if pairs else ({}, {})
-            return Folders({"a": root / a_name, "b": root / b_name}, {"a": "a", "b": "b"}, held, test)
+            previews, test = (pairs[0], pairs[-1]) if pairs else ({}, {})
+            return Folders({"a": root / a_name, "b": root / b_name}, {"a": "a", "b": "b"}, previews, test)
     found = ", ".join(sorted(p.name for p in root.iterdir() if p.is_dir())) or "no folders"
     raise InputError(
         f"{root} has neither trainA/ trainB/ nor a/ b/ (it has {found})", "name the two folders: --a DIR --b DIR"
@@ -86,31 +86,31 @@ def open_layout(data: card.Data) -> Layout:
     """
     folders = find_folders(data)
     names = folders.names
-    train, held, test, lines = {}, {}, {}, []
+    train, previews, test, lines = {}, {}, {}, []
     for domain, path in folders.train.items():
         usable, line = usable_images(Folder(path), data.limit)
         lines.append(f"{names[domain]}: {line}")
-        if folders.held:
-            seen = usable_images(Folder(folders.held[domain]), None)[0]
-            held[domain] = spread(seen, data.holdout or 16)
+        if folders.previews:
+            seen = usable_images(Folder(folders.previews[domain]), None)[0]
+            previews[domain] = spread(seen, data.holdout or 16)
             test[domain] = (
-                seen if folders.test == folders.held else usable_images(Folder(folders.test[domain]), None)[0]
+                seen if folders.test == folders.previews else usable_images(Folder(folders.test[domain]), None)[0]
             )
         elif data.split:
             usable, seen, test[domain] = shares(usable, data.split)
-            held[domain] = spread(seen, data.holdout or 16)
+            previews[domain] = spread(seen, data.holdout or 16)
         else:
             count = data.holdout if data.holdout is not None else min(16, len(usable) // 16)
-            held[domain] = spread(usable, min(count, len(usable) - 1))
-            usable = [p for p in usable if p not in set(held[domain])]
-            if not held[domain]:
-                held[domain] = usable[:4]  # nothing kept out: the preview shows training images
-            test[domain] = held[domain]
+            previews[domain] = spread(usable, min(count, len(usable) - 1))
+            usable = [p for p in usable if p not in set(previews[domain])]
+            if not previews[domain]:
+                previews[domain] = usable[:4]  # nothing kept out: the preview shows training images
+            test[domain] = previews[domain]
         train[domain] = usable
-    console.note("; ".join(lines) + f"; previews of {len(held['a'])} + {len(held['b'])}")
-    found = {d: {"folder": str(folders.train[d]), "images": len(train[d]), "held_out": len(held[d])} for d in train}
+    console.note("; ".join(lines) + f"; previews of {len(previews['a'])} + {len(previews['b'])}")
+    found = {d: {"folder": str(folders.train[d]), "images": len(train[d]), "held_out": len(previews[d])} for d in train}
     console.fact("data", **found)
-    return Layout(train, held, names, test)
+    return Layout(train, previews, names, test)
 
 
 def usable_images(folder: Folder, limit: int | None) -> tuple[list[Path], str]:

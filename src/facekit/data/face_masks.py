@@ -132,14 +132,19 @@ def open_masks(data: card.Data, parts: str = "face") -> Layout:
     train, val, test = found["train"][: data.limit], found["val"], found["test"]
     if not test:
         train, val, test = shares(train, data.split or (8, 1, 1))
-    held = spread(val or test, data.holdout or 16)
+    previews = spread(val or test, data.holdout or 16)
     console.note(
         f"{len(train)} photos with masks of {len(reader.classes)} classes ({', '.join(reader.classes)}); "
-        f"{len(val)} for validation, {len(test)} for the test; previews of {len(held)}"
+        f"{len(val)} for validation, {len(test)} for the test; previews of {len(previews)}"
     )
     console.fact("data", root=str(root), train=len(train), val=len(val), test=len(test), classes=reader.classes)
     return Layout(
-        {"a": train}, {"a": held}, {"a": "face", "b": "parts"}, {"a": test}, {"a": reader}, {"classes": reader.classes}
+        {"a": train},
+        {"a": previews},
+        {"a": "face", "b": "parts"},
+        {"a": test},
+        {"a": reader},
+        {"classes": reader.classes},
     )
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from ..storage import images, provenance
 from ..storage.folder import Source, output_names
 from ..storage.folder_map import folder_map
-from ..storage.manifest import Made
+from ..storage.manifest import Output
 from . import edge_smoothing
 
 
@@ -31,8 +31,8 @@ def smooth_folder(
     """Smooth drawings into the folder `out`; `options` go into its card, `more` are those of `folder_map`."""
     names = output_names(found)
 
-    def together(group: list[tuple[Source, tuple[bytes, dict[str, Any]]]]) -> list[list[Made] | Exception]:
-        return [[Made(names[drawing.name], *smoothed)] for drawing, smoothed in group]
+    def together(group: list[tuple[Source, tuple[bytes, dict[str, Any]]]]) -> list[list[Output] | Exception]:
+        return [[Output(names[drawing.name], *smoothed)] for drawing, smoothed in group]
 
     cores = min(workers or os.cpu_count() or 1, len(found))
     folder_map(

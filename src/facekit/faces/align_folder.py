@@ -15,7 +15,7 @@ from ..runtime import console
 from ..storage import files, images, provenance
 from ..storage.folder import Source, open_source, output_names
 from ..storage.folder_map import folder_map
-from ..storage.manifest import Made
+from ..storage.manifest import Output
 from . import report
 from .alignment import MARGIN, Aligned, align_face, template
 from .detectors import find_detector, find_faces
@@ -66,9 +66,9 @@ def align_folder(
     names = output_names(found)
     taken = set(names.values())
 
-    def together(group: list[tuple[Source, list[Cut]]]) -> list[list[Made] | Exception]:
+    def together(group: list[tuple[Source, list[Cut]]]) -> list[list[Output] | Exception]:
         return [
-            [Made(face_name(names[photo.name], index, taken), *cut) for index, cut in enumerate(cuts)]
+            [Output(face_name(names[photo.name], index, taken), *cut) for index, cut in enumerate(cuts)]
             for photo, cuts in group
         ]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..errors import CardError, InputError, MissingError
 from ..nets.pretrained import read_weights
 from ..recipe_api import checkpoint, registry
-from ..recipe_api.official_layouts import LAYOUTS, Found, Layout, Unfit, fit
+from ..recipe_api.official_layouts import LAYOUTS, Found, OfficialLayout, Unfit, fit
 from ..storage import card, files
 
 STATE = "state.pt"  # of a run folder, that `train --init` takes all nets from
@@ -88,7 +88,7 @@ def _labelled(found: Found, labels: Sequence[str], name: str) -> dict[str, Any]:
     return {"params": {"labels": list(labels)}}
 
 
-def find_files(source: Path, name: str, layout: Layout, side: str | None) -> dict[str, Path]:
+def find_files(source: Path, name: str, layout: OfficialLayout, side: str | None) -> dict[str, Path]:
     """Return the files of `source` by what they hold: itself, or of a folder the latest of each kind."""
     if source.is_file():
         if side is not None and side not in SIDES:

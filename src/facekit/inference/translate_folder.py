@@ -20,7 +20,7 @@ from ..storage import card, claim, files, images, provenance
 from ..storage.folder import Source, open_source, output_names
 from ..storage.folder_map import folder_map
 from ..storage.listing import SUFFIXES
-from ..storage.manifest import Made
+from ..storage.manifest import Output
 from .face_input import FaceInput, FaceOptions, PhotoReader, Reader, TiltedReader, open_reader
 from .face_labels import Known, open_known
 from .translation_sheet import SheetRows, rows_of_folder, write_sheet
@@ -108,7 +108,7 @@ def read_targets(to: str | None, known: list[str]) -> list[str | None]:
 
 def finish_batch(
     group: Group, *, translators: list[Translator], names: dict[str, str], known: Known | None
-) -> list[list[Made] | Exception]:
+) -> list[list[Output] | Exception]:
     """Translate the faces of a batch of images; returns the output images of each, to be encoded when written."""
     crops = [(place, crop) for place, (_, item) in enumerate(group) for crop in item.crops]
     conditions: dict[str, list[Any]] = {}
@@ -116,7 +116,7 @@ def finish_batch(
         conditions["source"] = [known(group[place][0], crop.face) for place, crop in crops]
     if any(crop.roll for _, crop in crops):
         conditions["roll"] = [crop.roll for _, crop in crops]
-    out: list[list[Made]] = [[] for _ in group]
+    out: list[list[Output]] = [[] for _ in group]
     for translator in translators:
         faces = translator.fitted([crop.face for _, crop in crops], None, **conditions)
         pictures = [item.photo for _, item in group]
@@ -131,7 +131,7 @@ def finish_batch(
             assert picture is not None
             name = names[source.name] if len(translators) == 1 else f"{translator.name}/{names[source.name]}"
             encode = partial(images.encode, picture, Path(name).suffix)
-            made.append(Made(name, encode, {"size": list(picture.size)}))
+            made.append(Output(name, encode, {"size": list(picture.size)}))
     return list(out)
 
 
@@ -192,7 +192,7 @@ def _translate_images(
     out: Path,
     values: dict[str, Any],
     read: Reader,
-    together: Callable[[Group], list[list[Made] | Exception]],
+    together: Callable[[Group], list[list[Output] | Exception]],
     outputs: dict[str, str],
     device: str,
     options: TranslateOptions,
@@ -201,7 +201,7 @@ def _translate_images(
     batch = options.batch or (1 if device == "cpu" else 32 if device.startswith("cuda") else 4)
     by_image = device == "cpu" and batch == 1  # faster than one image by all cores
 
-    def read_and_translate(source: Source) -> list[Made]:
+    def read_and_translate(source: Source) -> list[Output]:
         (made,) = together([(source, read(source))])
         if isinstance(made, Exception):
             raise made
@@ -231,7 +231,7 @@ def _translate_file(
     source: Source,
     out: Path,
     values: dict[str, Any],
-    work: Callable[[], list[Made] | Exception],
+    work: Callable[[], list[Output] | Exception],
     options: TranslateOptions,
 ) -> None:
     """Translate one image to one file; its card stands beside it."""

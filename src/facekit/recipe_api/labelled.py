@@ -56,7 +56,7 @@ class LabelledReader(Reader):
 def open_labelled(data: Data, params: LabelledParams) -> Layout:
     """Find labelled images, say how many each label has, and keep some of each out of training.
 
-    The layout trains one domain, "x"; `held` and `test` have all their images as "x" too, and those of each label under
+    The layout trains one domain, "x". `previews` and `test` hold all their images as "x", and those of each label under
     its name. Raises InputError for a label with fewer than `FEWEST` images, or for an image with several labels where
     it must have one, CardError for labels that the data does not have.
     """
@@ -86,23 +86,25 @@ def open_labelled(data: Data, params: LabelledParams) -> Layout:
                 raise InputError(f"only {has} images are labelled {label!r}, of {FEWEST} at least", "add some")
         dealt[name] = _deal(usable, _readable(apart[name]), data)
     train = [path for part, _, _ in dealt.values() for path in part]
-    held = _in_turn([part for _, part, _ in dealt.values()])
+    previews = _in_turn([part for _, part, _ in dealt.values()])
     test = [path for _, _, part in dealt.values() for path in part]
     most = max(len(part) for part, _, _ in dealt.values())
     count = {label: sum(label in found.train[path] for path in train) for label in labels}
     other = len(found.train) - sum(map(len, groups.values()))
     if other:
         console.note(f"{other} images have none of these labels; left out")
-    _report(count, len(train), len(held), len(test), params)
+    _report(count, len(train), len(previews), len(test), params)
     if params.balance:
         train = [part[i % len(part)] for part, _, _ in dealt.values() for i in range(most)]
     every = {**found.train, **found.test}
-    vectors = {path: _vector(every[path], labels) for path in (*train, *held, *test)}
+    vectors = {path: _vector(every[path], labels) for path in (*train, *previews, *test)}
     seen, scored = (
-        {label: [path for path in paths if label in every[path]] for label in labels} for paths in (held, test)
+        {label: [path for path in paths if label in every[path]] for label in labels} for paths in (previews, test)
     )
     reader = LabelledReader("x", vectors)
-    return Layout({"x": train}, {**seen, "x": held}, {}, {**scored, "x": test}, {"x": reader}, {"labels": list(labels)})
+    return Layout(
+        {"x": train}, {**seen, "x": previews}, {}, {**scored, "x": test}, {"x": reader}, {"labels": list(labels)}
+    )
 
 
 def _refuse_several(found: Labels, labels: Sequence[str]) -> None:
@@ -149,8 +151,8 @@ def _deal(usable: list[Path], apart: list[Path], data: Data) -> tuple[list[Path]
     if data.split:
         usable, seen, rest = shares(usable, data.split)
         return usable, spread(seen, shown), rest
-    held = spread(usable, min(shown, len(usable) // 8 if data.holdout is None else len(usable) - 1))
-    return [path for path in usable if path not in set(held)], held, held
+    previews = spread(usable, min(shown, len(usable) // 8 if data.holdout is None else len(usable) - 1))
+    return [path for path in usable if path not in set(previews)], previews, previews
 
 
 def _in_turn(groups: Sequence[Sequence[Path]]) -> list[Path]:
@@ -158,12 +160,12 @@ def _in_turn(groups: Sequence[Sequence[Path]]) -> list[Path]:
     return [path for row in zip_longest(*groups) for path in row if path is not None]
 
 
-def _report(count: Mapping[str, int], train: int, held: int, test: int, params: LabelledParams) -> None:
+def _report(count: Mapping[str, int], train: int, previews: int, test: int, params: LabelledParams) -> None:
     """Say how many images each label has to train on, and how to balance them where that is far from even."""
     parts = ", ".join(f"{label} {number} ({number / train:.0%})" for label, number in count.items())
     after = ", each label shown as often" if params.balance else ""
-    console.note(f"{train} images with labels: {parts}{after}; previews of {held}, {test} for scores")
-    console.fact("data", labels=dict(count), images=train, held_out=held, test=test)
+    console.note(f"{train} images with labels: {parts}{after}; previews of {previews}, {test} for scores")
+    console.fact("data", labels=dict(count), images=train, held_out=previews, test=test)
     rare, common = min(count, key=lambda label: count[label]), max(count, key=lambda label: count[label])
     if params.single and not params.balance and count[common] > 3 * count[rare]:
         often = round(count[common] / count[rare], 1)

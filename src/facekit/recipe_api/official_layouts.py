@@ -237,7 +237,7 @@ def animegan2(files: Mapping[str, State]) -> Found:
 
 
 @dataclass(frozen=True)
-class Layout:
+class OfficialLayout:
     """How a method's official files are read; `files` names them in a folder, by what they hold."""
 
     read: Callable[[Mapping[str, State]], Found]
@@ -246,15 +246,15 @@ class Layout:
 
 
 LAYOUTS = {
-    "cyclegan": Layout(
+    "cyclegan": OfficialLayout(
         cyclegan,
         "ab",
         {"ab": "*_net_G_A.pth", "ba": "*_net_G_B.pth", "db": "*_net_D_A.pth", "da": "*_net_D_B.pth"},
     ),
-    "ugatit": Layout(ugatit, "all", {"all": "*_params_*.pt"}),
-    "stargan": Layout(stargan, "g", {"g": "*-G.ckpt", "d": "*-D.ckpt"}),
-    "unit": Layout(unit, "all", {"all": "gen_*.pt", "d": "dis_*.pt"}),
-    "combogan": Layout(combogan, "0", {}),
-    "cartoongan": Layout(cartoongan, "ab", {"ab": "*.pth"}),
-    "animegan": Layout(animegan2, "ab", {"ab": "*.pt"}),
+    "ugatit": OfficialLayout(ugatit, "all", {"all": "*_params_*.pt"}),
+    "stargan": OfficialLayout(stargan, "g", {"g": "*-G.ckpt", "d": "*-D.ckpt"}),
+    "unit": OfficialLayout(unit, "all", {"all": "gen_*.pt", "d": "dis_*.pt"}),
+    "combogan": OfficialLayout(combogan, "0", {}),
+    "cartoongan": OfficialLayout(cartoongan, "ab", {"ab": "*.pth"}),
+    "animegan": OfficialLayout(animegan2, "ab", {"ab": "*.pt"}),
 }

@@ -192,8 +192,8 @@ class ComboGAN(Labelled):
             return [path for path in dict.fromkeys(paths) if vectors[path][k]]
 
         train = {f"x{k}": of(found.train["x"], k) for k in range(len(labels))}
-        held = {label: of(found.held["x"], k) for k, label in enumerate(labels)}
-        return replace(found, train=train, held=held)
+        previews = {label: of(found.previews["x"], k) for k, label in enumerate(labels)}
+        return replace(found, train=train, previews=previews)
 
     def blank(self, batch: int, size: int) -> dict[str, Tensor]:
         return {f"x{k}": torch.empty(batch, 3, size, size) for k in range(self.labels)}

@@ -144,7 +144,7 @@ class DifferenceVector(Recipe):
         """Draw the ten snapshots, alone and on held-out faces, into `snapshots.png`; measure how far they moved."""
         found = nets["difference"].snapshots
         rows = [[images.to_image(vector) for vector in found]]
-        for path in layout.held["a"][:4]:
+        for path in layout.previews["a"][:4]:
             try:
                 face = images.resize(images.square(images.read(path)), self.size)
             except InputError as error:

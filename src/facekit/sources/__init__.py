@@ -9,19 +9,19 @@ import pkgutil
 from importlib import import_module
 
 from ..errors import CardError
-from .base import Source
+from .base import Site
 
-__all__ = ["Source", "find", "sites"]
+__all__ = ["Site", "find", "sites"]
 
 
-def sites() -> dict[str, type[Source]]:
-    """Return every source by name, from all files of this package."""
+def sites() -> dict[str, type[Site]]:
+    """Return every site by name, from all files of this package."""
     modules = [import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
     return {name: kind for module in modules for name, kind in getattr(module, "SITES", {}).items()}
 
 
-def find(name: str) -> type[Source]:
-    """Return the source of that name; raises CardError with the nearest name if there is none."""
+def find(name: str) -> type[Site]:
+    """Return the site of that name; raises CardError with the nearest name if there is none."""
     from ..storage import card
 
     known = sites()

@@ -1,4 +1,4 @@
-"""What every source of images is: a list of posts, page by page, and a way to fetch the file of each."""
+"""What a site is: pages of posts, and a way to fetch the file of each post."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ class Page:
 
 
 @dataclass
-class Source:
-    """Where images come from. `address` is a board's, `given` the file or folder of a list, `out` the output folder.
+class Site:
+    """A site, list or folder that images come from.
 
+    `address` is a board's address, `given` the file or folder of a list, `out` the output folder.
     `total` is the number of images, if it is known before the crawl.
     """
 
@@ -42,7 +43,7 @@ class Source:
     ports: list[int] = field(default_factory=list)
 
     def open(self) -> None:
-        """Prepare the source; sets `hosts`, `ports` and `total`."""
+        """Prepare the site; sets `hosts`, `ports` and `total`."""
 
     def query(self, tags: Sequence[str], filters: Filters) -> list[str]:
         """Return the tags to search for; raises CardError for tags that the site cannot search for."""

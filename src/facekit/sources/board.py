@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from ..errors import CardError, FacekitError, InputError
-from .base import Page, Source
+from .base import Page, Site
 from .errors import FetchError
 from .filters import Filters
 from .http_client import HttpClient
@@ -33,7 +33,7 @@ class Query:
     auth: tuple[str, str] | None = None
 
 
-class Board(Source):
+class Board(Site):
     """A board with tags, whose posts have numbers. A subclass defines its address, its queries and its parser."""
 
     home: ClassVar[str] = ""

@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..runtime import console
 from ..storage import files
 from .archive import Archive
-from .base import Page, Source
+from .base import Page, Site
 from .errors import FetchError, Stopped
 from .filters import Filters
 from .http_client import HttpClient
@@ -44,7 +44,7 @@ class CrawlResult:
 
 
 def run_walks(
-    source: Source, client: HttpClient, archive: Archive, walks: list[Walk], limit: int | None, workers: int
+    site: Site, client: HttpClient, archive: Archive, walks: list[Walk], limit: int | None, workers: int
 ) -> CrawlResult:
     """Download until every walk has `limit` images or no more posts; raises InputError if the site gives nothing.
 
@@ -52,14 +52,14 @@ def run_walks(
     """
     result = CrawlResult()
     had = {walk.label: archive.count("done", walk.label) for walk in walks}
-    total = max(min(limit or source.total, source.total), *had.values()) if source.total else 0
+    total = max(min(limit or site.total, site.total), *had.values()) if site.total else 0
     total = total or sum(max(limit or 0, count) for count in had.values())
     with console.progress("crawl", total, sum(had.values())) as bar:
         pool = futures.ThreadPoolExecutor(workers, thread_name_prefix="fetch")
         walker = futures.ThreadPoolExecutor(1, thread_name_prefix="walk")
         try:
             for walk in walks:
-                _work(walk, source, client, archive, limit, workers, pool, walker, result, bar)
+                _work(walk, site, client, archive, limit, workers, pool, walker, result, bar)
         except BaseException:
             client.abort()
             raise
@@ -71,7 +71,7 @@ def run_walks(
 
 def _work(
     walk: Walk,
-    source: Source,
+    site: Site,
     client: HttpClient,
     archive: Archive,
     limit: int | None,
@@ -84,14 +84,14 @@ def _work(
     done = archive.count("done", walk.label)
     queue = deque(archive.waiting(walk.label))
     anchor, ended = archive.position(walk.label)
-    pages = source.pages(client, walk.tags, anchor)
+    pages = site.pages(client, walk.tags, anchor)
     page: futures.Future[Page] | None = None
     flying: dict[futures.Future, Post] = {}
     while True:
         room = workers - len(flying) if limit is None else min(workers, limit - done) - len(flying)
         for _ in range(min(room, len(queue))):
             post = queue.popleft()
-            flying[pool.submit(fetch, source, client, archive, post, walk.filters)] = post
+            flying[pool.submit(fetch, site, client, archive, post, walk.filters)] = post
         wanting = limit is None or done + len(flying) + len(queue) < limit
         if page is None and not ended and wanting and len(queue) < 2 * workers:
             page = walker.submit(next, pages)
@@ -144,7 +144,7 @@ def _settle(
 
 
 def fetch(
-    source: Source, client: HttpClient, archive: Archive, post: Post, filters: Filters
+    site: Site, client: HttpClient, archive: Archive, post: Post, filters: Filters
 ) -> tuple[str, int] | FetchError:
     """Download, check and keep one image; return "done" or "double" and its bytes, or the FetchError."""
     assert archive.folder
@@ -153,14 +153,14 @@ def fetch(
     part = files.temporary(archive.folder)
 
     def once(attempt: int) -> tuple[str, int]:
-        source.fetch(client, post, part, filters.max_bytes)
+        site.fetch(client, post, part, filters.max_bytes)
         facts = validate(part, post, filters)
         return archive.keep(post, part, facts), facts.bytes
 
     try:
-        return client.retry(once) if source.remote else once(0)
+        return client.retry(once) if site.remote else once(0)
     except FetchError as error:
-        error.again = error.again and source.remote
+        error.again = error.again and site.remote
         return error
     except Stopped:
         return FetchError("stopped", stage="http", again=True)
@@ -168,15 +168,13 @@ def fetch(
         part.unlink(missing_ok=True)
 
 
-def preview(
-    source: Source, client: HttpClient, archive: Archive, walks: list[Walk], limit: int | None
-) -> Iterator[Post]:
+def preview(site: Site, client: HttpClient, archive: Archive, walks: list[Walk], limit: int | None) -> Iterator[Post]:
     """Yield the posts that a crawl would download now; requests only the site's lists."""
     for walk in walks:
         count = archive.count("done", walk.label)
         queue = deque(archive.waiting(walk.label))
         anchor, ended = archive.position(walk.label)
-        pages = source.pages(client, walk.tags, anchor)
+        pages = site.pages(client, walk.tags, anchor)
         while limit is None or count < limit:
             if queue:
                 count += 1

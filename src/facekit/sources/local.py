@@ -10,7 +10,7 @@ from typing import Any
 
 from ..storage import files
 from ..storage.folder import Folder, open_source
-from .base import Page, Source, batches
+from .base import Page, Site, batches
 from .errors import FetchError
 from .http_client import HttpClient
 from .post import Post, text, words
@@ -18,7 +18,7 @@ from .post import Post, text, words
 OURS = ("file", "id", "md5", "source", "source_bytes", "source_mtime")
 
 
-class Local(Source):
+class Local(Site):
     """Images of a folder; sub-folders are kept, and the entries of its manifest are copied."""
 
     name, needs, rated, remote = "local", "source", False, False

@@ -15,7 +15,7 @@ from ..storage.folder import MANIFEST
 from ..storage.lock import held
 from . import find, tag_presets
 from .archive import NAME, Archive, forget
-from .base import Source
+from .base import Site
 from .crawler import CrawlResult, Walk, preview, run_walks
 from .filters import Filters, aspect_of, kinds, ratings
 from .http_client import HttpClient
@@ -29,11 +29,11 @@ EXAMPLES = {"urls": "--from list.txt", "local": "--from folder/"}
 
 @dataclass
 class Session:
-    """One crawl: its options as on the card, its source, its walks and its HTTP client."""
+    """One crawl: its options as on the card, its site, its walks and its HTTP client."""
 
     options: dict[str, Any]
     out: Path
-    source: Source
+    site: Site
     walks: list[Walk]
     client: HttpClient
 
@@ -55,7 +55,7 @@ def crawl(
 ) -> Path:
     """Crawl as the `options` of `facekit crawl` say; return the folder.
 
-    Raises CardError for options that the source lacks or does not take and for a folder of another crawl, InputError
+    Raises CardError for options that the site lacks or does not take and for a folder of another crawl, InputError
     if the site gives nothing, SomeFailed if downloads failed, now or in an earlier run that is not repeated.
     """
     session = prepare(options, rate)
@@ -87,7 +87,7 @@ def crawl(
                 claim.reopen(out)
             try:
                 result = run_walks(
-                    session.source, session.client, archive, session.walks, session.limit, workers or WORKERS
+                    session.site, session.client, archive, session.walks, session.limit, workers or WORKERS
                 )
             except KeyboardInterrupt:
                 reason = f"crawl: stopped with {_progress(archive)}"
@@ -115,18 +115,18 @@ def prepare(options: Mapping[str, Any], rate: float) -> Session:
         without=tuple(given.get("without", ())),
         max_bytes=round(given["max_mb"] * 1e6),
     )
-    source = kind(address=given.get("address", ""), given=given.get("source", ""), out=given["out"])
-    source.open()
+    site = kind(address=given.get("address", ""), given=given.get("source", ""), out=given["out"])
+    site.open()
     local = given.get("allow_local", False)
-    hosts = Hosts([*source.hosts, *given.get("allow_host", [])], source.ports, local)
+    hosts = Hosts([*site.hosts, *given.get("allow_host", [])], site.ports, local)
     if rate > POLITE and not local:
         console.warn(f"--rate {rate:g}: sites tolerate about {POLITE:g} requests/s, and may block you")
-    walks = _walks(source, given.get("tags", "").split(), given.get("expression"), filters)
-    return Session(given, Path(given["out"]), source, walks, HttpClient(hosts, rate))
+    walks = _walks(site, given.get("tags", "").split(), given.get("expression"), filters)
+    return Session(given, Path(given["out"]), site, walks, HttpClient(hosts, rate))
 
 
-def _check(kind: type[Source], given: dict[str, Any]) -> None:
-    """Raise CardError for options that a source lacks or does not take."""
+def _check(kind: type[Site], given: dict[str, Any]) -> None:
+    """Raise CardError for options that a site lacks or does not take."""
     site = given["site"]
     if kind.needs == "source":
         if "source" not in given:
@@ -143,29 +143,29 @@ def _check(kind: type[Source], given: dict[str, Any]) -> None:
         raise CardError(f"crawl {site} needs --limit", "the number of images, for example --limit 1000")
 
 
-def _walks(source: Source, tags: list[str], expression: str | None, filters: Filters) -> list[Walk]:
+def _walks(site: Site, tags: list[str], expression: str | None, filters: Filters) -> list[Walk]:
     """Return the searches: one for the tags, or one for each expression, into its folder."""
     if expression is None:
-        return [Walk("", source.query(tags, filters), filters, "" if source.remote else None)]
+        return [Walk("", site.query(tags, filters), filters, "" if site.remote else None)]
     chosen = tag_presets.labels(expression)
     walks = []
     for label in chosen:
         unwanted = tuple(dict.fromkeys((*filters.without, *tag_presets.others(label, chosen))))
         narrow = replace(filters, without=unwanted)
-        walks.append(Walk(label, source.query([*tags, label], narrow), narrow, label))
+        walks.append(Walk(label, site.query([*tags, label], narrow), narrow, label))
     return walks
 
 
 def _restart(session: Session, archive: Archive, update: bool, retry_failed: bool) -> None:
     """Read a list or folder anew, for it may have grown; with `update` search a board again from the newest post."""
-    listed = session.source.needs == "source"
+    listed = session.site.needs == "source"
     for walk in session.walks:
         if update or retry_failed:
             archive.retry_failed(walk.label)
         if update or listed:
             archive.restart(walk.label)
         if listed:
-            for page in session.source.pages(session.client, walk.tags, None):
+            for page in session.site.pages(session.client, walk.tags, None):
                 archive.add(walk.label, page, walk.filters, walk.folder)
 
 
@@ -211,8 +211,8 @@ def _skipped(reasons: dict[str, int]) -> str:
 
 def _announce(session: Session, archive: Archive) -> None:
     """Print what would be downloaded and how large it is."""
-    posts = list(preview(session.source, session.client, archive, session.walks, session.limit))
-    size = size_of(session.source, session.client, posts)
+    posts = list(preview(session.site, session.client, archive, session.walks, session.limit))
+    size = size_of(session.site, session.client, posts)
     seen, reasons = archive.seen()
     lines = [f"crawl: {len(posts)} images of {session.options['site']} into {session.out}, {size}; {seen} posts seen"]
     if reasons:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .base import Source
+from .base import Site
 from .errors import FetchError
 from .http_client import HttpClient
 from .post import Post
@@ -28,10 +28,10 @@ class Size:
         return megabytes if self.known == self.count else f"about {megabytes} (from the size of {self.known} of them)"
 
 
-def size_of(source: Source, client: HttpClient, posts: Sequence[Post]) -> Size:
+def size_of(site: Site, client: HttpClient, posts: Sequence[Post]) -> Size:
     """Add up the sizes on the site's list; if there are none, request a few and extrapolate by the number of pixels."""
     sizes = {post.id: post.bytes for post in posts if post.bytes}
-    if not sizes and source.remote:
+    if not sizes and site.remote:
         for post in posts[:: -(-len(posts) // SAMPLES) or 1]:
             try:
                 found = client.size(str(post.url))

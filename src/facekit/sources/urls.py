@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..errors import InputError
-from .base import Page, Source, batches
+from .base import Page, Site, batches
 from .http_client import HttpClient
 from .post import Post, ending
 from .url_guard import redacted
@@ -17,7 +17,7 @@ from .url_guard import redacted
 MAX_ADDRESS = 8000  # characters
 
 
-class Urls(Source):
+class Urls(Site):
     """Addresses that the user gives. Only their hosts are contacted; redirects must stay on them."""
 
     name, needs, rated = "urls", "source", False

@@ -18,7 +18,7 @@ from ..runtime import console
 from ..runtime.workers import in_order, pool_of, stoppable
 from . import card, claim, files, jsonl, lock
 from .folder import Source
-from .manifest import Made, Manifest, Stamp, notes
+from .manifest import Manifest, Output, Stamp, notes
 from .shard import LOCKS, Shard
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ def folder_map(
     out: Path,
     values: dict[str, Any],
     work: Callable[[Source], T],
-    together: Callable[[list[tuple[Source, T]]], list[list[Made] | Exception]] | None = None,
+    together: Callable[[list[tuple[Source, T]]], list[list[Output] | Exception]] | None = None,
     *,
     names: Mapping[str, str] | None = None,
     batch: int = 1,
@@ -58,7 +58,7 @@ def folder_map(
 
     `work` reads one source, in a pool of `workers` threads (or processes: then it must be picklable); `together` turns
     up to `batch` of its results into images, in this thread, while threads read the next and encode those before;
-    without it `work` returns the images itself (list[Made]). `names` are the output names by source, where they are
+    without it `work` returns the images itself (list[Output]). `names` are the output names by source, where they are
     known before.
 
     A source whose images stand in the manifest is done. One that has changed loses its old images and lines and is
@@ -295,7 +295,7 @@ def _images(
     groups: Iterable[list[tuple[Source, tuple[Stamp, Any]]]],
     together: Callable[[Group], list[Any]] | None,
     ahead: int,
-) -> Iterator[tuple[Source, Stamp, list[Made] | Exception]]:
+) -> Iterator[tuple[Source, Stamp, list[Output] | Exception]]:
     """Yield each source with its stamp and its images, encoded, or an exception, in order.
 
     A pool encodes up to `ahead` of them.
@@ -322,7 +322,7 @@ def _apply(together: Callable[[Group], list[Any]] | None, group: Group) -> list[
     return [value if isinstance(value, Exception) else next(made) for _, value in group]
 
 
-def _encoded(images: list[Made] | Exception) -> list[Made] | Exception:
+def _encoded(images: list[Output] | Exception) -> list[Output] | Exception:
     if isinstance(images, Exception):
         return images
     return [replace(image, data=image.data()) if callable(image.data) else image for image in images]

@@ -20,8 +20,8 @@ State = Literal["done", "failed", "changed", "new"]
 
 
 @dataclass
-class Made:
-    """An image that was made: its name relative to the output, its bytes (or what encodes them), its manifest entry."""
+class Output:
+    """An image to write: name in the output folder, bytes (or a function that encodes them) and manifest entry."""
 
     name: str
     data: bytes | Callable[[], bytes]
@@ -81,7 +81,7 @@ class Manifest:
         """How many images there are."""
         return len(self.files)
 
-    def check(self, images: Sequence[Made], replace: bool) -> None:
+    def check(self, images: Sequence[Output], replace: bool) -> None:
         """Raise OutputError where an image has a name that the file system does not take, or that is taken.
 
         Files that no manifest names were not made by facekit; they may go only with `replace`.
@@ -97,7 +97,7 @@ class Manifest:
             if not replace and image.name not in self.files:
                 raise OutputError(f"{path} already exists and was not created by facekit", "move it, or use --force")
 
-    def add(self, source: Source, stamp: Stamp, images: Sequence[Made]) -> None:
+    def add(self, source: Source, stamp: Stamp, images: Sequence[Output]) -> None:
         """Note images, then write them: what a kill leaves half done has its line, and is made again.
 
         Raises OutputError where that cannot be.

@@ -52,7 +52,7 @@ class Plan:
         """Raise CardError where `folder`, meant for the run, is one of those that the training images lie in."""
         data, target = self.card.data, Path(folder).resolve()
         tops = {Path(name).resolve() for name in (data.root, data.a, data.b) if name}
-        parts = (self.layout.train, self.layout.held, self.layout.test)
+        parts = (self.layout.train, self.layout.previews, self.layout.test)
         for parent in {path.parent for part in parts for paths in part.values() for path in paths}:
             above = parent.resolve()
             tops |= {above, *(p for p in above.parents if any(top in p.parents for top in tops))}

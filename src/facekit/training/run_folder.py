@@ -85,7 +85,7 @@ class RunFolder:
         self.first = distributed.rank() == 0
         self.begun = False
         self.board = _board(path / "tb") if tensorboard and self.first else None
-        self.page = RunPage(path, values, layout.held, self.pace, self.board)
+        self.page = RunPage(path, values, layout.previews, self.pace, self.board)
 
     def begin(self, status: Status, step: int) -> None:
         """Note in the folder that the run starts, or goes on from `step`, and remove what lies beyond that.

@@ -27,19 +27,19 @@ FACES = 8  # rows of a preview
 class RunPage:
     """`index.html` of a run folder, with `previews/STEP.png` and `losses.png`; refreshes while the run trains.
 
-    `held` are the preview images by domain, `board` is TensorBoard's writer.
+    `previews` are the preview images by domain, `board` is TensorBoard's writer.
     """
 
     def __init__(
-        self, folder: Path, values: dict[str, Any], held: dict[str, list[Path]], pace: Pace, board: Any = None
+        self, folder: Path, values: dict[str, Any], previews: dict[str, list[Path]], pace: Pace, board: Any = None
     ):
-        self.folder, self.values, self.held, self.pace, self.board = folder, values, held, pace, board
+        self.folder, self.values, self.previews, self.pace, self.board = folder, values, previews, pace, board
 
     @functools.cached_property
     def faces(self) -> dict[str, list[Image.Image]]:
         """The first preview images of each domain that can be decoded: previews always show the same."""
         size = self.values["data"]["size"]
-        return {side: list(itertools.islice(_decoded(paths, size), FACES)) for side, paths in self.held.items()}
+        return {side: list(itertools.islice(_decoded(paths, size), FACES)) for side, paths in self.previews.items()}
 
     @torch.no_grad()
     def preview(self, learner: TrainState) -> None:
