@@ -19,7 +19,7 @@ from facekit.recipes.classifier import Classifier, ClassifierParams, ClassifierS
 from facekit.storage import card, images
 from facekit.training import memory_estimate
 
-TINY = {"width": 4, "augment": 0, "erase": 0, "dropout": 0, "smooth": 0}
+TINY = {"width": 8, "augment": 0, "erase": 0, "dropout": 0, "smooth": 0}
 LABELS = ("bars", "stripes")
 
 
