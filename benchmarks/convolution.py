@@ -35,7 +35,7 @@ def main() -> None:
     options = parser.parse_args()
     import torch
 
-    from facekit.ops.cpu_conv import QuickConvolution
+    from facekit.ops.cpu_kernels import CpuKernels
 
     print(f"{machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
     print("| layer | images, channels, results, px, kernel, stride | ms | torch | ratio | and back | torch | ratio |")
@@ -57,7 +57,7 @@ def main() -> None:
         for call in (there, back):
             taken: dict[str, list[float]] = {"ours": [], "torch": []}
             for _ in range(options.rounds + 1):
-                with QuickConvolution():
+                with CpuKernels():
                     taken["ours"].append(seconds(call))
                 taken["torch"].append(seconds(call))
             ours, theirs = (1000 * statistics.median(times[1:]) for times in taken.values())

@@ -12,7 +12,7 @@ import torch
 from machine import machine
 
 import facekit
-from facekit.ops.cpu_conv import QuickConvolution
+from facekit.ops.cpu_kernels import CpuKernels
 from facekit.recipe_api import checkpoint
 
 parser = argparse.ArgumentParser(description=__doc__)
@@ -36,7 +36,7 @@ print(f"{arguments.weights}, {size} px, threads: {arguments.threads}, medians of
 @torch.inference_mode()
 def by_torch(x: np.ndarray) -> np.ndarray:
     """Translate as facekit translate does."""
-    with QuickConvolution():
+    with CpuKernels():
         return np.concatenate([model.recipe.translate(model.nets, one, side) for one in torch.from_numpy(x).split(1)])
 
 

@@ -19,7 +19,10 @@ from torch import nn
 
 import toy
 from facekit.inference import translate_folder as command
-from facekit.ops.cpu_conv import Asked, QuickConvolution, takes
+from facekit.ops.cpu_conv import suits_nnpack
+from facekit.ops.cpu_kernels import CpuKernels
+from facekit.ops.private_torch import has_nnpack
+from facekit.ops.winograd import Conv2dCall
 from facekit.recipe_api import checkpoint
 from facekit.recipes.cyclegan import CycleGAN
 from facekit.storage import files, folder_map
@@ -532,11 +535,11 @@ def test_quick_convolutions_are_convolutions(channels, wide, kernel, padding):
     x = torch.randn(1, channels, 33, 50)
     expected = conv.double()(x.double())
     conv.float()
-    with QuickConvolution() as quick:
+    with CpuKernels():
         made = conv(x)
     assert (made - expected).abs().max() < 1e-4
-    if quick.here:
-        assert takes(Asked(x, conv.weight)) and not torch.equal(made, conv(x))
+    if has_nnpack():
+        assert suits_nnpack(Conv2dCall(x, conv.weight)) and not torch.equal(made, conv(x))
 
 
 @pytest.mark.parametrize(
@@ -548,7 +551,7 @@ def test_other_convolutions_stay_as_they_are(given):
     kernel, count = given.pop("kernel", 3), given.pop("count", 1)
     conv = nn.Conv2d(16, 16, kernel, **given).requires_grad_(False)
     x = torch.randn(count, 16, 20, 20)
-    with QuickConvolution():
+    with CpuKernels():
         made = conv(x)
     assert torch.equal(made, conv(x))
 
@@ -556,7 +559,7 @@ def test_other_convolutions_stay_as_they_are(given):
 def test_a_convolution_that_learns_stays_as_it_is():
     conv = nn.Conv2d(16, 16, 3)
     x = torch.randn(1, 16, 20, 20)
-    with QuickConvolution():
+    with CpuKernels():
         made = conv(x)
     assert made.requires_grad and torch.equal(made, conv(x))
 

@@ -1,4 +1,4 @@
-"""Convolutions with fewer products, and less kept for the way back: the same numbers."""
+"""Convolution with fewer products gives the values, gradients and second gradients of torch."""
 
 import threading
 
@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from facekit.ops import cpu_conv, winograd
+from facekit.ops import cpu_conv, cpu_kernels, winograd
 
 SHAPES = [  # images, channels, results, height, width, kernel, padding
     (2, 3, 5, 16, 16, 3, (1, 1)),
@@ -19,14 +19,14 @@ SHAPES = [  # images, channels, results, height, width, kernel, padding
 
 
 def by_winograd(*given):
-    return winograd.conv2d(winograd.Asked(*given))
+    return winograd.conv2d(winograd.Conv2dCall(*given))
 
 
-def by_one_product(*given):
-    return cpu_conv.unrolled(winograd.Asked(*given))
+def by_product(*given):
+    return cpu_conv.by_matrix_product(winograd.Conv2dCall(*given))
 
 
-def made(shape, dtype=torch.float64, layout=torch.channels_last):
+def inputs_of(shape, dtype=torch.float64, layout=torch.channels_last):
     torch.manual_seed(0)
     count, channels, results, height, width, kernel, padding = shape
     x = torch.randn(count, channels, height, width, dtype=dtype).to(memory_format=layout).requires_grad_()
@@ -47,13 +47,13 @@ def same(found, expected, within=1e-11):
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("piece", [256, 3])
-def test_winograd_is_convolution_there_and_back(shape, piece, layout, monkeypatch):
+def test_winograd_is_convolution_forward_and_backward(shape, piece, layout, monkeypatch):
     monkeypatch.setattr(winograd, "PIECE", piece)
-    x, weight, bias, padding = made(shape, layout=layout)
+    x, weight, bias, padding = inputs_of(shape, layout=layout)
     inputs = x, weight, bias
     expected = results(F.conv2d(*inputs, padding=padding), inputs)
     same(results(by_winograd(*inputs, 1, padding), inputs), expected)
-    for wanted in (0,), (1,), (2,), (1, 2):  # what is not wanted is not worked out
+    for wanted in (0,), (1,), (2,), (1, 2):  # only the gradients that are needed
         chosen = [inputs[i] if i in wanted else inputs[i].detach() for i in range(3)]
         leaves = [inputs[i] for i in wanted]
         same(results(by_winograd(*chosen, 1, padding), leaves), [expected[0], *(expected[1 + i] for i in wanted)])
@@ -62,40 +62,40 @@ def test_winograd_is_convolution_there_and_back(shape, piece, layout, monkeypatc
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 @pytest.mark.parametrize(("shape", "stride"), [(SHAPES[0], 1), (SHAPES[3], 2), (SHAPES[4], (2, 1))])
-def test_one_matrix_product_is_convolution_there_and_back(shape, stride, layout):
-    x, weight, bias, padding = made(shape, layout=layout)
+def test_one_matrix_product_is_convolution_forward_and_backward(shape, stride, layout):
+    x, weight, bias, padding = inputs_of(shape, layout=layout)
     expected = F.conv2d(x, weight, bias, stride, padding)
-    found = by_one_product(x, weight, bias, stride, padding)
+    found = by_product(x, weight, bias, stride, padding)
     assert found.stride() == expected.stride()
     same(results(found, (x, weight, bias)), results(expected, (x, weight, bias)))
 
 
-@pytest.mark.parametrize("how", [by_winograd, by_one_product])
+@pytest.mark.parametrize("how", [by_winograd, by_product])
 def test_second_derivatives_are_those_of_convolution(how):
-    x, weight, bias, padding = made(SHAPES[0])
+    x, weight, bias, padding = inputs_of(SHAPES[0])
 
     def penalty(conv):
-        (slope,) = torch.autograd.grad(conv(x, weight, bias, 1, padding).square().sum(), x, create_graph=True)
-        return torch.autograd.grad(slope.square().sum(), (x, weight, bias))
+        (gradient,) = torch.autograd.grad(conv(x, weight, bias, 1, padding).square().sum(), x, create_graph=True)
+        return torch.autograd.grad(gradient.square().sum(), (x, weight, bias))
 
     same(penalty(how), penalty(F.conv2d))
 
 
 @pytest.mark.parametrize("kernel", [3, 4])
 def test_winograd_rounds_to_about_a_millionth(kernel):
-    x, weight, bias, padding = made((2, 64, 64, 33, 33, kernel, (1, 1)), torch.float32)
+    x, weight, bias, padding = inputs_of((2, 64, 64, 33, 33, kernel, (1, 1)), torch.float32)
     inputs = x, weight, bias
     wide = [leaf.detach().double().requires_grad_() for leaf in inputs]
     expected = results(F.conv2d(*wide, padding=padding), wide)
     found = by_winograd(*inputs, 1, padding)
     torch.manual_seed(1)
-    slope = torch.randn(found.shape, dtype=torch.float64).float()
-    for one, other in zip((found, *torch.autograd.grad(found, inputs, slope)), expected, strict=True):
+    gradient = torch.randn(found.shape, dtype=torch.float64).float()
+    for one, other in zip((found, *torch.autograd.grad(found, inputs, gradient)), expected, strict=True):
         assert (one - other).norm() < 3e-6 * other.norm()
 
 
-def test_scratch_memory_serves_after_translating():
-    x, weight, bias, _ = made((1, 4, 4, 20, 20, 3, (1, 1)))
+def test_scratch_memory_of_inference_mode_works_in_training():
+    x, weight, bias, _ = inputs_of((1, 4, 4, 20, 20, 3, (1, 1)))
     winograd.scratch.kept.clear()
     with torch.inference_mode():
         expected = by_winograd(x, weight, bias, 1, 1)
@@ -105,7 +105,7 @@ def test_scratch_memory_serves_after_translating():
 
 
 def test_threads_do_not_share_scratch_memory():
-    x, weight, bias, _ = made((2, 16, 16, 40, 40, 3, (1, 1)))
+    x, weight, bias, _ = inputs_of((2, 16, 16, 40, 40, 3, (1, 1)))
     expected = by_winograd(x, weight, bias, 1, 1)
     wrong = []
 
@@ -139,10 +139,14 @@ def test_threads_do_not_share_scratch_memory():
         ({"channels": 512, "results": 512, "size": 4, "kernel": 4, "stride": 2, "padding": 1}, "one product"),
     ],
 )
-def test_each_convolution_goes_where_it_is_quickest(change, who, monkeypatch):
+def test_each_convolution_takes_the_fastest_way(change, who, monkeypatch):
     took = []
     monkeypatch.setattr(winograd, "conv2d", lambda *a, real=winograd.conv2d: took.append("winograd") or real(*a))
-    monkeypatch.setattr(cpu_conv, "unrolled", lambda *a, real=cpu_conv.unrolled: took.append("one product") or real(*a))
+    monkeypatch.setattr(
+        cpu_conv,
+        "by_matrix_product",
+        lambda *a, real=cpu_conv.by_matrix_product: took.append("one product") or real(*a),
+    )
     change = dict(change)
     size, channels, results = change.pop("size", 34), change.pop("channels", 128), change.pop("results", 128)
     dtype, autocast = change.pop("dtype", torch.float32), change.pop("autocast", False)
@@ -150,14 +154,14 @@ def test_each_convolution_goes_where_it_is_quickest(change, who, monkeypatch):
     x = torch.randn(1, channels, size, size, dtype=dtype)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         expected = conv(x)
-        with cpu_conv.QuickConvolution():
+        with cpu_kernels.CpuKernels():
             found = conv(x)
     assert (took or ["torch"]) == [who]
     assert torch.allclose(found, expected, atol=1e-4) and (who != "torch" or torch.equal(found, expected))
 
 
-def test_a_heavy_weight_learns_as_torchs(monkeypatch):
-    monkeypatch.setattr(cpu_conv, "HEAVY", 12)
+def test_a_large_weight_gets_the_gradients_of_torch(monkeypatch):
+    monkeypatch.setattr(cpu_conv, "MANY_WEIGHTS", 12)
     torch.manual_seed(0)
     x = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
@@ -173,7 +177,7 @@ def test_a_heavy_weight_learns_as_torchs(monkeypatch):
     expected, used = gradients(), []
     real = cpu_conv.HeavyLinear.apply
     monkeypatch.setattr(cpu_conv.HeavyLinear, "apply", lambda *a: used.append(1) or real(*a))
-    with cpu_conv.QuickConvolution():
+    with cpu_kernels.CpuKernels():
         found = gradients()
         assert all(torch.allclose(a, b) for a, b in zip(found, expected, strict=True)) and len(used) == 2
         F.linear(x, weight, weight[:, 0])

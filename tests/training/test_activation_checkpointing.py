@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from facekit.nets.blocks import InstanceNorm2d, Residual
+from facekit.nets.blocks import ILN, InstanceNorm2d
 from facekit.nets.patchgan import PatchDiscriminator
 from facekit.nets.resnet import ResnetGenerator
 from facekit.nets.stargan import StarGANDiscriminator
 from facekit.nets.ugatit import UGATITGenerator
 from facekit.nets.unit import MultiScaleDiscriminator
-from facekit.ops.cpu_conv import QuickConvolution
+from facekit.ops import cpu_conv, cpu_norm, winograd
+from facekit.ops.cpu_kernels import CpuKernels
 from facekit.ops.losses import gradient_penalty
 from facekit.training.activation_checkpointing import recompute
 
@@ -88,16 +89,30 @@ def test_second_derivatives_are_the_same_through_norms():
     assert all(a is b is None or torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
-def test_large_convolutions_recompute_with_the_same_kernels():
-    torch.manual_seed(0)
-    plain = nn.Sequential(Residual(128, bias=False)).to(memory_format=torch.channels_last)
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [nn.Conv2d(64, 128, 3, padding=1), nn.ReLU(), nn.Conv2d(128, 64, 3, padding=1)],
+        [nn.Conv2d(64, 16, 4, 4), nn.ReLU(), nn.Conv2d(16, 8, 4, 4)],
+        [nn.Conv2d(64, 16, 1), InstanceNorm2d(16, affine=True), nn.Conv2d(16, 8, 1)],
+        [nn.Conv2d(64, 16, 1), ILN(16), nn.Conv2d(16, 8, 1)],
+    ],
+    ids=["winograd", "matrix product", "instance norm", "layer-instance norm"],
+)
+def test_layers_are_recomputed_with_the_kernels_of_the_forward_pass(layers, monkeypatch):
+    monkeypatch.setattr(winograd, "TILES", 1)
+    monkeypatch.setattr(cpu_conv, "MANY_WEIGHTS", 2000)
+    monkeypatch.setattr(cpu_norm, "PIECE", 1000)
+    plain = nn.Sequential(*layers).to(memory_format=torch.channels_last)
     lean = copy.deepcopy(plain)
-    recompute(lean)
-    x = torch.rand(1, 128, 32, 32).to(memory_format=torch.channels_last)
-    with QuickConvolution():
-        (whole, expected), (less, found) = run(plain, x), run(lean, x)
-    assert less < whole
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    recompute(lean, CpuKernels)
+    x = torch.rand(1, 64, 32, 32).to(memory_format=torch.channels_last)
+    found = []
+    for net in plain, lean:
+        with CpuKernels():
+            y = net(x)
+        found.append([y, *torch.autograd.grad(y.square().mean(), list(net.parameters()))])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 def test_layers_with_state_or_chance_run_once():

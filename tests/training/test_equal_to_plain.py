@@ -44,7 +44,7 @@ def test_in_64_bits_they_are_so_to_ten_digits(name, tmp_path):
     compare(name, {}, "fp64", 1e-10, 5, tmp_path)
 
 
-@pytest.mark.parametrize(("heavy", "way"), [(10**9, "conv2d"), (2**12, "unrolled")])
+@pytest.mark.parametrize(("heavy", "way"), [(10**9, "conv2d"), (2**12, "by_matrix_product")])
 @pytest.mark.parametrize(
     ("name", "precision", "tolerance", "steps"),
     [
@@ -57,7 +57,7 @@ def test_in_64_bits_they_are_so_to_ten_digits(name, tmp_path):
 def test_so_they_are_with_fewer_products(name, precision, tolerance, steps, heavy, way, tmp_path, monkeypatch):
     monkeypatch.setattr(winograd, "DTYPE", torch.float64 if precision == "fp64" else torch.float32)
     monkeypatch.setattr(winograd, "TILES", 1)
-    monkeypatch.setattr(cpu_conv, "HEAVY", heavy)
+    monkeypatch.setattr(cpu_conv, "MANY_WEIGHTS", heavy)
     home, used = winograd if way == "conv2d" else cpu_conv, []
     real = getattr(home, way)
     monkeypatch.setattr(home, way, lambda *a: used.append(way) or real(*a))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import CardError, InputError, OutOfMemory
 from ..faces import paste as paste_face
-from ..ops.cpu_conv import QuickConvolution
+from ..ops.cpu_kernels import CpuKernels
 from ..recipe_api import checkpoint
 from ..runtime.device import find_device
 from ..storage import images
@@ -175,7 +175,7 @@ class Translator:
         if self.strength is not None:
             told["strength"] = self.strength
         try:
-            with QuickConvolution() if self.alone else contextlib.nullcontext():
+            with CpuKernels() if self.alone else contextlib.nullcontext():
                 if self.mask:
                     return recipe.mask(self.model.nets, x, side).expand_as(x) * 2 - 1
                 return recipe.translate(self.model.nets, x, side, **told)

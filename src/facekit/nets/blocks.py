@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops.cpu_norm import PIECE, normalise
+from ..ops.cpu_norm import normalise
 
 EPS = 1e-5
 
@@ -67,26 +67,16 @@ def clip_rho_(net: nn.Module) -> None:
 
 
 class InstanceNorm2d(nn.InstanceNorm2d):
-    """Instance normalisation with right gradients, and fast in channels-last memory on the processor.
+    """Instance normalisation with right gradients on the processor.
 
     `F.instance_norm` (torch 2.13 to 2.15) returns a wrong gradient on the processor where the batch is one image and
-    the gradient is in channels-last memory. Group normalisation with one channel per group computes the same values;
-    large tensors take `ops.cpu_norm`, which needs a third of the time.
+    the gradient is in channels-last memory. Group normalisation with one channel per group computes the same values.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu" or not x.requires_grad:
             return super().forward(x)
-        if x.numel() <= PIECE:
-            return F.group_norm(x, self.num_features, self.weight, self.bias, self.eps)
-
-        def affine(mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-            scale = (variance + self.eps).rsqrt()
-            scale = scale if weight is None else scale * weight
-            return scale, -mean * scale if bias is None else bias - mean * scale
-
-        weight, bias = (part if part is None else part[:, None, None] for part in (self.weight, self.bias))
-        return normalise(affine, 0, x, weight, bias)
+        return F.group_norm(x, self.num_features, self.weight, self.bias, self.eps)
 
 
 class Residual(nn.Module):

@@ -1,4 +1,4 @@
-"""Convolution on the processor with fewer products, or with fewer readings of its weights."""
+"""Convolution on the processor with NNPACK, Winograd's filtering or one matrix product, where that is faster."""
 
 from __future__ import annotations
 
@@ -8,53 +8,38 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-from . import winograd
-from .winograd import Asked, pair
+from . import private_torch, winograd
+from .winograd import Conv2dCall, pair
 
-HEAVY = 2**21  # weights; their reading is then most of the work
-NARROW = 16  # channels; with fewer the transforms cost more than they save
+MANY_WEIGHTS = 2**21  # from here on, reading the weights is most of the work
+FEW_CHANNELS = 16  # below this the transforms cost more than they save
 
 
-class QuickConvolution(TorchFunctionMode):
-    """While it is entered, large convolutions take less time (`benchmarks/convolution.py`).
+def conv2d(call: Conv2dCall) -> Tensor:
+    """Convolve in the fastest of these ways:
 
-    Without gradients, one contiguous image goes to NNPACK (Lavin and Gray 2016: 3 x 3 by Winograd; 7 x 7 by FFT), where
-    torch has it: results differ from torch's by about 1e-5 of their size. Other convolutions of stride 1 go to
-    `winograd`, which learns: results and gradients differ by about 1e-6. Many weights for few places become one matrix
-    product, and the gradients of such weights are added up in place. What would not gain stays as it is.
+    - NNPACK (Lavin and Gray 2016, "Fast algorithms for convolutional neural networks": 3 x 3 by Winograd's filtering,
+      7 x 7 by FFT) for one contiguous image without gradients; differs from torch by about 1e-5 of the result's size.
+    - One matrix product for many weights and few places.
+    - `winograd` for many channels, stride 1, kernels of 3 and 4; results and gradients differ by about 1e-6.
+    - torch for all others.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        ready = torch.backends.nnpack.is_available()  # type: ignore[no-untyped-call]  # asking makes it so
-        self.here = ready and hasattr(torch, "_nnpack_spatial_convolution")
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.linear and not kwargs and HeavyLinear.takes(*args):
-            return HeavyLinear.apply(*args[:2])  # type: ignore[no-untyped-call]
-        if func is not torch.conv2d or kwargs:
-            return func(*args, **(kwargs or {}))
-        asked = Asked(*args)
-        if self.here and takes(asked):
-            try:
-                return torch._nnpack_spatial_convolution(asked.image, asked.weight, asked.bias, asked.padding)
-            except RuntimeError:  # no room for what it works in
-                return func(*args)
-        if heavy(asked):
-            return unrolled(asked)
-        return winograd.conv2d(asked) if winograd.pays(asked) else func(*args)
+    if suits_nnpack(call):
+        return private_torch.nnpack_conv2d(call.image, call.weight, call.bias, call.padding)
+    if has_many_weights(call):
+        return by_matrix_product(call)
+    return winograd.conv2d(call) if winograd.is_faster(call) else torch.conv2d(*call)
 
 
-def takes(asked: Asked) -> bool:
-    """Whether NNPACK makes a convolution quicker."""
-    image, weight, _, stride, padding, dilation, groups = asked
+def suits_nnpack(call: Conv2dCall) -> bool:
+    """Return whether NNPACK is faster than torch: one contiguous image, no gradient, 3 x 3 or 7 x 7."""
+    image, weight, _, stride, padding, dilation, groups = call
     channels, kernel = tuple(weight.shape[:2]), tuple(weight.shape[2:])
     return (
         groups == 1
         and kernel in ((3, 3), (7, 7))
-        and (max if kernel == (7, 7) else min)(channels) >= NARROW
+        and (max if kernel == (7, 7) else min)(channels) >= FEW_CHANNELS
         and stride in (1, (1, 1))
         and dilation in (1, (1, 1))
         and isinstance(padding, (int, tuple))
@@ -68,31 +53,31 @@ def takes(asked: Asked) -> bool:
     )
 
 
-def heavy(asked: Asked) -> bool:
-    """Whether a convolution has many weights for few places."""
-    image, weight, _, stride, padding, dilation, groups = asked
+def has_many_weights(call: Conv2dCall) -> bool:
+    """Return whether a convolution has many weights and few places: reading the weights is most of its work."""
+    image, weight, _, stride, padding, dilation, groups = call
     if image.device.type != "cpu" or image.dim() != 4 or groups != 1 or not isinstance(padding, (int, tuple)):
         return False
-    if pair(dilation) != (1, 1) or weight.numel() < HEAVY:
+    if pair(dilation) != (1, 1) or weight.numel() < MANY_WEIGHTS:
         return False
     axes = zip(image.shape[2:], weight.shape[2:], pair(stride), pair(padding), strict=True)
     return len(image) * math.prod((size + 2 * pad - edge) // step + 1 for size, edge, step, pad in axes) <= 256
 
 
 class HeavyLinear(torch.autograd.Function):
-    """x [..., C] by a weight [K, C] of many numbers, transposed, without a bias.
+    """`F.linear` of x [..., C] with a large weight [K, C], without a bias.
 
-    The weight's gradient is a tensor of its own, not the view that torch's is: to that autograd can add the next one in
-    place, where it otherwise holds both and their sum.
+    The weight's gradient is a new tensor, where torch returns a view: autograd adds the next gradient to it in place,
+    and does not hold both and their sum.
     """
 
     @staticmethod
-    def takes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
-        """Whether it does the work of `F.linear`."""
+    def suits(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
+        """Return whether a call of `F.linear` is one of those that it replaces."""
         return (
             x.device.type == "cpu"
             and bias is None
-            and weight.numel() >= HEAVY
+            and weight.numel() >= MANY_WEIGHTS
             and x.dtype == weight.dtype
             and not torch.is_autocast_enabled("cpu")
         )
@@ -103,20 +88,24 @@ class HeavyLinear(torch.autograd.Function):
         return F.linear(x, weight)
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        of_x = slope @ weight if ctx.needs_input_grad[0] else None
-        of_weight = slope.reshape(-1, len(weight)).T @ x.reshape(-1, x.shape[-1]) if ctx.needs_input_grad[1] else None
-        return of_x, of_weight
+        x_gradient = gradient @ weight if ctx.needs_input_grad[0] else None
+        weight_gradient = (
+            gradient.reshape(-1, len(weight)).T @ x.reshape(-1, x.shape[-1]) if ctx.needs_input_grad[1] else None
+        )
+        return x_gradient, weight_gradient
 
 
-def unrolled(asked: Asked) -> Tensor:
-    """Convolve by one matrix product: the weights, which are most of it, stay as they lie."""
-    image, weight, bias, stride, padding, *_ = asked
+def by_matrix_product(call: Conv2dCall) -> Tensor:
+    """Convolve by one matrix product, which reads the weights once and does not copy them."""
+    image, weight, bias, stride, padding, *_ = call
     (down, right), (top, left) = pair(stride), pair(padding)
-    last = not weight.is_contiguous()
+    channels_last = not weight.is_contiguous()
     windows = F.pad(image, (left, left, top, top)).unfold(2, weight.shape[2], down).unfold(3, weight.shape[3], right)
-    windows = windows.permute(0, 2, 3, 4, 5, 1) if last else windows.permute(0, 2, 3, 1, 4, 5)  # [N, h, w, ...]
-    flat = (weight.permute(0, 2, 3, 1) if last else weight).flatten(1)
+    windows = (
+        windows.permute(0, 2, 3, 4, 5, 1) if channels_last else windows.permute(0, 2, 3, 1, 4, 5)
+    )  # [N, h, w, ...]
+    flat = (weight.permute(0, 2, 3, 1) if channels_last else weight).flatten(1)
     y = F.linear(windows.flatten(3), flat, bias).permute(0, 3, 1, 2)
-    return y if last else y.contiguous()
+    return y if channels_last else y.contiguous()

@@ -1,8 +1,8 @@
-"""Convolution by Winograd's minimal filtering, there and back, with a quarter of the products, for the processor.
+"""Convolution by Winograd's minimal filtering, forward and backward, with a quarter of the products, on the processor.
 
-A tile of t x t places makes m x m results of an r x r kernel, t = m + r - 1: the tiles and the kernel are transformed
-to t^2 numbers each, in which the convolution is t^2 matrix products over the channels, and the results back (Lavin and
-Gray 2016). The way back runs through the same numbers.
+A tile of t x t places gives m x m results of an r x r kernel, t = m + r - 1. Tiles and kernel are transformed to t^2
+numbers each, where the convolution is t^2 matrix products over the channels; a third transform gives the results
+(Lavin and Gray 2016, "Fast algorithms for convolutional neural networks"). The backward pass uses the transposes.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-POINTS = (0.0, 0.7, -0.7, 1.4, -1.4)  # and infinity: of those tried they round least
+POINTS = (0.0, 0.7, -0.7, 1.4, -1.4)  # and infinity; chosen by trial for the least rounding error
 TILE = len(POINTS) + 1
-TILES = 64  # with fewer the transforms cost more than they save
-DTYPE = torch.float32  # of what becomes quicker
-PIECE = 256  # tiles that are worked on at once: their numbers stay in the cache
+TILES = 64  # below this the transforms cost more than they save
+DTYPE = torch.float32  # the only type for which this is faster
+PIECE = 256  # tiles that are computed at once: their numbers stay in the cache
 
 
 @functools.cache
 def transforms(kernel: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the transforms of tiles [t^2, t^2], of kernels [t^2, r^2], and of results [m^2, t^2], for r = `kernel`.
 
-    They are those of Toom and Cook: products of polynomials by their values at `POINTS`.
+    They are those of Toom and Cook: polynomials are multiplied by their values at `POINTS`.
     """
     results = TILE - kernel + 1
     polynomial = np.polynomial.polynomial
@@ -46,17 +46,17 @@ def transforms(kernel: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class Scratch(threading.local):
-    """Memory for what is used at once and then forgotten, of each thread: new memory costs more than the products."""
+    """Each thread's memory for intermediate results: allocating it anew costs more than the products."""
 
     def __init__(self) -> None:
         self.kept: dict[tuple[str, torch.dtype], Tensor] = {}
 
     def __call__(self, name: str, like: Tensor, *shape: int) -> Tensor:
-        """Return an uninitialised tensor; the next one of the same name lies in the same place."""
+        """Return an uninitialised tensor; the next one of the same name takes the same memory."""
         need = math.prod(shape)
         flat = self.kept.get((name, like.dtype))
         if flat is None or flat.numel() < need:
-            with torch.inference_mode(False):  # or nobody else could write to it
+            with torch.inference_mode(False):  # else only inference could write to it later
                 flat = self.kept[name, like.dtype] = torch.empty(need, dtype=like.dtype)
         return flat[:need].view(shape)
 
@@ -65,9 +65,9 @@ scratch = Scratch()
 
 
 class Winograd(torch.autograd.Function):
-    """Convolution of x [N, C, H, W] with weight [K, C, r, r], r 3 or 4, stride 1, zeros of `padding` around.
+    """Convolution of x [N, C, H, W] with weight [K, C, r, r], r 3 or 4, stride 1, zero padding.
 
-    Results, in channels-last, differ from torch's by about 1e-6 of their size. A second derivative is torch's own.
+    Results, in channels-last memory, differ from torch's by about 1e-6 of their size. Second derivatives are torch's.
     """
 
     @staticmethod
@@ -75,33 +75,35 @@ class Winograd(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
         ctx.padding, ctx.bias = padding, bias is not None
         grid = Grid(x, weight.shape[2], padding)
-        changed = grid.weights(weight)
+        kernels = grid.weights(weight)
         tiles = grid.tiles(x)
         y = x.new_empty(grid.count, grid.high * grid.step, grid.wide * grid.step, len(weight))
         for images, rows in grid.pieces():
-            changed_tiles = grid.transform(tiles, images, rows)
-            products = multiply("gathered", changed_tiles, changed)
-            found = grid.blocks(product("results", grid.result, products), images, rows)
+            transformed = grid.transform(tiles, images, rows)
+            products = multiply("gathered", transformed, kernels)
+            results = grid.blocks(product("results", grid.result, products), images, rows)
             target = grid.split(y, images, rows)
-            torch.add(found, bias, out=target) if bias is not None else target.copy_(found)
+            torch.add(results, bias, out=target) if bias is not None else target.copy_(results)
         return y[:, : grid.height, : grid.width].permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         wanted = (*ctx.needs_input_grad[:2], ctx.bias and ctx.needs_input_grad[2])
         if torch.is_grad_enabled():
             sizes = [len(weight)] if ctx.bias else None
             rest = ([1, 1], [*ctx.padding], [1, 1], False, [0, 0], 1, list(wanted))
-            return *torch.ops.aten.convolution_backward(slope, x, weight, sizes, *rest), None
+            return *torch.ops.aten.convolution_backward(gradient, x, weight, sizes, *rest), None
         grid = Grid(x, weight.shape[2], ctx.padding)
-        slope = slope.permute(0, 2, 3, 1)
-        of_x, of_weight = _back(grid, x, weight, slope, wanted[:2]) if any(wanted[:2]) else (None, None)
-        return of_x, of_weight, slope.sum((0, 1, 2)) if wanted[2] else None, None
+        gradient = gradient.permute(0, 2, 3, 1)
+        x_gradient, weight_gradient = (
+            _gradients(grid, x, weight, gradient, wanted[:2]) if any(wanted[:2]) else (None, None)
+        )
+        return x_gradient, weight_gradient, gradient.sum((0, 1, 2)) if wanted[2] else None, None
 
 
-class Asked(NamedTuple):
-    """A convolution as `torch.conv2d` is asked for it."""
+class Conv2dCall(NamedTuple):
+    """The arguments of a call of `torch.conv2d`."""
 
     image: Tensor
     weight: Tensor
@@ -112,15 +114,15 @@ class Asked(NamedTuple):
     groups: int = 1
 
 
-def conv2d(asked: Asked) -> Tensor:
-    """Convolve, where `pays` says yes."""
-    image, weight, bias, _, padding, *_ = asked
+def conv2d(call: Conv2dCall) -> Tensor:
+    """Convolve; the call must be one for which `is_faster` returns true."""
+    image, weight, bias, _, padding, *_ = call
     return Winograd.apply(image, weight, bias, pair(padding))  # type: ignore[no-any-return, no-untyped-call]
 
 
-def pays(asked: Asked) -> bool:
-    """Whether a convolution is one that becomes quicker."""
-    image, weight, _, stride, padding, dilation, groups = asked
+def is_faster(call: Conv2dCall) -> bool:
+    """Return whether a convolution is supported and large enough to gain."""
+    image, weight, _, stride, padding, dilation, groups = call
     kernel = weight.shape[2]
     if not (
         image.device.type == "cpu"
@@ -142,38 +144,40 @@ def pays(asked: Asked) -> bool:
 
 
 def pair(value: int | tuple[int, ...]) -> tuple[int, int]:
-    """Return an option of both axes, given as one number or two."""
+    """Return an option for both axes that is given as one number or two."""
     return (value, value) if isinstance(value, int) else (value[0], value[-1])
 
 
-def _back(
-    grid: Grid, x: Tensor, weight: Tensor, slope: Tensor, wanted: Sequence[bool]
+def _gradients(
+    grid: Grid, x: Tensor, weight: Tensor, gradient: Tensor, wanted: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Return the gradients of x and weight, those that are `wanted`, from that of the result [N, h, w, K]."""
+    """Return the gradients of x and weight, those `wanted`, from that of the result [N, h, w, K]."""
     (results, channels, side, _), (height, width) = weight.shape, x.shape[2:]
-    slope = F.pad(slope, (0, 0, 0, grid.wide * grid.step - grid.width, 0, grid.high * grid.step - grid.height))
-    of_tiles = of_changed = None
+    gradient = F.pad(gradient, (0, 0, 0, grid.wide * grid.step - grid.width, 0, grid.high * grid.step - grid.height))
+    tiles_gradient = kernels_gradient = None
     if wanted[0]:
-        changed = grid.weights(weight).transpose(1, 2)
-        of_tiles = x.new_zeros(grid.count, (grid.high + 1) * grid.step, (grid.wide + 1) * grid.step, channels)
+        kernels = grid.weights(weight).transpose(1, 2)
+        tiles_gradient = x.new_zeros(grid.count, (grid.high + 1) * grid.step, (grid.wide + 1) * grid.step, channels)
     if wanted[1]:
         tiles = grid.tiles(x)
-        of_changed = scratch("of weights", x, TILE**2, channels, results).zero_()
+        kernels_gradient = scratch("of weights", x, TILE**2, channels, results).zero_()
     for images, rows in grid.pieces():
-        blocks = grid.split(slope, images, rows).permute(2, 4, 0, 1, 3, 5)
-        of_products = product("products", grid.result.T, gather("results", blocks)).unflatten(1, (-1, results))
-        if of_changed is not None:
-            of_changed.baddbmm_(grid.transform(tiles, images, rows).transpose(1, 2), of_products)
-        if of_tiles is not None:
-            of_changed_tiles = multiply("tiles", of_products, changed)
-            grid.spread(product("gathered", grid.tile.T, of_changed_tiles), of_tiles, images, rows)
-    of_x = of_weight = None
-    if of_tiles is not None:
+        blocks = grid.split(gradient, images, rows).permute(2, 4, 0, 1, 3, 5)
+        products_gradient = product("products", grid.result.T, gather("results", blocks)).unflatten(1, (-1, results))
+        if kernels_gradient is not None:
+            kernels_gradient.baddbmm_(grid.transform(tiles, images, rows).transpose(1, 2), products_gradient)
+        if tiles_gradient is not None:
+            transformed_tiles_gradient = multiply("tiles", products_gradient, kernels)
+            grid.spread(product("gathered", grid.tile.T, transformed_tiles_gradient), tiles_gradient, images, rows)
+    x_gradient = weight_gradient = None
+    if tiles_gradient is not None:
         top, left = grid.padding
-        of_x = of_tiles[:, top : top + height, left : left + width].permute(0, 3, 1, 2)
-    if of_changed is not None:
-        of_weight = (grid.weight.T @ of_changed.flatten(1)).view(side, side, channels, results).permute(3, 2, 0, 1)
-    return of_x, of_weight
+        x_gradient = tiles_gradient[:, top : top + height, left : left + width].permute(0, 3, 1, 2)
+    if kernels_gradient is not None:
+        weight_gradient = (
+            (grid.weight.T @ kernels_gradient.flatten(1)).view(side, side, channels, results).permute(3, 2, 0, 1)
+        )
+    return x_gradient, weight_gradient
 
 
 def gather(name: str, x: Tensor) -> Tensor:
@@ -204,7 +208,7 @@ class Grid:
         self.high, self.wide = (-(-size // self.step) for size in (self.height, self.width))  # tiles
 
     def pieces(self) -> Iterator[tuple[slice, slice]]:
-        """Yield images and rows of tiles that are worked on together."""
+        """Yield the images and rows of tiles of each piece that is computed at once."""
         rows = min(self.high, max(1, PIECE // self.wide))
         images = max(1, PIECE // (self.high * self.wide))
         for image in range(0, self.count, images):
@@ -217,12 +221,13 @@ class Grid:
         return product("weights", self.weight, flat).unflatten(1, (weight.shape[1], -1))
 
     def tiles(self, x: Tensor) -> Tensor:
-        """Pad x [N, C, H, W] to whole tiles; a view of all of them [N, high, wide, C, t, t]."""
+        """Pad x [N, C, H, W] to whole tiles and return a view of them [N, high, wide, C, t, t]."""
         (top, left), (height, width) = self.padding, x.shape[2:]
         below = self.high * self.step + TILE - self.step - height - top
         right = self.wide * self.step + TILE - self.step - width - left
-        last = x.permute(0, 2, 3, 1)
-        padded = F.pad(last, (0, 0, left, right, top, below)) if below or right or top or left else last.contiguous()
+        channels_last = x.permute(0, 2, 3, 1)
+        margins = (0, 0, left, right, top, below)
+        padded = F.pad(channels_last, margins) if any(margins) else channels_last.contiguous()
         return padded.unfold(1, TILE, self.step).unfold(2, TILE, self.step)
 
     def transform(self, tiles: Tensor, images: slice, rows: slice) -> Tensor:

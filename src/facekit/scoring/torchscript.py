@@ -83,17 +83,15 @@ def checked(path: Path) -> io.BytesIO:
 
 
 def _check_code(path: Path, code: bytes) -> None:
+    from ..ops.private_torch import operator_names
+
+    operators = operator_names()
+    if operators is None:
+        raise _refusal(path, "this version of torch cannot say which operators it uses")
     found = {word.decode() for word in CODE.findall(code)}
-    unknown = sorted((found & _operators() - ALLOWED) | found & SPECIAL)
+    unknown = sorted((found & operators - ALLOWED) | found & SPECIAL)
     if unknown:
         raise _refusal(path, f"it uses {', '.join(unknown[:5])}")
-
-
-def _operators() -> set[str]:
-    """Return the names of all operators that torch knows, without their namespaces."""
-    import torch
-
-    return {schema.name.rpartition("::")[2] for schema in torch._C._jit_get_all_schemas()}
 
 
 def _refusal(path: Path, what: str) -> CardError:

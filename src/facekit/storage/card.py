@@ -106,7 +106,9 @@ class Run(Section):
         "auto", description="recompute cheap activations in the backward pass to save memory; auto: if memory is short"
     )
     compile: bool = Field(False, description="torch.compile the nets that translate: minutes at first, then faster")
-    cpu_kernels: bool = Field(True, description="facekit's own convolutions on the processor (docs/cpu-kernels.md)")
+    cpu_kernels: bool = Field(
+        True, description="facekit's own convolutions and norms on the processor (docs/cpu-kernels.md)"
+    )
     threads: int | None = Field(None, ge=1, description="processor threads; as many as cores are free, if absent")
     graphs: bool = Field(False, description="ignored: cards written by facekit 0.1 may have it")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the weight average that is saved; 0: none")

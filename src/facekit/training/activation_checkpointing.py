@@ -7,11 +7,15 @@ only that (`torch.utils.checkpoint`, Chen et al. 2016, "Training deep nets with 
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+Context = Callable[[], contextlib.AbstractContextManager[object]]
 
 CHEAP = (
     nn.ReLU,
@@ -27,15 +31,16 @@ CHEAP = (
 )
 
 
-def recompute(nets: nn.Module) -> None:
+def recompute(nets: nn.Module, context: Context = contextlib.nullcontext) -> None:
     """Make every `nn.Sequential` in nets recompute the layers before each convolution in the backward pass.
 
     Values and gradients stay the same to the bit, second derivatives included. Layers that draw random numbers or
-    update statistics are left as they are.
+    update statistics are left as they are. `context` returns the context of the forward pass: torch leaves it in the
+    backward pass, and layers are recomputed in a new one.
     """
     for module in nets.modules():
         if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
-            module.forward = partial(_forward, segments(list(module)))  # type: ignore[method-assign]
+            module.forward = partial(_forward, segments(list(module)), context)  # type: ignore[method-assign]
 
 
 def segments(layers: list[nn.Module]) -> list[tuple[list[nn.Module], bool]]:
@@ -61,10 +66,17 @@ def is_cheap(layer: nn.Module) -> bool:
     )
 
 
-def _forward(parts: list[tuple[list[nn.Module], bool]], x: Tensor) -> Tensor:
-    for layers, again in parts:
-        if again and torch.is_grad_enabled():
-            x = checkpoint(_apply, layers, x, use_reentrant=False, preserve_rng_state=False)
+def _forward(parts: list[tuple[list[nn.Module], bool]], context: Context, x: Tensor) -> Tensor:
+    for layers, recomputed in parts:
+        if recomputed and torch.is_grad_enabled():
+            x = checkpoint(
+                _apply,
+                layers,
+                x,
+                use_reentrant=False,
+                preserve_rng_state=False,
+                context_fn=lambda: (contextlib.nullcontext(), context()),
+            )
         else:
             x = _apply(layers, x)
     return x

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from ..errors import Diverged
-from ..ops.cpu_conv import QuickConvolution
 from ..recipe_api.base import Phase, Progress, Scene, Term
 from ..runtime import distributed
-from .state import TrainState, chosen
+from .state import TrainState, chosen, kernels
 
 Batch = Mapping[str, Tensor]
 
@@ -133,8 +132,7 @@ class PhaseStep:
             total = sum(t.weight * t.every * parts[t.name] for t in self.active) / len(self.batch)
             state.heap.give_back(f"{self.phase.name} backward")
             if isinstance(total, Tensor) and total.requires_grad:
-                with self.kernels():  # what is recomputed takes the same kernels
-                    total.backward()
+                total.backward()
             for name, part in parts.items():
                 values[name] = values.get(name, 0) + part.detach() / len(self.batch)
         distributed.average_gradients(p for group in optim.param_groups for p in group["params"])
@@ -162,15 +160,9 @@ class PhaseStep:
     @contextlib.contextmanager
     def arithmetic(self) -> Iterator[None]:
         """Compute in the card's precision, on the processor with the kernels that the card chooses."""
-        bf16 = self.state.card.run.precision == "bf16"
-        with torch.autocast(self.state.device.type, torch.bfloat16, enabled=bf16), self.kernels():
+        run, device = self.state.card.run, self.state.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bf16"), kernels(run, device):
             yield
-
-    def kernels(self) -> contextlib.AbstractContextManager[object]:
-        """Return the context in which large convolutions take `ops.cpu_conv`."""
-        run = self.state.card.run
-        chosen_kernels = run.cpu_kernels and self.state.device.type == "cpu" and not run.compile
-        return QuickConvolution() if chosen_kernels else contextlib.nullcontext()
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import shutil
@@ -14,10 +15,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import CardError, MissingError
+from ..ops.cpu_kernels import CpuKernels
 from ..recipe_api import checkpoint
 from ..recipe_api.base import Phase, Recipe, Term
 from ..runtime.memory import Heap
-from ..storage.card import Optim, TrainCard, suggest
+from ..storage.card import Optim, Run, TrainCard, suggest
 from .activation_checkpointing import recompute
 
 
@@ -109,9 +111,15 @@ def build_state(recipe: Recipe, terms: dict[str, Term], card: TrainCard, device:
     if card.run.compile:
         compile_nets(chosen(nets, recipe.exports), device)
     elif card.run.recompute is True:
-        recompute(nets)
-        recompute(helpers)
+        for part in (nets, helpers):
+            recompute(part, lambda: kernels(card.run, device))
     return TrainState(recipe, terms, nets, helpers, optims, ema, card, device)
+
+
+def kernels(run: Run, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Return the context in which a run computes: facekit's kernels on the processor, where the card chooses them."""
+    own = run.cpu_kernels and device.type == "cpu" and not run.compile
+    return CpuKernels() if own else contextlib.nullcontext()
 
 
 def compile_nets(nets: nn.ModuleDict, device: torch.device) -> None:
