@@ -1,7 +1,7 @@
-"""What cyclegan-angle gains by being told the angle: cycle error and KID of tilted faces, over the angle.
+"""What cyclegan-angle gains from conditioning on the angle: cycle error and KID of tilted faces, over the angle.
 
-Held-out faces that lie upright are turned by known angles and translated by each of the WEIGHTS three ways: told the
-angle, told 0 (which is all that other recipes can do), and by the simple baseline: turned upright, translated, turned
+Held-out faces that lie upright are turned by known angles and translated by each of the WEIGHTS three ways: conditioned
+on the angle, on 0 (all that other recipes can do), and by the simple baseline: turned upright, translated, turned
 back. Train the control with `--set params.mode=none`, otherwise alike. Everything is measured within the circle that
 every turn keeps inside the image. For KID the translations are turned back upright, so that one set of drawings, cut
 to the same circle and once turned forth and back as they are, serves for all angles.

@@ -1,4 +1,4 @@
-"""A recipe of one's own in one file: CycleGAN whose cycle is judged on blurred images, so that details may change.
+"""An example of a recipe in one file: CycleGAN whose cycle is judged on blurred images, so that details may change.
 
     facekit train examples/blur_cycle.py --data selfie2anime/ --size 128
 
@@ -26,7 +26,7 @@ class BlurScene(CycleScene):
 
 
 class BlurCycle(CycleGAN):
-    """CycleGAN with a blurred cycle: an example of a recipe of one's own."""
+    """CycleGAN with a blurred cycle: an example of a user-defined recipe."""
 
     Scene = BlurScene
     presets: ClassVar = {"blur-cycle": {}}

@@ -187,7 +187,7 @@ def test_celebamask_with_gaps_is_used_without_them_and_says_so(celeba, facekit, 
     for path in (celeba / "CelebAMask-HQ-mask-anno/1").iterdir():
         path.unlink()
     done = facekit("train-segnet", "--data", celeba, "--out", tmp_path / "run", "--size", 32, "--dry-run")
-    assert done.code == 0 and "not there as an image (1)" in done.err and "not there with masks (2001)" in done.err
+    assert done.code == 0 and "missing as an image (1)" in done.err and "missing with masks (2001)" in done.err
 
 
 @pytest.mark.parametrize("gone", ["CelebA-HQ-to-CelebA-mapping.txt", "CelebA-HQ-img"])

@@ -229,7 +229,7 @@ def test_rows_without_image_and_images_without_row_are_counted(listed):
         ('file,label\n0.png,"sad,old"\n', r"a \+ or a comma"),
         ("file,sad,glad\n0.png,1,2\n", "line 2: glad is '2'"),
         ("file,sad,glad\n0.png,,1\n", "line 2: sad is ''"),
-        ("file,sad,sad\n0.png,1,1\n", "two columns of one name"),
+        ("file,sad,sad\n0.png,1,1\n", "two columns of the same name"),
         ("file,sad,glad\n0.png,1\n", "line 2 has 2 columns of 3"),
         ("file,label\n,sad\n", "line 2 names no file"),
         ("file,label\n0.png,\n1.png,\n", "no image in .* has a label"),
@@ -241,9 +241,9 @@ def test_rows_without_image_and_images_without_row_are_counted(listed):
         (b"\x89PNG\r\n\x1a\n\xff\xfe", "not text in UTF-8"),
         ('{"file": "0.png", "label": "sad"}\nnonsense\n', "line 2 is not JSON"),
         ('{"name": "0.png", "label": "sad"}\n', 'line 1 has no "file"'),
-        ('{"file": "0.png"}\n', "line 1 says no label of 0.png"),
-        ('{"file": "0.png", "label": 3}\n', "line 1 says no label"),
-        ('{"file": "0.png", "labels": "sad"}\n', "line 1 says no label"),
+        ('{"file": "0.png"}\n', "line 1 has no label for 0.png"),
+        ('{"file": "0.png", "label": 3}\n', "line 1 has no label"),
+        ('{"file": "0.png", "labels": "sad"}\n', "line 1 has no label"),
         ("3\nSad Glad\n0.png 1 -1\n", "announces 3 images in its first line and has 1 rows"),
         ("1\nSad Glad\n0.png 1\n", "line 3 has 1 values for 2 attributes"),
         ("1\nSad Glad\n0.png 1 x\n", "line 3: Glad is 'x'"),
@@ -272,7 +272,7 @@ def test_two_domains_are_no_labels(tmp_path):
 def test_data_without_labels_are_refused(tmp_path, faces):
     with pytest.raises(CardError, match="no labelled images"):
         read_labels(card.Data())
-    with pytest.raises(InputError, match=r"no two folders of labels \(it has more\)"):
+    with pytest.raises(InputError, match=r"needs two folders of labels or more \(it has more\)"):
         read(faces)
     with pytest.raises(InputError, match="no such file or folder"):
         read(tmp_path / "nowhere")
@@ -351,5 +351,5 @@ def test_rows_of_a_manifest_are_json_lines(listed):
 def test_a_label_that_is_no_name_for_a_folder_is_refused(tmp_path, label):
     toy.fill(tmp_path / "faces", 2)
     (tmp_path / "labels.csv").write_text(f"file,label\n000.png,{label}\n001.png,smile\n")
-    with pytest.raises(InputError, match="no name for a folder"):
+    with pytest.raises(InputError, match="cannot be the name of a folder"):
         read_labels(card.Data(root=str(tmp_path / "faces"), labels=str(tmp_path / "labels.csv")))

@@ -494,12 +494,12 @@ def test_the_card_says_where_the_weights_are_from_and_training_goes_on_from_them
             5,
             "[4, 1, 7, 7] stands where",
         ),
-        ("cyclegan", lambda: {**resnet().state_dict(), "model.99.weight": torch.zeros(3)}, 5, "is more than the net"),
-        ("cyclegan", lambda: dict(list(resnet().state_dict().items())[:-1]), 5, "is missing from the net"),
+        ("cyclegan", lambda: {**resnet().state_dict(), "model.99.weight": torch.zeros(3)}, 5, "is not in the net"),
+        ("cyclegan", lambda: dict(list(resnet().state_dict().items())[:-1]), 5, "is missing for the net"),
         ("ugatit", lambda: resnet().state_dict(), 5, "it holds no genA2B"),
         ("ugatit", lambda: {"genA2B": {"HourGlass1.x.weight": torch.zeros(1)}, "genB2A": {}}, 5, "hourglass"),
         ("unit", lambda: {"a": {}}, 5, "it holds no auto-encoders"),
-        ("xgan", dict, 2, "no official weights are known for xgan"),
+        ("xgan", dict, 2, "facekit does not know official weights for xgan"),
     ],
 )
 def test_what_does_not_fit_is_said(facekit, recipe, state, code, words):

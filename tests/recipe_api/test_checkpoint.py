@@ -118,9 +118,9 @@ def scrawled(path):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (cut, "not a whole safetensors file"),
-        (noise, "not a whole safetensors file"),
-        (empty, "not a whole safetensors file"),
+        (cut, "not a complete safetensors file"),
+        (noise, "not a complete safetensors file"),
+        (empty, "not a complete safetensors file"),
         (pickled, "pickled checkpoints"),
         (zipped, "pickled checkpoints"),
         (foreign, "no facekit card"),
@@ -353,7 +353,7 @@ def test_vgg_weights_come_from_a_file(tmp_path):
 def test_a_broken_file_of_vgg_weights_is_refused_and_never_run(model, tmp_path, damage, suffix):
     path = model(f"vgg{suffix}")
     damage(path)
-    with pytest.raises(MissingError, match="not a whole weights file") as caught:
+    with pytest.raises(MissingError, match="not a complete weights file") as caught:
         pretrained.vgg_weights(str(path))
     assert "\n" not in caught.value.message and not (tmp_path / "made").exists()
 

@@ -52,5 +52,5 @@ def test_it_trains_and_translates(installed, facekit, tmp_path, monkeypatch):
 
 def test_an_entry_point_that_is_no_recipe_is_an_error(monkeypatch):
     monkeypatch.setattr(registry, "catalogue", lambda: {"x": registry.Entry("x", "pathlib:Path", "", {})})
-    with pytest.raises(registry.CardError, match="is no recipe"):
+    with pytest.raises(registry.CardError, match="is not a recipe"):
         registry.find("x")

@@ -121,7 +121,7 @@ def test_a_net_that_makes_maps_is_refused(tmp_path):
 @pytest.mark.parametrize("data", [b"", b"not a net"])
 def test_a_damaged_file_is_refused(tmp_path, name, data):
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(MissingError, match=r"not a whole|neither a whole"):
+    with pytest.raises(MissingError, match=r"not a complete|neither a complete"):
         extractors.load(tmp_path / name)
 
 

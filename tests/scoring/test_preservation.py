@@ -72,7 +72,7 @@ def test_a_part_that_is_seen_nowhere_is_warned_about(tmp_path, monkeypatch):
     for name in ("in", "out"):
         toy_scores.draw(tmp_path / name / "a.png", {"eyes": toy_scores.FACE["eyes"]})
     assert preservation.measure(tmp_path / "in", tmp_path / "out", toy_scores.segnet(), None)["IoU-parts"] == 1
-    assert told == ["the segnet sees no nose and no mouth in any image: IoU-parts is without"]
+    assert told == ["the segnet sees no nose and no mouth in any image: IoU-parts leaves it out"]
 
 
 def test_likeness_is_the_mean_cosine(tmp_path):

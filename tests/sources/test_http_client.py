@@ -327,7 +327,7 @@ def test_retry_after_is_kept_and_the_user_told(board, clock, capsys):
     asking = client(board, clock)
     console.current.reset(token)
     asking.retry(lambda attempt: asking.get(f"{board.address}/images/1.jpg", 10_000))
-    assert clock() >= 1077 and "127.0.0.1 answers 429 and asks for a pause of 77 s" in capsys.readouterr().err
+    assert clock() >= 1077 and "127.0.0.1 answers 429 and requests a pause of 77 s" in capsys.readouterr().err
 
 
 def test_a_stop_ends_the_waiting(board):

@@ -45,9 +45,9 @@ def test_a_chain_of_cards_is_merged_with_the_nearest_on_top(tmp_path):
 
 
 @pytest.mark.parametrize("parent", ["a.yaml", "b.yaml"])
-def test_cards_that_extend_in_a_circle_are_refused(tmp_path, parent):
+def test_cards_that_extend_in_a_loop_are_refused(tmp_path, parent):
     write(tmp_path / "b.yaml", "extends: a.yaml")
-    with pytest.raises(CardError, match="circle"):
+    with pytest.raises(CardError, match="loop"):
         card.load(write(tmp_path / "a.yaml", f"extends: {parent}"))
 
 
@@ -66,7 +66,7 @@ def test_a_missing_parent_is_named(tmp_path):
         ("just words", "not a card"),
         ("facekit: 2\nrecipe: toy", "format 2.*reads format 1"),
         ("extends: 5", "'extends'.*5"),
-        ("run: fast", "'run' is a section.*'fast'"),
+        ("run: fast", "'run' must be a section.*'fast'"),
     ],
 )
 def test_a_file_that_is_no_card_is_refused_by_name(tmp_path, text, says):
@@ -197,7 +197,7 @@ def test_dump_and_load_are_equal(tmp_path, lr):
 
 def test_the_schema_in_examples_is_that_of_the_code():
     found = json.loads((EXAMPLES / "card.schema.json").read_text())
-    assert found == card.schema(), 'write it anew: json.dumps(card.schema(), indent=2) + "\\n"'
+    assert found == card.schema(), 'write it again: json.dumps(card.schema(), indent=2) + "\\n"'
 
 
 @pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)

@@ -52,7 +52,7 @@ def test_nothing_written_is_an_alias():
         ("x:\n- {b: 1, c: 2, b: 3}", "duplicate key 'b'"),
         ("a:\n\tb: 1", "line 2"),
         ("a: b: c", "line 1"),
-        ("a: &x [*x]", "holds itself"),
+        ("a: &x [*x]", "contains itself"),
         ("a: *nothing", "undefined alias"),
         ("[" * 5000, "nested too deeply"),
         ("a: !!python/object:os.system x", "could not determine a constructor"),

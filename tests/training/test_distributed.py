@@ -130,7 +130,7 @@ def test_two_processes_stopped_on_the_way_equal_one(place, later, facekit):
 
 def test_only_the_first_process_speaks(later):
     said = later.stderr
-    assert said.count("going on from step 3") == said.count("train: done") == 1
+    assert said.count("continuing from step 3") == said.count("train: done") == 1
 
 
 def test_a_finished_run_is_left_alone_by_all(later):

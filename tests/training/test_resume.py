@@ -118,7 +118,7 @@ def test_a_signal_saves_and_exits_130_and_the_same_command_goes_on(train, uninte
     assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 3
     assert not (tmp_path / "run" / "card.yaml").exists()
     rest = train(tmp_path / "run")
-    assert rest.code == 0 and "going on from step 3" in rest.err
+    assert rest.code == 0 and "continuing from step 3" in rest.err
     (tmp_path / "run" / "previews" / "00000003.png").unlink()  # the stop's own
     assert_same(tmp_path / "run", uninterrupted)
 
@@ -216,7 +216,7 @@ def test_a_second_signal_ends_at_once_and_a_third_does_not_disturb(number, monke
 def test_a_longer_run_goes_on_exactly(train, uninterrupted, tmp_path):
     assert train(tmp_path / "run", "", "--steps", 4).code == 0
     longer = train(tmp_path / "run", "", "--steps", 6)
-    assert longer.code == 0 and "going on from step 4" in longer.err and "warning" not in longer.err
+    assert longer.code == 0 and "continuing from step 4" in longer.err and "warning" not in longer.err
     assert_same(tmp_path / "run", uninterrupted)
     shorter = train(tmp_path / "run", "", "--steps", 5)
     assert shorter.code == 2 and "--steps 6" in shorter.err
@@ -252,7 +252,7 @@ def test_the_card_in_a_run_folder_stands_for_the_run(train, facekit, tmp_path, m
     assert stopped.code == 130
     monkeypatch.delenv("TROUBLE")
     resumed = facekit("train", "--card", run / "card.unfinished.yaml")
-    assert resumed.code == 0 and "going on from step 3" in resumed.err
+    assert resumed.code == 0 and "continuing from step 3" in resumed.err
     again = facekit("train", "--card", run / "card.yaml")
     assert again.code == 0 and "complete" in again.err
 

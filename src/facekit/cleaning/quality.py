@@ -21,9 +21,9 @@ COARSE = 64  # px: colours are measured on images no larger than this, so that n
 FAULTS = {
     "unreadable": "truncated, empty, enormous or no image at all",
     "small": "the shorter edge has fewer pixels than --min-size",
-    "one-colour": "next to nothing but one colour",
+    "one-colour": "almost all of one colour",
     "grey": "without colour",
-    "blurred": "softer than --max-blur",
+    "blurred": "blurrier than --max-blur",
 }
 COPIES = {
     "same-file": "byte for byte another file",

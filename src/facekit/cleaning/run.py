@@ -76,7 +76,9 @@ class Cleaning:
         known = [*(name for name in FAULTS if name != "unreadable"), *COPIES]
         for name in self.keep:
             if name not in known:
-                raise CardError(f"--keep {name!r} is no reason{suggest(name, known)}", f"reasons: {', '.join(known)}")
+                raise CardError(
+                    f"--keep {name!r} is not a reason{suggest(name, known)}", f"reasons: {', '.join(known)}"
+                )
         return set(self.keep)
 
     def images(self) -> tuple[list[Source], list[str]]:

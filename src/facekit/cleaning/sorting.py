@@ -35,7 +35,7 @@ def copy_kept(
     """
     if not kept:
         raise InputError(
-            "nothing is worth keeping", "look at the report; --keep, --min-size and --max-blur spare images"
+            "nothing is worth keeping", "look at the report; --keep, --min-size and --max-blur keep more images"
         )
     names = {one.source.name: f"{one.share}/{one.source.name}" if one.share else one.source.name for one in kept}
 

@@ -16,13 +16,13 @@ def clean(
         Optional[Path], typer.Argument(help="folder for the images that are kept; else clean in place")
     ] = None,
     *,
-    apply: Annotated[bool, typer.Option("--apply", help="do it; else only report")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="apply the changes; without it, only report")] = False,
     report: Annotated[
         Optional[Path], typer.Option(help="folder for report.html and its notes; else OUT, or IN-clean beside IN")
     ] = None,
     split: Annotated[
         Optional[str],
-        typer.Option(help="deal what is kept into OUT/train, val and test, near images together", metavar="8:1:1"),
+        typer.Option(help="split what is kept into OUT/train, val and test, similar images together", metavar="8:1:1"),
     ] = None,
     keep: Annotated[
         Optional[list[str]], typer.Option(help="report these but keep them: small, grey, near, ...", metavar="REASON")

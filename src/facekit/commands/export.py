@@ -102,7 +102,7 @@ def _complete(out: Path, weights: Path, values: Mapping[str, Any], force: bool) 
         old = json.loads(onnx_export.read_metadata(out)["export"])
     except (MissingError, KeyError, ValueError) as error:
         hint = "choose another name, or --force"
-        raise CardError(f"{out} is there already, and facekit has not made it", hint) from error
+        raise CardError(f"{out} already exists and was not created by facekit", hint) from error
     changed = card.differences(old, values)
     if changed:
         hint = "choose another name, or --force to replace this one"

@@ -22,7 +22,7 @@ def import_weights(
     ] = None,
     labels: Annotated[Optional[str], typer.Option(help="StarGAN, ComboGAN: labels in their order, a,b,c")] = None,
     set_: Annotated[
-        Optional[list[str]], typer.Option("--set", help="card value over what the file tells, data.size=128")
+        Optional[list[str]], typer.Option("--set", help="card value that overrides what the file says: data.size=128")
     ] = None,
     force: options.Force = False,
     dry_run: options.DryRun = False,

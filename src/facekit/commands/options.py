@@ -27,7 +27,7 @@ Shard = Annotated[
     typer.Option(help="every N-th image, starting with the I-th", metavar="I/N", rich_help_panel=RUNNING),
 ]
 RetryFailed = Annotated[
-    bool, typer.Option("--retry-failed", help="try images again that failed before", rich_help_panel=RUNNING)
+    bool, typer.Option("--retry-failed", help="retry images that failed before", rich_help_panel=RUNNING)
 ]
 Force = Annotated[bool, typer.Option("--force", help="overwrite a previous run's output", rich_help_panel=RUNNING)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="show what would be done and exit", rich_help_panel=RUNNING)]

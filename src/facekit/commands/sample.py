@@ -25,7 +25,7 @@ def sample(
         float, typer.Option(help="1: varied; 0: all alike; between: fewer odd faces", rich_help_panel=DRAWING)
     ] = 0.7,
     between: Annotated[
-        int, typer.Option(min=0, help="pictures on the way from each seed to the next", rich_help_panel=DRAWING)
+        int, typer.Option(min=0, help="interpolated pictures between each seed and the next", rich_help_panel=DRAWING)
     ] = 0,
     mix_at: Annotated[
         Optional[int],

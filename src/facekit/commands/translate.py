@@ -50,10 +50,10 @@ def translate(
     ] = "largest",
     strength: Annotated[
         Optional[float],
-        typer.Option(help="how much of the change is made: 1 what was learned, more exaggerates"),
+        typer.Option(help="strength of the change: 1 as learned, more exaggerates"),
     ] = None,
     mask: Annotated[
-        bool, typer.Option("--mask", help="write where faces are changed (white: wholly) instead of the faces")
+        bool, typer.Option("--mask", help="write where faces are changed (white: completely) instead of the faces")
     ] = False,
     rotation: Annotated[
         Optional[Literal["upright", "condition"]],

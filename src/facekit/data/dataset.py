@@ -54,7 +54,7 @@ def find_folders(data: card.Data) -> Folders:
     Raises CardError where the card names no data, or labels, and InputError where the folders are not there.
     """
     if data.labels:
-        raise CardError("a method between two domains has no use for labels", "leave out --labels, or use stargan")
+        raise CardError("a method for two domains does not use labels", "leave out --labels, or use stargan")
     if data.a and data.b:
         a, b = Path(data.a), Path(data.b)
         same = a.resolve().name == b.resolve().name

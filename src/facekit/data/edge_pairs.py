@@ -36,7 +36,7 @@ class SmoothedReader(Reader):
         elif path in self.partners:
             smooth = np.asarray(images.resize(images.square(images.read(self.partners[path])), size))
         else:
-            raise InputError(f"{path} has no smoothed partner", "facekit smooth-edges makes them")
+            raise InputError(f"{path} has no smoothed partner", "create them with facekit smooth-edges")
         return {**sample, f"{self.name}_smooth": smooth}
 
 
@@ -48,7 +48,7 @@ def open_smoothed(data: Data, folder: str | None) -> Layout:
     """
     layout = open_layout(data)
     if folder is None:
-        console.note("smoothed drawings: made as they are read; --set params.smooth=DIR takes those of a folder")
+        console.note("smoothed drawings: computed on reading; --set params.smooth=DIR reads them from a folder")
         return replace(layout, readers={"b": SmoothedReader("b")})
     drawings = find_folders(data).train["b"]
     hint = f"facekit smooth-edges {drawings} {folder}"

@@ -202,7 +202,7 @@ def _celebamask(root: Path, data: card.Data, parts: str) -> tuple[MaskReader, di
     mapping = root / "CelebA-HQ-to-CelebA-mapping.txt"
     for needed in (root / "CelebA-HQ-img", root / "CelebAMask-HQ-mask-anno", mapping):
         if not needed.exists():
-            raise InputError(f"no {needed}", "unpack CelebAMask-HQ whole")
+            raise InputError(f"no {needed}", "unpack all of CelebAMask-HQ")
     try:
         rows = [line.split() for line in files.read_text(mapping).split("\n")[1:] if line.strip()]
         original = {int(row[0]): int(row[1]) for row in rows}
@@ -230,6 +230,6 @@ def _celebamask(root: Path, data: card.Data, parts: str) -> tuple[MaskReader, di
     for where, missing in gaps.items():
         if missing:
             first = ", ".join(map(str, missing[:5])) + (" …" if len(missing) > 5 else "")
-            console.warn(f"CelebAMask-HQ: {len(missing)} faces are not there {where} ({first}); left out")
+            console.warn(f"CelebAMask-HQ: {len(missing)} faces are missing {where} ({first}); left out")
     classes = FACE_PARTS if parts == "face" else ("background", *CELEBAMASK_PARTS)
     return CelebAMaskReader("a", classes, masks), found

@@ -50,7 +50,9 @@ def read_labels(data: card.Data) -> Labels:
         if "+" in label or "," in label:
             raise InputError(f"the label {label!r} of {data.root} has a + or a comma in it", "choose another name")
         if label in (".", "..") or "/" in label or "\\" in label:  # translations to it lie in a folder of its name
-            raise InputError(f"the label {label!r} of {data.root} is no name for a folder", "choose another name")
+            raise InputError(
+                f"the label {label!r} of {data.root} cannot be the name of a folder", "choose another name"
+            )
     own, apart = ({folder.path / name: has for name, has in found.items() if _in(name, top)} for top in (train, test))
     outside = [name for name in folder.names if not (_in(name, train) or _in(name, test))]
     _tell(outside, f"images of {folder.path} are neither in {train} nor in {test or 'a test/'}")
@@ -83,7 +85,7 @@ def _of_folders(folder: Folder, train: str, test: str | None) -> dict[str, tuple
         )
     if len(tops) < 2:
         has = ", ".join(tops) or "none"
-        raise InputError(f"{folder.path / train} has no two folders of labels (it has {has})", hint)
+        raise InputError(f"{folder.path / train} needs two folders of labels or more (it has {has})", hint)
     found: dict[str, tuple[str, ...]] = {}
     loose = []
     for name in folder.names:
@@ -177,7 +179,7 @@ def _json_lines(path: Path, lines: list[str]) -> Iterator[Row]:
         labels = row["labels"] if "labels" in row else [row.get("label")]
         if not isinstance(labels, list) or not all(isinstance(label, str) and label.strip() for label in labels):
             hint = 'write "label": "smile", or "labels": ["smile", "young"]'
-            raise InputError(f"{path}, line {number} says no label of {file}", hint)
+            raise InputError(f"{path}, line {number} has no label for {file}", hint)
         yield number, file, _unique(labels)
 
 
@@ -187,7 +189,7 @@ def _celeba(path: Path, lines: list[str]) -> Iterator[Row]:
     if len(rows) < 2 or int(rows[0][1][0]) != len(rows) - 2:
         raise InputError(
             f"{path} announces {rows[0][1][0]} images in its first line and has {max(len(rows) - 2, 0)} rows",
-            "fetch it again: it is not whole",
+            "download it again: it is incomplete",
         )
     names = rows[1][1]
     for number, (file, *values) in rows[2:]:
@@ -221,7 +223,9 @@ def _csv(path: Path, lines: list[str]) -> Iterator[Row]:
         raise InputError(f"{path} has no column of file names", "call it file, or put it first")
     names = [name for index, name in enumerate(header) if index != at]
     if tag is None and (len(set(names)) < len(names) or "" in names):
-        raise InputError(f"{path} has two columns of one name, or one without", "give each attribute a name")
+        raise InputError(
+            f"{path} has two columns of the same name, or one without a name", "give each attribute a name"
+        )
     for number, row in rows[1:]:
         if len(row) != len(header):
             raise InputError(f"{path}, line {number} has {len(row)} columns of {len(header)}", "correct it")

@@ -37,8 +37,8 @@ def open_pairs(data: card.Data) -> Layout:
     a, b = layout.train["a"], layout.train["b"]
     partners = by_name(a, b, folders.train["a"], folders.train["b"])
     if not partners:
-        raise InputError("no image has a partner of its name", "give two images of one face the same name")
-    console.note(f"{len(partners)} of {len(a)} images of {layout.names['a']} have a partner of their name")
+        raise InputError("no image has a partner of the same name", "give two images of one face the same name")
+    console.note(f"{len(partners)} of {len(a)} images of {layout.names['a']} have a partner of the same name")
     return with_partners(layout, partners)
 
 

@@ -58,7 +58,7 @@ def similarity(src: np.ndarray, dst: np.ndarray) -> np.ndarray:
     fewer than two, not finite, or all in one place.
     """
     if len(src) < 2 or not (np.isfinite(src).all() and np.isfinite(dst).all()):
-        raise InputError("cannot align: there are no two finite landmarks", "try another --detector")
+        raise InputError("cannot align: fewer than two landmarks are finite", "try another --detector")
     middle, target = src.mean(0), dst.mean(0)
     (x, y), (u, v) = (src - middle).T, (dst - target).T
     spread = float((x * x + y * y).sum())

@@ -131,7 +131,7 @@ class TiltedReader:
         face = images.read(source.path)
         roll = self.rolls.get(source.path)
         if roll is None:
-            (found,) = find_faces(self.detector, np.asarray(face), hint="give `roll` in a manifest.jsonl")
+            (found,) = find_faces(self.detector, np.asarray(face), hint="write `roll` in a manifest.jsonl")
             roll = roll_of(found.landmarks)
         if self.condition:
             return FaceInput([Crop(self.translator.fit(face), roll=roll)])

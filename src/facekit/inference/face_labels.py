@@ -42,7 +42,7 @@ def open_known(
     chosen = [flag for flag, value in ways.items() if value is not None]
     if not recipe.needs_source:
         if chosen:
-            raise CardError(f"{model.card.recipe} need not know what the faces are", f"leave out {chosen[0]}")
+            raise CardError(f"{model.card.recipe} does not use what the faces are", f"leave out {chosen[0]}")
         return None
     if len(chosen) > 1:
         raise CardError(f"{' and '.join(chosen)} both say what the faces are", "give one of them")
@@ -78,7 +78,7 @@ def _folder(source: Source, model: Model) -> str:
     known, folder = model.directions, Path(source.name).parts[0]
     if folder not in known:
         hint = f"--from {' or '.join(known)}, or one folder for each"
-        raise CardError(f"these weights must be told what {source.name} is{suggest(folder, known)}", hint)
+        raise CardError(f"these weights need to know what {source.name} is{suggest(folder, known)}", hint)
     return known[folder]
 
 
@@ -94,7 +94,7 @@ def _predicted(judge: Model, model: Model) -> Known:
     """Return what asks a classifier; labels of the weights that it does not know raise CardError."""
     recipe: Any = judge.recipe
     if not callable(getattr(recipe, "probabilities", None)) or not hasattr(recipe.params, "labels"):
-        raise CardError(f"{judge.path} is no classifier", "give weights of the recipe classifier")
+        raise CardError(f"{judge.path} is not a classifier", "give weights of the recipe classifier")
     known, wanted = list(recipe.params.labels), list(model.recipe.params.labels)
     missing = [label for label in wanted if label not in known]
     if missing:

@@ -49,7 +49,7 @@ def read_official(
     kind, preset = registry.find(recipe)
     name = next((name for name in LAYOUTS if registry.find(name)[0] is kind), None)
     if name is None:
-        raise CardError(f"no official weights are known for {recipe}", f"known: {', '.join(LAYOUTS)}")
+        raise CardError(f"facekit does not know official weights for {recipe}", f"known: {', '.join(LAYOUTS)}")
     layout = LAYOUTS[name]
     paths = find_files(source, name, layout, side)
     try:

@@ -70,9 +70,9 @@ def open_generator(translator: Translator, came_from: str | None = None) -> Gene
         raise CardError(f"{name} takes edges that are multiples of {multiple} px, not {size}", hint)
     if came_from is None and model.recipe.needs_source:
         hint = f"--from {' or '.join(model.directions)}: one file for each"
-        raise CardError(f"{name} must be told what the faces are, and an ONNX file is given images only", hint)
+        raise CardError(f"{name} needs to know what the faces are, and an ONNX file takes only images", hint)
     if came_from is not None and not model.recipe.needs_source:
-        raise CardError(f"{name} need not know what the faces are", "leave out --from")
+        raise CardError(f"{name} does not use what the faces are", "leave out --from")
     return Generator(translator, None if came_from is None else checkpoint.direction(model, came_from)).eval()
 
 
@@ -119,7 +119,7 @@ def write(
         raise problem
     shape = shape_of(free, size)
     if dynamic and len(free) < 3:
-        why = "answers otherwise at other shapes" if multiple else f"translates at {size} px only"
+        why = "gives other results at other shapes" if multiple else f"translates at {size} px only"
         console.note(f"export: {translator.model.card.recipe} {why}; the file takes {as_text(shape)}")
     found = Exported(shape, worst, shapes)
     _sign(onnx, path, translator, found, told or {})
@@ -251,4 +251,4 @@ def read_metadata(path: Path) -> dict[str, str]:
     try:
         return {entry.key: entry.value for entry in onnx.load(str(path), load_external_data=False).metadata_props}
     except Exception as error:  # protobuf's errors move between its versions
-        raise MissingError(f"{path} is not a whole ONNX file", "export it again") from error
+        raise MissingError(f"{path} is not a complete ONNX file", "export it again") from error

@@ -145,7 +145,7 @@ def _translators(model: checkpoint.Model, options: TranslateOptions, single: boo
     found = [Translator(model, target, options.size, options.strength, options.mask) for target in targets]
     for name in [translator.name for translator in found] if len(found) > 1 else []:
         if name in (".", "..") or not name.isprintable() or "/" in name or "\\" in name:  # names come from the weights
-            raise CardError(f"{name!r} is no name for a folder", "translate to it alone")
+            raise CardError(f"{name!r} cannot be the name of a folder", "translate to it alone")
     if found[0].enlarges:
         console.note(f"translate: at {found[0].net_size} px, the size of training, enlarged to {found[0].size} px")
     return found

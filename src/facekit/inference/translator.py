@@ -56,7 +56,7 @@ class Translator:
         self.side = checkpoint.direction(model, to)
         self.strength, self.mask = strength, mask
         if strength is not None and not model.recipe.takes("strength"):
-            raise CardError(f"{model.card.recipe} knows no strength", "leave it out")
+            raise CardError(f"{model.card.recipe} has no strength", "leave it out")
         if mask and not model.recipe.masks:
             raise CardError(f"{model.card.recipe} has no attention mask", "leave out the mask")
         if not model.recipe.multiple and self.size != model.recipe.size:
@@ -195,7 +195,9 @@ def open_image(image: AnyImage) -> Image.Image:
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (3, 4)):
             what = f"{image.dtype} of shape {image.shape}"
-            raise InputError(f"an array of {what} is no image", "give uint8 [H, W, 3], for example (x * 255).astype")
+            raise InputError(
+                f"an array of {what} is not an image", "give uint8 [H, W, 3], for example (x * 255).astype"
+            )
         image = Image.fromarray(image)
     return images.to_rgb(image)
 

@@ -77,7 +77,7 @@ def onnx_embedding(path: str | Path, mean: float = 127.5, scale: float = 128.0) 
         raise MissingError(f"reading {path} needs {error.name}", "pip install onnx2torch") from error
     except Exception as error:  # whatever onnx, onnxruntime and onnx2torch raise on what they cannot read
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise MissingError(f"{path} cannot be used: {reason}", "give a whole ONNX recognition model") from error
+        raise MissingError(f"{path} cannot be used: {reason}", "give a complete ONNX recognition model") from error
     return net
 
 
@@ -195,7 +195,7 @@ class Face(nn.Module):
         else:
             model = load(source)
             if not hasattr(model.recipe, "embed"):
-                raise CardError(f"{source} makes no face features", "give weights of the recipe facefeat")
+                raise CardError(f"{source} does not compute face features", "give weights of the recipe facefeat")
             self.net, self.embed = model.nets, model.recipe.embed
 
     def forward(self, x: Tensor) -> Tensor:

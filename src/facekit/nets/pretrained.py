@@ -120,7 +120,7 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the two readers raise on broken files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MissingError(f"{path} is not a whole weights file: {reason}", "download it again") from error
+        raise MissingError(f"{path} is not a complete weights file: {reason}", "download it again") from error
     if not isinstance(found, Mapping):
         raise MissingError(f"{path} holds no weights by name", "give a file that `state_dict()` was saved to")
     return found

@@ -96,7 +96,7 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise MissingError(
-            f"{path} is not a whole safetensors file ({error})",
+            f"{path} is not a complete safetensors file ({error})",
             "download or train it again; pickled checkpoints (.pt, .pth) are not read as models",
         ) from error
 
@@ -114,7 +114,7 @@ def load_model(name: str | Path, device: torch.device | str = "cpu", recipe: str
     path = find_weights(name)
     tensors, header = read_tensors(path)
     if KEY not in header:
-        raise MissingError(f"{path} carries no facekit card", "give weights that `facekit train` has written")
+        raise MissingError(f"{path} has no facekit card", "give weights that `facekit train` has written")
     try:
         values = card.validate(card.TrainCard, _card_values(header[KEY]), "its card")
         if registry.is_file(values.recipe) and recipe is None and not registry.was_imported(values.recipe):
@@ -151,7 +151,7 @@ def _card_values(text: str) -> dict[str, Any]:
         raise ValueError("the card holds no keys")
     size = (values.get("data") or {}).get("size")
     if isinstance(size, int) and size > LARGEST_SIZE:
-        raise ValueError(f"the card asks for images of {size:.3g} px")
+        raise ValueError(f"the card sets images of {size:.3g} px")
     return values
 
 
@@ -182,7 +182,7 @@ class Blueprint(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.calls -= 1
         if self.calls < 0:
-            raise ValueError("the card asks for too many layers")
+            raise ValueError("the card sets too many layers")
         if getattr(func, "__module__", None) == nn.init.__name__:
             return (kwargs or {}).get("tensor", args[0] if args else None)
         if func in (torch.Tensor.normal_, torch.Tensor.uniform_):

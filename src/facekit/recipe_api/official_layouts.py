@@ -55,7 +55,7 @@ def modules_of(state: State) -> list[Module]:
         if kind in DROPPED:
             continue
         if kind not in FIELDS or not isinstance(value, Tensor):
-            raise Unfit(f"{name} is no weight of a known kind")
+            raise Unfit(f"{name} is not a weight of a known kind")
         found.setdefault(module, {})[FIELDS[kind]] = value
     modules = list(found.items())
     for i in range(len(modules) - 1):
@@ -85,7 +85,7 @@ def staged(modules: Sequence[Module], stages: Sequence[str]) -> list[Module]:
         for number, name in enumerate(stages):
             if first == name or (name.endswith("_") and first.startswith(name)):
                 return number
-        raise Unfit(f"{module[0]} is no part of it")
+        raise Unfit(f"{module[0]} is not part of it")
 
     return sorted(modules, key=stage)
 
@@ -100,7 +100,7 @@ def fit(own: State, modules: Sequence[Module]) -> dict[str, Tensor]:
             raise Unfit(f"{name} {list(value.shape)} stands where {ours} {list(place.shape)} is expected")
     if len(given) != len(wanted):
         more = given[len(wanted) :] or wanted[len(given) :]
-        raise Unfit(f"{more[0][0]} {'is more than' if len(given) > len(wanted) else 'is missing from'} the net")
+        raise Unfit(f"{more[0][0]} {'is not in' if len(given) > len(wanted) else 'is missing for'} the net")
     pairs = zip(given, wanted, strict=True)
     return {ours: value.detach().float().reshape(place.shape) for (_, value), (ours, place) in pairs}
 
@@ -148,7 +148,7 @@ def ugatit(files: Mapping[str, State]) -> Found:
     if missing:
         raise Unfit(f"it holds no {missing[0]}")
     if any("HourGlass" in name for name in whole["genA2B"]):
-        raise Unfit("photo2cartoon's generator has hourglass blocks and soft AdaLIN, which U-GAT-IT has not")
+        raise Unfit("photo2cartoon's generator has hourglass blocks and soft AdaLIN, which U-GAT-IT does not have")
     nets = {}
     for ours, theirs in names.items():
         if theirs in whole:

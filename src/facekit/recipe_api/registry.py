@@ -170,5 +170,5 @@ def find(name: str) -> tuple[type[Recipe], dict]:
         module = importlib.import_module(where)
     kind = getattr(module, cls, None)
     if not (isinstance(kind, type) and issubclass(kind, Recipe)):
-        raise CardError(f"{entry.target} is no recipe", "name a subclass of facekit.recipe_api.base.Recipe")
+        raise CardError(f"{entry.target} is not a recipe", "name a subclass of facekit.recipe_api.base.Recipe")
     return kind, kind.presets.get(entry.name, entry.preset)

@@ -93,7 +93,7 @@ class AnimeParams(base.Params):
     """Parameters of animegan."""
 
     net: Literal["v1", "v2", "v2-lite"] = Field("v2", description="generator and norm of the discriminator")
-    smooth: str | None = Field(None, description="folder that smooth-edges made of domain b; else smoothed as read")
+    smooth: str | None = Field(None, description="output of smooth-edges for domain b; if absent, smoothed on reading")
     width: int = Field(32, ge=4, multiple_of=2, description="channels of the generator at full size; v1 has 64")
     d_width: int = Field(32, ge=1, description="channels of the discriminator's first layer")
     align_corners: bool = Field(True, description="v2: how it doubles the size; the public port's weights expect true")

@@ -41,10 +41,10 @@ class ArtifyScene(CartoonScene):
 class ArtifyParams(base.Params):
     """Parameters of artifygan."""
 
-    smooth: str | None = Field(None, description="folder that smooth-edges made of domain b; else smoothed as read")
+    smooth: str | None = Field(None, description="output of smooth-edges for domain b; if absent, smoothed on reading")
     width: int = Field(64, ge=1, description="channels of the generator at full size")
     blocks: int = Field(10, ge=0, description="residual blocks")
-    kernel: Literal[3, 7] = Field(7, description="px: of the first layer")
+    kernel: Literal[3, 7] = Field(7, description="kernel size of the first layer, px")
     d_width: int = Field(32, ge=1, description="channels of the discriminator's first layer")
     pool: int = Field(0, ge=0, description="earlier translations that the discriminator also sees")
     gan: Literal["lsgan", "log"] = Field("log", description="log as the paper prints; squares as in CartoonGAN's code")

@@ -65,11 +65,11 @@ class CartoonScene(SmoothedScene):
 class CartoonParams(base.Params):
     """Parameters of cartoongan."""
 
-    smooth: str | None = Field(None, description="folder that smooth-edges made of domain b; else smoothed as read")
+    smooth: str | None = Field(None, description="output of smooth-edges for domain b; if absent, smoothed on reading")
     width: int = Field(64, ge=1, description="channels of the generator at full size (ngf)")
     blocks: int = Field(8, ge=0, description="residual blocks: 8 in the paper and the authors' options")
     d_width: int = Field(32, ge=1, description="channels of the discriminator's first layer (ndf)")
-    affine: bool = Field(True, description="instance norms have a scale and a shift of their own")
+    affine: bool = Field(True, description="instance norms learn a scale and a shift")
     padding: Literal["reflect", "zeros"] = Field("reflect", description="of the generator; zeros as znxlwm's code")
     norm_eps: float = Field(1e-5, gt=0, description="epsilon of its norms; 1e-9 in the port of the released weights")
     pool: int = Field(50, ge=0, description="earlier translations that the discriminator also sees")

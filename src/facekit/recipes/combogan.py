@@ -176,7 +176,7 @@ class ComboGAN(Labelled):
         """An image must be of one domain."""
         super().check(size)
         if not self.params.single:
-            raise CardError("combogan takes images of one label each", "--set params.single=true, or use stargan")
+            raise CardError("combogan needs exactly one label per image", "--set params.single=true, or use stargan")
 
     def load_size(self, size: int) -> int:
         """286 for 256."""

@@ -113,7 +113,7 @@ class AngleParams(CycleParams):
     mode: Literal["ramp", "adain", "plane_zero_pad", "plane", "none"] = Field(
         "ramp",
         description="how the generator gets the angle: a ramp along the eye line; scale and shift in the residual "
-        "blocks; a plane seen at the border; the paper's plane, to which the generators are blind; not at all",
+        "blocks; a plane visible at the border; the paper's plane, which the generators cannot see; not at all",
     )
     turn: float = Field(20.0, ge=0, le=180, description="images and their angles are turned by up to so many degrees")
     restore: bool = Field(True, description="turn faces that `facekit align` levelled back to the roll in its manifest")

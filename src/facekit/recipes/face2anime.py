@@ -191,7 +191,7 @@ class Face2AnimeParams(CycleParams):
     compare: Literal["source", "target"] = Field(
         "source", description="what the perceptual loss compares a translation with: its image, or one of its target"
     )
-    critic_steps: int = Field(1, ge=1, description="turns of the discriminators and critics to one of the generators")
+    critic_steps: int = Field(1, ge=1, description="steps of the discriminators and critics per step of the generators")
 
 
 class Face2Anime(CycleGAN):

@@ -138,4 +138,4 @@ class JoJoGAN(StyleGAN2):
         found = invert(nets.g, pictures, nets.d.features, self.params.inversion_steps)
         nets.references.styles.copy_(found.styles)
         far = ", ".join(f"{value:.3f}" for value in found.distance.tolist())
-        console.note(f"jojogan: distance left {far}")
+        console.note(f"jojogan: remaining distance {far}")

@@ -106,8 +106,8 @@ class PairedParams(base.Params):
 
     pairing: Literal["random", "nearest", "name"] = Field(
         "random",
-        description="an image's partner: any, anew each epoch; the most alike one, in grey at 16 px; the one "
-        "of its name",
+        description="an image's partner: random, drawn again each epoch; the most similar, in grey at 16 px; "
+        "the one of the same name",
     )
     width: int = Field(32, ge=1, description="channels of the first layer; twice and four times as many follow")
 

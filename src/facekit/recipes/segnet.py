@@ -70,7 +70,7 @@ class SegmentParams(base.Params):
     batch_norm: bool = Field(True, description="VGG with batch norm")
     weights: str = Field("none", description="VGG's first weights: none, download (ImageNet) or a file")
     parts: Literal["face", "all"] = Field("face", description="CelebAMask-HQ: grouped to six classes, or all 19")
-    classes: tuple[str, ...] = Field(FACE_PARTS, description="the classes' names; the data say them")
+    classes: tuple[str, ...] = Field(FACE_PARTS, description="the classes' names; taken from the data")
     warp: float = Field(1.0, ge=0, description="how much photos are turned, scaled and moved")
     lighting: float = Field(0.6, ge=0, le=1, description="how much the photos' light is varied")
 

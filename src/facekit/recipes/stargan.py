@@ -130,7 +130,7 @@ class StarGANParams(LabelledParams):
     control: Literal["planes", "adain"] = Field(
         "planes", description="how labels come in: planes beside the image, or mapped into the decoder's norms"
     )
-    mask: bool = Field(False, description="an attention network says where the image may change")
+    mask: bool = Field(False, description="an attention mask limits where the image changes")
     width: int = Field(64, ge=1, description="channels of the generator at full size")
     blocks: int = Field(6, ge=0, description="residual blocks of the generator")
     control_width: int = Field(256, ge=1, description="length of the control information, N (adain)")
@@ -140,15 +140,19 @@ class StarGANParams(LabelledParams):
     d_init: Literal["torch", "he"] = Field(
         "torch", description="the discriminator's first weights: as the authors'; or He's, which learn labels sooner"
     )
-    critic_steps: int = Field(5, ge=1, description="steps, each of the discriminator, to one of the generator")
+    critic_steps: int = Field(5, ge=1, description="steps of the discriminator per step of the generator")
     schedule: Literal["linear", "stargan_literal"] = Field(
         "linear", description="of the rate's second half: to 0, as said; or by 0.1 %, as the authors' code does"
     )
     vgg: str = Field("download", description="file with VGG19 up to `layer`; download: ImageNet weights (contextual)")
     layer: str = Field("relu4_2", description="of VGG19, whose features are compared (contextual)")
     preprocessing: Preprocessing = Field("torchvision", description=EXPECTED)
-    bandwidth: float = Field(0.5, gt=0, description="h: how much better than others a match must be (contextual)")
-    positions: int = Field(65 * 65, ge=2, description="places compared at most, else that many at random (contextual)")
+    bandwidth: float = Field(
+        0.5, gt=0, description="h: bandwidth of the similarity; smaller: only close matches count (contextual)"
+    )
+    positions: int = Field(
+        65 * 65, ge=2, description="maximum number of positions compared; more are sampled at random (contextual)"
+    )
 
 
 class StarGAN(Labelled):

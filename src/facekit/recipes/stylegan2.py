@@ -118,10 +118,10 @@ class StyleGANParams(base.Params):
     style_width: int = Field(512, ge=4, description="length of the latents z and w")
     mapping_layers: int = Field(8, ge=1, description="layers from z to w")
     multiplier: float = Field(2.0, gt=0, description="channels of the layers above 32 px; 2 is config F, 1 is half")
-    width: int = Field(512, ge=4, description="channels of the layers of low resolution, the most that a layer has")
+    width: int = Field(512, ge=4, description="channels of the low-resolution layers, the maximum")
     mixing: float = Field(0.9, ge=0, le=1, description="probability of style mixing")
     augment: Literal["none", "diffaugment", "ada"] = Field("none", description="augmentation of what D sees")
-    ada_target: float = Field(0.6, ge=-1, le=1, description="wanted mean sign of D on real images")
+    ada_target: float = Field(0.6, ge=-1, le=1, description="target for the mean sign of D on real images")
     ada_images: int = Field(500_000, ge=1, description="real images over which p can go from 0 to 1")
 
 

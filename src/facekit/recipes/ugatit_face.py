@@ -123,7 +123,7 @@ class UGATITFaceParams(UGATITParams):
         "facefeat", description="face features: a name, run folder or file; an .onnx file; lightcnn-29v2:FILE"
     )
     ramp: float = Field(0.2, ge=0, le=1, description="share of the run over which the parts' loss rises to its weight")
-    reconstruction: float = Field(0.0, ge=0, description="weight of the parts of there-and-back while the other rises")
+    reconstruction: float = Field(0.0, ge=0, description="weight of the cycle's part loss while the other rises")
     towards_a: float = Field(1.0, ge=0, description="weight of both losses for translations to a")
     towards_b: float = Field(1.0, ge=0, description="weight of both losses for translations to b")
     gate: float = Field(0.0, ge=0, lt=1, description="parts count only where the segmenter is this sure of the input")

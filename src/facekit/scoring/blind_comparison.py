@@ -91,7 +91,7 @@ def make_page(
                 f"{page / PAGE} already exists and was not created by facekit", "choose another --page, or --force"
             )
         if claim.take(page, values, force=force) == "finished":
-            console.note(f"compare: nothing to do, {page} is complete (--force makes it again)")
+            console.note(f"compare: nothing to do, {page} is complete (--force writes it again)")
             return trials
         shown = []
         with console.progress("compare", len(trials)) as bar:

@@ -187,7 +187,7 @@ def _onnx(path: Path, edge: int | None, device: str) -> tuple[Net, int, int]:
         raise
     except Exception as error:
         raise MissingError(
-            f"{path} is not a whole ONNX file: {_reason(error)}", "download or export it again"
+            f"{path} is not a complete ONNX file: {_reason(error)}", "download or export it again"
         ) from error
     first, feature = session.get_inputs()[0], session.get_outputs()[0].name
     shape = list(first.shape)
@@ -247,7 +247,7 @@ def _torchscript(path: Path, edge: int | None, device: str, trusted: bool) -> tu
         raise
     except Exception as error:
         raise MissingError(
-            f"{path} is neither a whole ONNX nor a TorchScript file: {_reason(error)}",
+            f"{path} is neither a complete ONNX nor a TorchScript file: {_reason(error)}",
             "ONNX files end in .onnx; write the other kind with torch.jit.save",
         ) from error
     return _of_torch(net, place, torch.contiguous_format), edge or EDGE, BATCH

@@ -43,7 +43,7 @@ def measure(
     """
     classes = _classes(segnet) if segnet else ()
     if face and not callable(getattr(face.recipe, "embed", None)):
-        raise CardError("the face model makes no embeddings", "give weights of the recipe facefeat")
+        raise CardError("the face model does not compute embeddings", "give weights of the recipe facefeat")
     seen: dict[str, list[float]] = defaultdict(list)
     found = pairs(source, out)[:limit]
     with console.progress("preservation", len(found)) as bar:
@@ -63,7 +63,7 @@ def measure(
         raise InputError(f"the segnet sees no eyes, nose or mouth in {source} or {out}", "are these faces?")
     unseen = [name for name in LANDED if f"IoU-{name}" not in seen]
     if segnet and unseen:
-        console.warn(f"the segnet sees no {' and no '.join(unseen)} in any image: IoU-parts is without")
+        console.warn(f"the segnet sees no {' and no '.join(unseen)} in any image: IoU-parts leaves it out")
     means = {name: float(np.mean(values)) for name, values in seen.items()}
     if not all(np.isfinite(list(means.values()))):
         raise InputError("the segnet or the face net gives numbers that are not finite", "are its weights damaged?")

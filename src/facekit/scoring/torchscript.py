@@ -70,7 +70,7 @@ def checked(path: Path) -> io.BytesIO:
     with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as out:
         names = archive.namelist()
         if len(set(names)) < len(names):
-            raise _refusal(path, "it holds two members of one name")
+            raise _refusal(path, "it holds two members of the same name")
         for name in names:
             if not PARTS.fullmatch(name.partition("/")[2]):
                 raise _refusal(path, f"it holds a member {name[:60]!r}")

@@ -339,5 +339,5 @@ def _disk(folder: Path | None) -> Iterator[None]:
         raise OutputError(f"cannot write {folder}/{NAME}: {error}", hint) from error
     except sqlite3.DatabaseError as error:
         raise InputError(
-            f"{folder}/{NAME} is damaged: {error}", "--force begins anew; or put the file back from a copy"
+            f"{folder}/{NAME} is damaged: {error}", "restore the file from a copy, or start again with --force"
         ) from error

@@ -256,7 +256,7 @@ class HttpClient:
         seconds = retry_after(response.headers.get("retry-after"))
         if seconds and status in AGAIN:
             if seconds > NOTED:
-                self.reporter.note(f"{host} answers {status} and asks for a pause of {seconds:.0f} s")
+                self.reporter.note(f"{host} answers {status} and requests a pause of {seconds:.0f} s")
             self.limiter.pause(host, seconds)
         meaning = MEANINGS.get(status, "unexpected")
         raise FetchError(f"{host} answers {status}: {meaning}", again=status in AGAIN, status=status)

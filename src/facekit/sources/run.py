@@ -74,7 +74,7 @@ def crawl(
         if state != "new" and (out / MANIFEST).exists() and not (out / NAME).exists():
             raise InputError(
                 f"{out / NAME}, the record of what was downloaded, is missing",
-                "put it back, or start anew with --force",
+                "restore it, or start again with --force",
             )
         with contextlib.closing(Archive(out)) as archive:
             if state == "unfinished":

@@ -34,7 +34,9 @@ class Data(Section):
     b: str | None = Field(None, description="the folder of domain b")
     labels: str | None = Field(None, description="a CSV, JSON Lines or CelebA attribute file on the images of root")
     size: int = Field(256, ge=8, description="edge of a training image, px")
-    load_size: int | None = Field(None, ge=8, description="edge before the random crop, px; else the recipe's own")
+    load_size: int | None = Field(
+        None, ge=8, description="edge before the random crop, px; if absent, set by the recipe"
+    )
     flip: bool = Field(True, description="mirror images at random")
     batch: int = Field(1, ge=1, description="images per domain, step and process")
     holdout: int | None = Field(
@@ -66,9 +68,9 @@ class Loss(Section):
     """How one term counts."""
 
     weight: float | None = Field(None, description="factor of the loss; 0 drops it and its cost")
-    every: int | None = Field(None, ge=1, description="compute at every n-th step only, n times as heavy")
-    start: int | None = Field(None, ge=0, description="first step")
-    stop: int | None = Field(None, ge=0, description="first step without it")
+    every: int | None = Field(None, ge=1, description="compute only every n-th step, with n times the weight")
+    start: int | None = Field(None, ge=0, description="first step that computes the term")
+    stop: int | None = Field(None, ge=0, description="first step that leaves the term out")
 
 
 def _kind_of_loss(value: Any) -> str:
@@ -92,7 +94,7 @@ class Optim(Section):
     lr: float = Field(2e-4, gt=0, description="learning rate")
     betas: tuple[float, float] = Field((0.5, 0.999), description="decay rates of Adam's moving averages")
     weight_decay: float = Field(0.0, ge=0, description="L2 term that Adam adds to the gradient")
-    phases: dict[str, PhaseOptim] = Field(default_factory=dict, description="by phase: what differs")
+    phases: dict[str, PhaseOptim] = Field(default_factory=dict, description="by phase: values that differ")
 
 
 class Run(Section):
@@ -121,7 +123,7 @@ class TrainCard(Section):
     """The card of `facekit train`."""
 
     facekit: Literal[1] = Field(1, description="format of the card")
-    command: Literal["train"] = Field("train", description="the command whose card it is")
+    command: Literal["train"] = Field("train", description="the command that the card is for")
     extends: str | None = Field(None, description="a card whose values this one starts from, relative to this file")
     recipe: str = Field(description="the method: a recipe's name, or a Python file")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of all random numbers")
@@ -131,7 +133,7 @@ class TrainCard(Section):
     losses: dict[str, Weighted] = Field(default_factory=dict, description="weights of the terms; 0 drops a term")
     optim: Optim = Optim()
     run: Run = Run()
-    made: dict[str, Any] | None = Field(None, description="what happened; ignored on reading")
+    made: dict[str, Any] | None = Field(None, description="results of the run; ignored on reading")
 
 
 class FlatCard(Section):
@@ -152,14 +154,14 @@ SECTIONS = ("data", "domains", "params", "losses", "optim", "run", "options", "i
 def load(path: Path) -> dict[str, Any]:
     """Read a card with its parents merged in; `made` is left out.
 
-    Raises CardError for a missing file, YAML that does not parse, a newer format, or cards that extend in a circle.
+    Raises CardError for a missing file, YAML that does not parse, a newer format, or `extends` in a loop.
     """
     chain: list[dict] = []
     seen: list[Path] = []
     here: Path | None = Path(path)
     while here is not None:
         if here.resolve() in seen:
-            raise CardError(f"cards extend each other in a circle: {here}", "remove one `extends`")
+            raise CardError(f"cards extend each other in a loop: {here}", "remove one `extends`")
         seen.append(here.resolve())
         values = _read(here)
         parent = values.pop("extends", None)
@@ -201,14 +203,14 @@ def read_made(path: Path) -> dict[str, Any]:
     try:
         return dict(yaml_text.read(path)["made"])
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise CardError(f"{path} does not say what happened: {error}", "run its command again") from error
+        raise CardError(f"{path} does not hold results: {error}", "run its command again") from error
 
 
 def _sections(values: dict[str, Any], where: str) -> dict[str, Any]:
     """Return values without empty sections; raises CardError for a section that holds no keys."""
     for key in SECTIONS:
         if values.get(key) is not None and not isinstance(values[key], Mapping):
-            raise CardError(f"{where}: {key!r} is a section with keys of its own (got {values[key]!r})", "correct it")
+            raise CardError(f"{where}: {key!r} must be a section with keys (got {values[key]!r})", "correct it")
     return {key: value for key, value in values.items() if key not in SECTIONS or value is not None}
 
 

@@ -53,7 +53,7 @@ def _converted(image: Image.Image, profile: bytes | None, name: str) -> Image.Im
         assert out is not None
         return out.convert("RGB")
     except (ImageCms.PyCMSError, OSError, ValueError, ImportError) as error:
-        console.warn(f"{name}: its colour profile cannot be used ({error}); its colours are taken for sRGB")
+        console.warn(f"{name}: its colour profile cannot be used ({error}); its colours are read as sRGB")
         return image.convert("RGB")
 
 

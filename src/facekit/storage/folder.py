@@ -84,7 +84,7 @@ class Folder:
                 else:
                     foreign += 1
         if foreign:
-            console.warn(f"{self.path / MANIFEST}: {foreign} lines name no file of this folder and are ignored")
+            console.warn(f"{self.path / MANIFEST}: {foreign} lines do not name a file of this folder and are ignored")
         return found
 
     @property

@@ -145,7 +145,7 @@ def _plan(
     if state == "finished" and (todo or known):  # there is more to do
         claim.reopen(out)
     if stale & manifest.made.keys():
-        console.note(f"{title}: {len(stale & manifest.made.keys())} images of {out} are no longer wanted and go")
+        console.note(f"{title}: {len(stale & manifest.made.keys())} images of {out} are out of date and are removed")
     if known:
         manifest.forget(known)
     changed = sum(states[source.name] == "changed" for source in todo)

@@ -58,7 +58,7 @@ class Manifest:
             if isinstance(row.get("path"), str):
                 self.failed[row["path"]] = {k: row[k] for k in row if k.startswith("source_")}
         if foreign:
-            console.warn(f"{self.out / MANIFEST}: {foreign} lines name no file of this folder and are ignored")
+            console.warn(f"{self.out / MANIFEST}: {foreign} lines do not name a file of this folder and are ignored")
 
     def state(self, source: Source) -> State:
         """Return what is known of a source as it is now: all images made of it are there, or it failed, or neither."""

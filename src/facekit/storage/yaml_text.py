@@ -101,7 +101,7 @@ def dump(values: Mapping[str, Any]) -> str:
 def _check(node: yaml.Node, sizes: dict[int, int]) -> int:
     """Return how many values a node holds; raises YamlError for a duplicate key or too many values."""
     if sizes.get(id(node)) == 0:
-        raise YamlError(f"a value holds itself, line {node.start_mark.line + 1}")
+        raise YamlError(f"a value contains itself, line {node.start_mark.line + 1}")
     if id(node) not in sizes:
         sizes[id(node)] = 0
         children: list[yaml.Node] = []

@@ -115,7 +115,7 @@ def guarded(guess: Estimate) -> Iterator[None]:
         if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or named:
             raise OutOfMemory(
                 f"out of memory (the estimate was {guess.total_bytes / 2**30:.1f} GiB)",
-                "turn down data.batch (with run.accumulate to keep the sum), data.size, or the recipe's width "
+                "lower data.batch (and raise run.accumulate to keep their product), data.size, or the recipe's width "
                 "(--set params.width=32, or its light preset), or use --precision bf16",
             ) from error
         raise

@@ -99,7 +99,7 @@ def run_plan(plan: Plan, folder: Path, device_name: str = "auto", force: bool = 
                 plan.recipe.start(learner.nets, plan.layout)
                 learner.restart_average()
             run.begin(status, learner.step)
-            start = "starting" if fresh else f"going on from step {learner.step}"
+            start = "starting" if fresh else f"continuing from step {learner.step}"
             console.note(f"train: {start}, {clock.steps} steps of {plan.card.data.batch} images per domain on {device}")
             _train(run, learner, plan, batches, clock, received)
     console.note(f"train: done, look at {folder}/index.html")
@@ -119,7 +119,7 @@ def _train(
         stream = _counted(batches.stream(first, clock.steps), run.pace, bar)
         whole = not received and fit(learner, stream, clock, on_losses, run.save, lambda: bool(received))
     if not whole:
-        raise Interrupted(f"train: stopped at step {learner.step}, saved", "run the same command again to go on")
+        raise Interrupted(f"train: stopped at step {learner.step}, saved", "run the same command again to continue")
     if clock.steps == first:  # killed between the last save and the card, or a run of no steps
         run.save(learner)
     if distributed.rank() == 0:

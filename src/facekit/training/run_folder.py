@@ -120,8 +120,8 @@ class RunFolder:
             learner.restore(torch.load(file, map_location=learner.device, weights_only=True))
         if learner.step > clock.steps:
             raise CardError(
-                f"{self.path} is trained to step {learner.step} already, further than {clock.steps}",
-                f"--steps {learner.step} or more goes on; --force starts again",
+                f"{self.path} is already trained to step {learner.step}, beyond {clock.steps}",
+                f"--steps {learner.step} or more continues; --force starts again",
             )
         self.pace.step = learner.step
         if self.first:
@@ -168,7 +168,7 @@ class RunFolder:
         """Read a public checkpoint without running code that it may hold; raises CardError for another layout."""
         if not file.is_file():
             raise MissingError(f"no weights file {file}", "check the path")
-        with _readable(file, "give a whole checkpoint"):
+        with _readable(file, "give a complete checkpoint"):
             found = torch.load(file, map_location="cpu", weights_only=True)
         tensors = learner.recipe.from_public(found) if isinstance(found, dict) else None
         if tensors is None:

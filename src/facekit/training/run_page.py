@@ -91,7 +91,7 @@ def _status(pace: Pace, running: bool) -> str:
     if pace.seconds_per_step is not None:
         parts.append(f"{pace.seconds_per_step:.3g} s per step")
     if not running:
-        parts.append("finished" if pace.step >= pace.steps else "stopped; the same command goes on")
+        parts.append("finished" if pace.step >= pace.steps else "stopped; the same command continues")
     elif pace.seconds_left is not None:
         parts.append(f"{console.duration(pace.seconds_left)} left")
     return ", ".join(parts) + f" (written {provenance.moment()})"
