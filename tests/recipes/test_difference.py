@@ -132,3 +132,17 @@ def test_training_tells_flat_domains_apart_and_draws_its_snapshots(facekit, tmp_
     source, out = toy.fill(tmp_path / "faces", 2), tmp_path / "out"
     done = facekit("translate", source, out, "--weights", run, "--no-align")
     assert done.code == 0 and len(list(out.glob("*.png"))) == 2, done.err
+
+
+def test_a_state_of_facekit_0_1_which_held_adams_moments_goes_on(tmp_path):
+    learner = learner_of(mode="average", rate=0.25)
+    train(learner, 4)
+    old = copy.deepcopy(learner.state())
+    moments = {name: torch.ones(1, 3, SIZE, SIZE) for name in ("exp_avg", "exp_avg_sq")}
+    adam = {"lr": 0.25, "betas": (0.5, 0.999), "eps": 1e-8, "weight_decay": 0, "amsgrad": False, "params": [0]}
+    old["optims"] = {"V": {"state": {0: {"step": torch.tensor(4.0), **moments}}, "param_groups": [adam]}}
+    torch.save(old, tmp_path / "state.pt")
+    resumed = learner_of(mode="average", rate=0.25)
+    resumed.restore(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert resumed.step == 4
+    assert torch.equal(train(resumed, 8).vector, train(learner, 8).vector)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -142,3 +143,30 @@ def test_a_refusal_in_the_first_process_ends_all_and_is_the_error_to_read(later)
     assert later.returncode != 0
     assert "another card: optim.lr: 0.0002 -> 1.0" in said
     assert "this is a bug" not in said
+
+
+def test_the_error_of_one_process_reaches_the_others(tmp_path):
+    script = tmp_path / "two.py"
+    script.write_text(
+        "import torch\n"
+        "from facekit.errors import InputError\n"
+        "from facekit.runtime import distributed\n"
+        "device = distributed.start('cpu')\n"
+        "with distributed.failing_together():\n"
+        "    distributed.any_of(False, device)\n"
+        "    if distributed.rank() == 1:\n"
+        "        raise InputError('photo 7 is cut short', 'fetch it')\n"
+        "    distributed.average_gradients([])\n"
+        "    distributed.gather(torch.zeros(1))\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    path = os.pathsep.join([str(TESTS.parent / "src"), os.environ.get("PYTHONPATH", "")])
+    around = {**os.environ, "PYTHONPATH": path, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    both = [
+        subprocess.Popen([sys.executable, script], env={**around, "RANK": rank}, stderr=subprocess.PIPE, text=True)
+        for rank in "01"
+    ]
+    first, _ = (process.communicate(timeout=120)[1] for process in both)
+    assert "PeerFailed: another process of this run has failed: process 1: photo 7 is cut short" in first

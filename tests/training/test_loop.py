@@ -1,4 +1,4 @@
-"""The one loop: whose turn it is, what a turn costs, what is averaged, and what stops it."""
+"""The training loop: phases, shared views, schedules, the weight average, and what stops a run."""
 
 import copy
 import math
@@ -78,7 +78,7 @@ def test_nets_lie_in_memory_as_they_ask():
     assert nets["d"].weight.is_contiguous()
 
 
-def test_gradients_are_gone_after_their_turn():
+def test_gradients_are_freed_after_their_phase():
     learner = learner_of()
     steps(learner, 1)
     assert all(p.grad is None for p in learner.nets.parameters())
@@ -91,7 +91,7 @@ def test_a_dropped_term_costs_nothing(calls):
     assert calls == {"fake": 2, "same": 1}
 
 
-def test_a_view_is_made_once_and_handed_on_detached(calls):
+def test_a_view_is_computed_once_and_reused_detached(calls):
     steps(learner_of(), 1)
     assert calls["fake"] == 1
     alone = Method(phases=(Phase("G", ("ab",)), Phase("D", ("d",))))
@@ -100,34 +100,40 @@ def test_a_view_is_made_once_and_handed_on_detached(calls):
 
 
 JUDGE_FIRST = Phase("D", ("d",)), Phase("G", ("ab",))
-LENT = Phase("D", ("d",)), Phase("G", ("ab",), precompute=("fake",))
+PRECOMPUTED = Phase("D", ("d",)), Phase("G", ("ab",), precompute=("fake",))
 
 
-def test_a_later_turn_lends_what_it_made_and_learns_the_same(calls):
-    apart, lent = (learner_of(Method(phases=phases), losses={"noise": 0}) for phases in (JUDGE_FIRST, LENT))
+def test_a_later_phase_shares_precomputed_views_and_learns_the_same(calls):
+    apart, shared = (learner_of(Method(phases=phases), losses={"noise": 0}) for phases in (JUDGE_FIRST, PRECOMPUTED))
     start = weights(apart)
     found = steps(apart, 3)
     assert calls.pop("fake") == 6
-    assert steps(lent, 3) == found
+    assert steps(shared, 3) == found
     assert calls["fake"] == 3
-    assert torch.equal(weights(lent), weights(apart)) and not torch.equal(weights(lent), start)
+    assert torch.equal(weights(shared), weights(apart)) and not torch.equal(weights(shared), start)
 
 
-def test_what_is_lent_has_no_graph_and_the_lender_learns(calls):
-    lent = learner_of(Method(Watching, LENT), losses={"seen": 0})
-    before = weights(lent, "ab")
-    steps(lent, 1)
-    assert lent.recipe.handed_on.grad_fn is None and not torch.equal(weights(lent, "ab"), before)
+def test_precomputed_views_are_detached_and_their_phase_learns(calls):
+    shared = learner_of(Method(Watching, PRECOMPUTED), losses={"seen": 0})
+    before = weights(shared, "ab")
+    steps(shared, 1)
+    assert shared.recipe.handed_on.grad_fn is None and not torch.equal(weights(shared, "ab"), before)
 
 
-def test_accumulated_batches_lend_nothing_for_all_their_graphs_would_be_held(calls):
-    learner = learner_of(Method(phases=LENT), run={"accumulate": 2})
+def test_two_phases_that_precompute_are_refused():
+    phases = (Phase("D", ("d",), precompute=("fake",)), Phase("G", ("ab",), precompute=("fake",)))
+    with pytest.raises(CardError, match="phases D and G both precompute"):
+        learner_of(Method(phases=phases))
+
+
+def test_accumulated_batches_precompute_nothing(calls):
+    learner = learner_of(Method(phases=PRECOMPUTED), run={"accumulate": 2})
     train_step(learner, [batch(), batch(seed=1)], Progress(0, 8))
     assert calls["fake"] == 4
 
 
 class Watching(toy.ToyScene):
-    """Notes what its turns see, and looks through a helper."""
+    """Notes what its phases see, and looks through a helper."""
 
     @term("G")
     def seen(self) -> Tensor:
@@ -141,7 +147,7 @@ class Watching(toy.ToyScene):
         return super().judge()
 
 
-def test_what_is_handed_on_has_no_graph_and_helpers_learn_nothing():
+def test_reused_views_are_detached_and_helpers_learn_nothing():
     kind = Method(Watching)
     kind.helpers = lambda self, load, terms: {"eye": torch.nn.Conv2d(3, 1, 3)}
     learner = learner_of(kind)

@@ -373,3 +373,11 @@ def test_previews_of_a_run_below_its_training_images_are_no_training_images(trai
     again = train("--steps", 4, out=out)
     assert again.code == 0 and "a: 12 images" in again.err, again.err
     assert "a: 12 images" in train("--steps", 2, out="data/trainA/runs/two").err
+
+
+def test_threads_are_those_asked_for_and_may_change_when_a_run_goes_on(train, tmp_path):
+    done = train("--threads", 1)
+    assert done.code == 0 and "1 thread (as asked)" in done.err
+    assert yaml.safe_load((tmp_path / "run" / "card.yaml").read_text())["run"]["threads"] == 1
+    assert "nothing to do" in train().err
+    assert train("--threads", 0).code == 2

@@ -17,6 +17,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 COMPUTING, FACES, RUNNING = "Computing", "Faces", "Running"
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps", rich_help_panel=COMPUTING)]
+Threads = Annotated[
+    Optional[int], typer.Option(min=1, help="processor threads (default: the free cores)", rich_help_panel=COMPUTING)
+]
 Workers = Annotated[
     Optional[int], typer.Option(help="parallel workers (default: all cores)", rich_help_panel=COMPUTING)
 ]

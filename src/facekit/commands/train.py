@@ -46,6 +46,7 @@ def train(
     steps: options.Steps = None,
     lr: options.LearningRate = None,
     precision: options.Precision = None,
+    threads: options.Threads = None,
     init: options.Init = None,
     tensorboard: options.TensorBoard = False,
     device: options.Device = "auto",
@@ -70,7 +71,7 @@ def train(
         "domains": plan.two_names(domains),
         "params": {"smooth": smooth},
         "optim": {"lr": lr},
-        "run": {"steps": steps, "precision": precision, "init": init},
+        "run": {"steps": steps, "precision": precision, "threads": threads, "init": init},
     }
     done = run.train(flags, set or [], card, out, device, force=force, tensorboard=tensorboard, dry_run=dry_run)
     console.result(done.text, **done.fields)

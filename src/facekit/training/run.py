@@ -75,7 +75,7 @@ def run_plan(plan: Plan, folder: Path, device_name: str = "auto", force: bool = 
     if device.type == "cpu":
         threads, why = choose_threads(plan.card.run.threads)
         torch.set_num_threads(threads)
-        console.note(f"train: {threads} thread{'s' * (threads > 1)} ({why}); --set run.threads=N changes that")
+        console.note(f"train: {threads} thread{'s' * (threads > 1)} ({why}); --threads N changes that")
     first = distributed.rank() == 0
     plan.refuse_folder(folder)
     holding = lock.held(folder, "facekit train") if first else contextlib.nullcontext()

@@ -1,0 +1,34 @@
+"""Without what Windows lacks (`resource`, `fcntl`, `fork`), modules are imported and threads and memory are chosen."""
+
+import subprocess
+import sys
+
+SCRIPT = """
+import importlib, os, pkgutil, sys
+import filelock, platformdirs, requests, skimage, torch, torch.distributed, typer  # they have Windows code of their own
+
+for name in ("resource", "fcntl", "termios", "pwd", "grp"):
+    sys.modules[name] = None
+for name in ("fork", "sched_getaffinity", "getloadavg", "sysconf", "getuid", "geteuid", "mkfifo", "O_NOFOLLOW"):
+    if hasattr(os, name):
+        delattr(os, name)
+sys.platform = "win32-like"
+
+import facekit
+
+for room in ("runtime", "ops", "storage", "data", "recipe_api", "training", "commands"):
+    package = importlib.import_module(f"facekit.{room}")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"facekit.{room}.{module.name}")
+
+from facekit.runtime import device, memory
+
+assert device.choose_threads()[0] >= 1
+memory.Heap().give_back("step")
+memory.available_memory()
+"""
+
+
+def test_facekit_is_imported_without_what_windows_lacks():
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
