@@ -245,7 +245,7 @@ def report_error(error: FacekitError, as_json: bool) -> None:
 
 
 def _unexpected(problem: Exception) -> FacekitError:
-    """Turn an exception that is no FacekitError into one: an output that cannot be written, or else a bug."""
+    """Convert any other exception to a FacekitError: an output that cannot be written, or a bug."""
     from .errors import FacekitError, OutputError
     from .storage import files
 

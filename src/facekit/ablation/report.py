@@ -26,7 +26,7 @@ NOTE = (
 
 @torch.no_grad()
 def pictures(runs: Mapping[str, Path], faces: Sequence[Image.Image], to: str) -> dict[str, list[list[Image.Image]]]:
-    """Return what each run makes of the faces, by column of the recipes' previews: a row per run, empty without one."""
+    """Return each run's translations of the faces, by column of the recipes' previews: a row per run, or empty."""
     found: list[dict[str, list[Image.Image]]] = []
     for folder in runs.values():
         model = checkpoint.load_model(folder)

@@ -98,7 +98,7 @@ class Scoring:
         return {k: float(v) for k, v in found.items() if k.startswith(METRICS) and not k.endswith(" std")}
 
     def draw(self, runs: Mapping[str, Path], count: int) -> dict[str, str]:
-        """Draw what every run makes of some held-out faces into the report's folder; returns file names by title."""
+        """Draw every run's translations of some held-out faces for the report; returns file names by title."""
         paths = [source.path for source in Folder(self.faces).sources()]
         return report.draw_faces(self.out, runs, [images.read(path) for path in spread(paths, count)], self.to)
 
@@ -146,7 +146,7 @@ class LabelScoring(Scoring):
         super().measure(name, out, path, labels=True, masks=masks)
 
     def draw(self, runs: Mapping[str, Path], count: int) -> dict[str, str]:
-        """Draw a sheet per label: some held-out faces, and what every run made of them; returns names by label."""
+        """Draw a sheet per label: some held-out faces and every run's translations of them; returns names by label."""
         names = spread([source.name for source in Folder(self.faces).sources()], count)
         found = {}
         for label in self.labels:
@@ -183,7 +183,7 @@ def open_scoring(out: Path, plan: Plan, to: str | None, scorer: Scorer, translat
 
 
 def folder_name(name: str, side: str) -> str:
-    """Return a domain's name as the name of a folder; `side` tells apart what characters replaced make alike."""
+    """Return a folder name for a domain; `side` is added where characters are replaced, so that names stay distinct."""
     plain = re.sub(r"[^\w.-]+", "-", name).strip(".")
     return name if plain == name else f"{plain or 'domain'}-{side}"
 

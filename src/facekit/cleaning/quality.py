@@ -1,4 +1,4 @@
-"""What images are worth as training data: measures, faults, and which of a set to keep."""
+"""The quality of images as training data: measures, faults, and which image of a group to keep."""
 
 from __future__ import annotations
 

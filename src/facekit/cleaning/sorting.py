@@ -85,7 +85,7 @@ def move_rejected(rejected: Sequence[Judged], source: Path, place: Path, entries
 
 
 def finish_moves(source: Path, place: Path) -> None:
-    """Make the moves that are noted in `place`, if any; those that are made already are left."""
+    """Finish the moves that are recorded in `place`, if any; moves already done are skipped."""
     journal = place / MOVING
     if not journal.exists():
         return

@@ -44,7 +44,7 @@ def targets(ctx: Any, incomplete: str) -> list[str]:
 
 
 def _card(name: str) -> dict[str, Any]:
-    """Return the card in the header of weights; an empty one where there is none to read."""
+    """Return the card in the header of weights; an empty one if there is none."""
     path = Path(name)
     for file in (path / "model.safetensors", path, WEIGHTS / f"{name}.safetensors"):
         if file.is_file():

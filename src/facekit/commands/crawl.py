@@ -72,8 +72,8 @@ def crawl(
     """Download pictures at a polite rate, check each one and record its source.
 
     OUT/manifest.jsonl lists id, md5, source, artist, rating, tags and page of every image. After a stop, the same
-    command continues; a higher --limit downloads more. Only images rated general are downloaded unless --rating says
-    otherwise. Pictures belong to their artists: mind their rights.
+    command continues; a higher --limit downloads more. Only images rated general are downloaded unless you
+    give --rating. Pictures belong to their artists: mind their rights.
     """
     from ..sources.run import crawl as run
 

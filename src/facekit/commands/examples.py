@@ -16,9 +16,9 @@ def examples(
     force: options.Force = False,
     dry_run: options.DryRun = False,
 ) -> Path:
-    """Write the examples into a folder: a card for every recipe, the card schema, a Makefile and a recipe of your own.
+    """Write the examples into a folder: a card for every recipe, the card schema, a Makefile and an example recipe.
 
-    Files that are there already and differ are kept, and named, unless you give --force.
+    Existing files that differ are kept and listed, unless you give --force.
     """
     from ..runtime import console
     from ..storage import example_files

@@ -38,9 +38,9 @@ def export(
 ) -> Path:
     """Write the generator of trained weights as an ONNX file.
 
-    It maps images [N, 3, H, W], RGB from -1 to 1, to images of the same shape. What ONNX Runtime makes of it is
-    compared with PyTorch's translations before the file gets its name; the largest difference, the model's card and
-    what to feed it stand in its metadata.
+    It maps images [N, 3, H, W], RGB from -1 to 1, to images of the same shape. ONNX Runtime's results
+    are compared with PyTorch's before the file gets its name. Its metadata holds the largest difference, the model's
+    card and what input to give it.
     """
     from ..inference.onnx_export import as_text, open_generator, shape_of, ways_to_write, write
     from ..inference.translator import Translator

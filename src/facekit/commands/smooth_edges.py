@@ -30,7 +30,7 @@ def smooth_edges(
 ) -> Path:
     """Blur drawings along their edges and nowhere else, for the discriminators of CartoonGAN and AnimeGAN.
 
-    Every drawing becomes a PNG of the same name. Drawings that cannot be read are lines of failed.jsonl.
+    Every drawing becomes a PNG of the same name. Drawings that cannot be read are listed in failed.jsonl.
     """
     from ..data.smooth_folder import smooth_folder
     from ..runtime import console

@@ -58,8 +58,8 @@ def train(
     """Train a face translator.
 
     Leaves a run folder: model.safetensors for `facekit translate`, index.html with previews to look at, log.jsonl and
-    card.yaml. Stopped at any moment, the same command goes on from the last save; with a larger --steps a finished run
-    goes on too. Several GPUs: torchrun.
+    card.yaml. The same command continues a stopped run from its last save; with a larger --steps it also continues
+    a finished run. Several GPUs: torchrun.
     """
     from ..runtime import console
     from ..training import plan, run

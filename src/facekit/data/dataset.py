@@ -1,4 +1,4 @@
-"""Where a training set's two domains lie: trainA/ trainB/, a/ b/, or two folders."""
+"""The two domains of a training set: trainA/ trainB/, a/ b/, or two folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawings with partners whose edges are smoothed (CartoonGAN: Chen, Lai, Liu, CVPR 2018), from a folder or made."""
+"""Drawings with edge-smoothed partners, from a folder or computed (CartoonGAN: Chen, Lai, Liu, CVPR 2018)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SmoothedReader(Reader):
 
 
 def open_smoothed(data: Data, folder: str | None) -> Layout:
-    """Find two folders of images, and for each drawing of domain b its partner in `folder` (None: made as it is read).
+    """Find two folders of images, and for each drawing of domain b its partner in `folder` (None: smoothed on reading).
 
     A partner has its drawing's name in the same sub-folder, as `facekit smooth-edges` writes it; the type may differ.
     Raises InputError where the folder or a training image's partner is missing.

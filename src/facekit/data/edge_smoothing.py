@@ -1,4 +1,4 @@
-"""Edge smoothing: drawings whose contours are blurred and all else is as it was (CartoonGAN, Chen et al., CVPR 2018).
+"""Edge smoothing: drawings with blurred contours and unchanged areas (CartoonGAN, Chen et al., CVPR 2018).
 
 A discriminator that must call them fake learns that a drawing has clear edges. Pixels are uint8 [H, W, 3] RGB.
 """

@@ -35,7 +35,7 @@ def read_labels(data: card.Data) -> Labels:
     """Find the labelled images of `data.root`: in a folder per label, or as the file `data.labels` says.
 
     Where the root has train/ and test/ (or val/), the folders per label are in these, and the images of test/ (else
-    of val/) are kept apart. Images that no label is known of are left out with a warning. Raises CardError where the
+    of val/) are kept apart. Images without a label are left out with a warning. Raises CardError where the
     card names no root, InputError where nothing is labelled, an image is labelled twice and differently, or the file
     cannot be understood.
     """

@@ -63,8 +63,8 @@ def _order(seed: int, domain: int, epoch: int, count: int) -> np.ndarray:
 class Batches:
     """The batches of a run: `batches(step)` gives one mapping per accumulated batch.
 
-    A step takes `batch * accumulate * processes` images of each domain; every domain passes through all its images in
-    an order of its own before it repeats one. An image is cropped to `size` from `load_size` and mirrored at random.
+    A step takes `batch * accumulate * processes` images of each domain; every domain is shuffled by itself, and shows
+    all its images before it repeats one. An image is cropped to `size` from `load_size` and mirrored at random.
     """
 
     domains: Sequence[Domain]
@@ -126,7 +126,7 @@ class Batches:
         return x.to(self.dtype) if x.is_floating_point() else x.long()
 
     def stream(self, start: int, stop: int, ahead: int = 3) -> Iterator[list[dict[str, Tensor]]]:
-        """Yield the batches of steps `start` to `stop`, made by a thread while the step before runs."""
+        """Yield the batches of steps `start` to `stop`, prepared by a thread while the previous step runs."""
         with ThreadPoolExecutor(1) as pool:
             waiting = [pool.submit(copy_context().run, self, step) for step in range(start, min(start + ahead, stop))]
             for step in range(start, stop):

@@ -25,7 +25,7 @@ class PairReader(Reader):
 
 
 def by_name(a: Sequence[Path], b: Sequence[Path], a_folder: Path, b_folder: Path) -> dict[Path, Path]:
-    """Return the file of b that has the name of each of a, sub-folder included and ending apart, where there is one."""
+    """Return, for each file of a, the file of b with the same sub-folder and name (any file type), if there is one."""
     named = {path.relative_to(b_folder).with_suffix(""): path for path in b}
     found = {path: named.get(path.relative_to(a_folder).with_suffix("")) for path in a}
     return {path: partner for path, partner in found.items() if partner}

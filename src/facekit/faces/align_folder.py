@@ -124,7 +124,7 @@ def manifest_entry(face: Face, cut: Aligned, shape: tuple[int, ...], count: int)
 
 
 def _inputs(detector: str) -> dict[str, str]:
-    """Return the digest of a cascade file: another one under the same name makes another run."""
+    """Return the digest of a cascade file: another file of the same name is another run."""
     kind, _, file = detector.partition(":")
     return {"detector": files.digest(Path(file).expanduser())} if kind == "cascade" and file else {}
 

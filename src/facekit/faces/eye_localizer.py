@@ -13,7 +13,7 @@ PLAUSIBLE = 8.0, 0.25  # largest change of the eye line in degrees, and of the e
 def find_eyes(patch: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """The two eye centres (2, 2) in px of `patch` (uint8 grey, upright face), near the `expected` ones (2, 2).
 
-    A pair that lies implausibly against the expected one is dropped for it.
+    An implausible pair is replaced by the expected one.
     """
     distance = float(np.linalg.norm(expected[1] - expected[0]))
     votes = _votes(patch, distance)

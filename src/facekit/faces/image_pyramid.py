@@ -32,7 +32,7 @@ class Canvas:
     def patch(self, centre: np.ndarray, side: float, turn: float, pixels: int) -> np.ndarray:
         """The square of `side` px around `centre` as uint8 (pixels, pixels).
 
-        A head turned clockwise by `turn` degrees stands upright in it. What lies beyond the padding is mean grey.
+        A head turned clockwise by `turn` degrees stands upright in it. Pixels beyond the padding are mean grey.
         """
         level = min(int(np.log2(max(1.0, side / pixels))), len(self._levels) - 1)
         matrix = clockwise(turn) * (side / pixels / 2**level)

@@ -1,7 +1,7 @@
-"""Faces found by an LBP cascade (Liao et al. 2007, run by scikit-image), levelled to the turn that it answers to most.
+"""Faces found by an LBP cascade (Liao et al. 2007, run by scikit-image), with the rotation at which it responds most.
 
-A cascade says yes or no. What it lacks, a score, an angle and exact places, is made here from how many neighbouring
-windows say yes, over small shifts and sizes, over turns of the picture, and over its mirror image.
+A cascade only accepts or rejects a window. Score, angle and exact position come from how many neighbouring windows
+it accepts: over small shifts and sizes, over rotations of the picture, and over its mirror image.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class CascadeDetector:
 
 
 def _read(file: Path) -> Cascade:
-    """The cascade in `file`; the form is checked here, because scikit-image can crash on anything else."""
+    """The cascade in `file`; the form is checked here, because scikit-image can crash on other files."""
     hint = "give a file in OpenCV's LBP cascade format, such as lbpcascade_animeface.xml"
     if not file.is_file():
         raise InputError(f"no cascade file {file}", hint)

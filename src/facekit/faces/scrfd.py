@@ -23,7 +23,7 @@ URL = "https://github.com/deepinsight/insightface/releases/download/model-zoo"
 class InsightFaceDetector:
     """The detection model of `pack`, a folder `<root>/models/<pack>/` of onnx files; all landmarks are measured.
 
-    Without `pack`: buffalo_l, or else the one pack that is there. A pack that is not there is downloaded.
+    Without `pack`: buffalo_l, or else the only pack found. A missing pack is downloaded.
     The models are for non-commercial research. Raises MissingError where insightface, pack or detector is missing.
     """
 

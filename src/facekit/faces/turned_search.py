@@ -1,4 +1,4 @@
-"""Faces in photos that lie on their side or stand on their head."""
+"""Find faces in photos that are rotated by 90 or 180 degrees."""
 
 from __future__ import annotations
 

@@ -30,11 +30,11 @@ def open_known(
     labels: Path | None = None,
     classifier: str | None = None,
 ) -> Known | None:
-    """Return what tells each image's labels; None for weights that need not know them.
+    """Return a function that gives each image's labels; None for weights that do not need them.
 
     `given` holds for all images (`none`: no label), `labels` is a labels file as `facekit train` reads it, `classifier`
     names weights of recipe `classifier`. Without them images of one label each lie in a folder of its name. Raises
-    CardError for a label that the weights do not know, for images whose labels nothing tells, and for more than one of
+    CardError for a label that the weights do not know, for images whose labels are unknown, and for more than one of
     the three; InputError for a labels file that cannot be read.
     """
     recipe = model.recipe

@@ -42,9 +42,9 @@ def read_official(
     """Read one official file, or a folder of those that belong together, as weights of `recipe`.
 
     `side` says which generator a single file of a two-way method holds (`g_ab`, `g_ba`); else its name does. `labels`
-    are the domains in their order, where the method has labels. `settings` are card values over what the file tells.
-    Raises CardError for a recipe without official layout and for labels that are missing, InputError where the source
-    is not there, MissingError for a file that is broken, of another method or of nets that ours cannot be.
+    are the domains in their order, where the method has labels. `settings` are card values that override those of the
+    file. Raises CardError for a recipe without official layout and for missing labels, InputError for a missing source,
+    MissingError for a file that is broken, of another method or of nets that facekit cannot build.
     """
     kind, preset = registry.find(recipe)
     name = next((name for name in LAYOUTS if registry.find(name)[0] is kind), None)

@@ -96,10 +96,10 @@ def write(
     opset: int = OPSET,
     told: Mapping[str, Any] | None = None,
 ) -> Exported:
-    """Write the translator's direction as ONNX to `path` and compare what ONNX Runtime makes of it with PyTorch's.
+    """Write the translator's direction as ONNX to `path` and compare ONNX Runtime's results with PyTorch's.
 
-    `dynamic` leaves the batch open, and the edges where the model takes other sizes than its own. What does not answer
-    alike at other shapes is fixed, and a note says so. `told`, the card of the export, goes into the metadata.
+    `dynamic` leaves the batch open, and the edges where the model takes other sizes than its own. Axes at which the
+    results differ are fixed, and a note says so. `told`, the card of the export, goes into the metadata.
     Raises FacekitError where the answers differ by more than LIMIT even so, CardError for nets that torch cannot write,
     MissingError without onnx or onnxruntime; `path` may then hold anything.
     """

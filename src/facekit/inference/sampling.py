@@ -134,8 +134,8 @@ def sample(
 ) -> int:
     """Draw the pictures of a plan into `out`, with their latents in manifest.jsonl; returns how many were drawn.
 
-    With several weights each gets a folder of its own, for the same latents, unless `swap_at` joins two generators
-    into one. What is there already is not drawn again. Raises CardError where the weights do not fit together or the
+    With several weights the same latents are drawn into one folder for each, unless `swap_at` joins two generators
+    into one. Existing pictures are not drawn again. Raises CardError where the weights do not fit together or the
     folder holds another run.
     """
     opened = [open_generator(name, device) for name in weights]

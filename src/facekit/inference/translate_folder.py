@@ -98,7 +98,7 @@ def translate_folder(source: Path, out: Path, options: TranslateOptions, dry_run
 
 
 def read_targets(to: str | None, known: list[str]) -> list[str | None]:
-    """Return what `--to` asks for, each once: a name, several with commas between them, or all that there are."""
+    """Return the targets that `--to` names, without duplicates: one name, several separated by commas, or all."""
     if to is None or to in known:
         return [to]
     if to == "all":
@@ -234,7 +234,7 @@ def _translate_file(
     work: Callable[[], list[Output] | Exception],
     options: TranslateOptions,
 ) -> None:
-    """Translate one image to one file; its card stands beside it."""
+    """Translate one image to one file; its card is written beside it."""
     force = bool(options.run.get("force"))
     if out.suffix.lower() not in SUFFIXES:
         raise CardError(f"{out} has no image type that can be written", "end it in .png, .jpg or .webp")

@@ -30,11 +30,11 @@ class Translator:
     """Translates images to a domain of its model: `facekit.load("anime")(photo)`.
 
     `size` is the shorter edge of the results in px; the model's training size if absent. Larger ones are translated at
-    the training size and enlarged, because nets draw stains at sizes that they have not seen. `strength` is how much of
-    the change is made, 1 being what was learned; with `mask` the results show where faces are changed (white: wholly)
-    instead of the faces. `detector` and `model_root` choose what finds faces, as in `facekit align`.
+    the training size and enlarged, because nets produce artefacts at sizes that they were not trained on.
+    `strength` scales the change, 1 is as learned; with `mask` the results show where faces are changed (white:
+    completely) instead of the faces. `detector` and `model_root` choose what finds faces, as in `facekit align`.
 
-    `domains` are the names that `to` takes. Raises CardError for what the method does not know.
+    `domains` are the names that `to` takes. Raises CardError for options that the method does not have.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Translator:
 
     @property
     def enlarges(self) -> bool:
-        """Whether results are larger than what the nets make."""
+        """Whether results are larger than the output of the nets."""
         return self.size > self.net_size
 
     @property
@@ -127,7 +127,7 @@ class Translator:
     def fitted(
         self, pictures: Sequence[Image.Image], to: str | None = None, **told: Sequence[Any]
     ) -> list[Image.Image]:
-        """Translate images that `fit` has made: those of one shape together, on the processor one after the other.
+        """Translate images prepared by `fit`: one batch per shape, on the processor one by one.
 
         `told` is what the recipe's `translate` may know of each of them: `roll`, `source`.
         """

@@ -144,7 +144,7 @@ class AnimeGenerator2(nn.Module):
     """AnimeGANv2's: [N, 3, H, W] in [-1, 1], H and W multiples of 4; `width` is 32 in the authors' code.
 
     Its parameters are named as in the public PyTorch port, whose weights fit. They were converted for
-    `align_corners`; without it the edges of the image are handled otherwise.
+    `align_corners`; without it the edges of the image differ.
     """
 
     def __init__(self, width: int = 32, align_corners: bool = True, tensorflow: bool = True):

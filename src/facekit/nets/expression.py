@@ -46,7 +46,7 @@ class AdaIN(nn.Module):
 
 
 class ControlledConv(nn.Module):
-    """A convolution, AdaIN and, if wanted, ReLU."""
+    """A convolution, AdaIN and an optional ReLU."""
 
     def __init__(self, conv: nn.Module, channels: int, control: int, activation: nn.Module):
         super().__init__()
@@ -97,7 +97,7 @@ class ControlledGenerator(nn.Module):
         return self.mapping(label)
 
     def forward(self, x: Tensor, control: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the images and their mask [N, 1, H, W]: 1, for all is drawn anew (eq. 4)."""
+        """Return the images and their mask [N, 1, H, W]: all 1, since the whole image is redrawn (eq. 4)."""
         mask = x.new_ones(1).expand(len(x), 1, *x.shape[2:])
         x = self.encoder(x)
         for layer in self.decoder:

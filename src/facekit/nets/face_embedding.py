@@ -58,11 +58,11 @@ class OnnxEmbedding(nn.Module):
 
 
 def onnx_embedding(path: str | Path, mean: float = 127.5, scale: float = 128.0) -> OnnxEmbedding:
-    """Make a face-recognition model in an ONNX file a differentiable module.
+    """Load a face-recognition model from an ONNX file as a differentiable module.
 
-    `mean` and `scale` are what the model's own pixels go through: 127.5 and 127.5 for most of insightface's models,
+    `mean` and `scale` normalise the model's input pixels: 127.5 and 127.5 for most of insightface's models,
     0 and 1 for those that subtract the mean themselves. Raises MissingError where the file is missing or broken, or
-    where it holds something else than a model of one image [N, 3, S, S].
+    where it is not a model of one image [N, 3, S, S].
     """
     if not Path(path).is_file():
         raise MissingError(f"no ONNX file {str(path)!r}", "check the path; insightface's are in ~/.insightface/models")
@@ -180,7 +180,7 @@ class Face(nn.Module):
     """A face-feature net as a frozen helper: faces [N, 3, H, W] in [-1, 1] as `facekit align` cuts them to [N, d].
 
     `source` is a name, run folder or file of recipe facefeat, an .onnx recognition model, or a LightCNN checkpoint as
-    `lightcnn-29v2:FILE`. Raises CardError for weights that make no embeddings.
+    `lightcnn-29v2:FILE`. Raises CardError for weights that do not compute embeddings.
     """
 
     def __init__(self, source: str, load: Any):

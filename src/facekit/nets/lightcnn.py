@@ -145,7 +145,7 @@ class LightCNN29(FaceNet):
         self.fc = self.make_head()
 
     def make_pool(self) -> nn.Module:
-        """Make what halves the edges; it has no parameters."""
+        """Make the pooling that halves the edges; it has no parameters."""
         return nn.MaxPool2d(2)
 
     def make_head(self) -> nn.Module:

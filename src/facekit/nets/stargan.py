@@ -67,7 +67,7 @@ class StarGANGenerator(nn.Module):
         return label
 
     def forward(self, x: Tensor, control: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the images and their mask [N, 1, H, W]: 1, for all is drawn anew."""
+        """Return the images and their mask [N, 1, H, W]: all 1, since the whole image is redrawn."""
         planes = control[:, :, None, None].expand(-1, -1, *x.shape[2:])
         return self.layers(torch.cat([x, planes], 1)), torch.ones_like(x[:, :1])
 

@@ -31,7 +31,7 @@ def activate(x: Tensor, bias: Tensor) -> Tensor:
 
 
 class EqualLinear(nn.Module):
-    """A linear layer whose weights are scaled when they are used, so that all learn at one rate.
+    """A linear layer whose weights are scaled when they are used, so that all learn at the same rate.
 
     Karras et al. 2018, "Progressive Growing of GANs", section 4.1. `lr_mul` makes the layer learn slower.
     """
@@ -64,7 +64,7 @@ class ModulatedConv2d(nn.Module):
     """A convolution whose weights are scaled per image by a style (sections 2.2 and appendix B).
 
     The style scales the input channels and the norm of the scaled weights divides the output channels. Both commute
-    with the convolution, so one convolution serves the whole batch: no weights per image are ever made.
+    with the convolution, so one convolution serves the whole batch: no weights per image are computed.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, style: int, demodulate: bool = True, up: bool = False):

@@ -64,7 +64,7 @@ class AdaLINBlock(nn.Module):
 class UGATITGenerator(nn.Module):
     """Image to image, [N, 3, S, S] in [-1, 1]; `width` is 64 in the paper.
 
-    The full net sees the whole feature map when it makes gamma and beta and is tied to `size`; the light one sees its
+    The full net computes gamma and beta from the whole feature map and is tied to `size`; the light one uses its
     mean and takes any multiple of 4.
     """
 

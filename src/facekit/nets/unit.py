@@ -67,7 +67,7 @@ class UNITGenerator(nn.Module):
 
 
 def down(width: int, blocks: int) -> nn.Sequential:
-    """Make a domain's own part of the encoder: [N, 3, S, S] -> [N, 4 width, S/4, S/4]."""
+    """Make a domain's private part of the encoder: [N, 3, S, S] -> [N, 4 width, S/4, S/4]."""
     w = width
     return nn.Sequential(
         nn.Conv2d(3, w, 7, padding=3, padding_mode="reflect"),
@@ -84,7 +84,7 @@ def down(width: int, blocks: int) -> nn.Sequential:
 
 
 def up(width: int, blocks: int) -> nn.Sequential:
-    """Make a domain's own part of the decoder: [N, 4 width, S/4, S/4] -> [N, 3, S, S]."""
+    """Make a domain's private part of the decoder: [N, 4 width, S/4, S/4] -> [N, 3, S, S]."""
     w = width
     return nn.Sequential(
         *[reflect_residual(4 * w) for _ in range(blocks)],

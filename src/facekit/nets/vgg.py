@@ -26,7 +26,7 @@ def layer_names(kind: str) -> list[str]:
 
 
 def _pool(kept: bool) -> nn.Module:
-    """Make a pooling, or what keeps its number among the layers."""
+    """Make a pooling layer, or an identity that keeps its index."""
     return nn.MaxPool2d(2) if kept else nn.Identity()
 
 

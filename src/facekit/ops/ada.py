@@ -16,10 +16,10 @@ from torch import Tensor
 
 
 class Augmentation(torch.nn.Module):
-    """Holds p and adapts it so that the discriminator is right about real images neither too often nor too seldom.
+    """Holds p and adapts it so that the discriminator is right about real images at a target rate.
 
-    `target` is the wanted mean of sign(D(real)); p moves by one over `images` real images seen. Both are buffers, so
-    that a resumed run goes on with the same p.
+    `target` is the mean of sign(D(real)) to reach; p can move by 1 within `images` real images. The state is in
+    buffers, so that a resumed run continues with the same p.
     """
 
     p: Tensor

@@ -13,7 +13,7 @@ from .losses import wide
 def points(*maps: Tensor, most: int = 65 * 65) -> tuple[Tensor, ...]:
     """Return feature maps [N, C, H, W] of one shape as sets of points [N, P, C], P at most `most`.
 
-    Where there are more places than that, those taken are drawn at random, the same from every map.
+    If there are more, positions are sampled at random, the same from every map.
     """
     flat = [x.flatten(2).transpose(1, 2) for x in maps]
     count = flat[0].shape[1]
@@ -37,11 +37,11 @@ def similarities(x: Tensor, y: Tensor, bandwidth: float = 0.5) -> Tensor:
 
 
 def contextual(x: Tensor, y: Tensor, bandwidth: float = 0.5) -> Tensor:
-    """-log(mean over j of max over i of CX_ij) of the points x [N, P, C], made, and y [N, Q, C], wanted (eqs. 5, 6).
+    """-log(mean over j of max over i of CX_ij) of generated x [N, P, C] and target points y [N, Q, C] (eqs. 5, 6).
 
-    From 0, where every point of y is found in x and in one place only, to log Q; the mean over the images. Neither
-    where the points lie nor how long they are matters. Computed in 32 bits whatever autocast says: the
-    distances that count are small differences of cosines.
+    Ranges from 0, when every point of y is found at exactly one point of x, to log Q; mean over the images. The points'
+    positions and lengths do not matter. Computed in 32 bits even under autocast: the distances are small
+    differences of cosines.
     """
     with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
         best = similarities(wide(x), wide(y), bandwidth).amax(1)  # [N, Q]

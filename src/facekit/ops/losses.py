@@ -97,8 +97,8 @@ def wasserstein_d(real: Tensor, fake: Tensor) -> Tensor:
 def gradient_penalty(judged: Tensor, x: Tensor) -> Tensor:
     """mean((|gradient of D by x| - 1)^2) over the images x [N, ...] (Gulrajani et al. 2017, eq. 3).
 
-    `judged` [N, ...] is what the critic made of x, outside of autocast; x requires a gradient. Several judgements of an
-    image count as their mean. The result has a graph of its own, to the critic's weights.
+    `judged` [N, ...] is the critic's output for x, computed without autocast; several values of an image count as their
+    mean. x requires a gradient. The result is differentiable by the critic's weights.
     """
     total = judged.flatten(1).mean(1).sum()
     (gradient,) = torch.autograd.grad(total, x, create_graph=True)

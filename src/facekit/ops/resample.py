@@ -23,7 +23,7 @@ def _filter(channels: int, axis: int, gain: float, dtype: torch.dtype, device: t
 def blur(x: Tensor, pad: int, gain: float = 1.0, down: int = 1) -> Tensor:
     """Filter x [N, C, H, W] after padding `pad` zeros on every side; keep every `down`-th sample.
 
-    The result has (H + 2 pad - 4) // down + 1 rows, likewise columns. `gain` multiplies the values.
+    The result has (H + 2 pad - 4) // down + 1 rows, and columns by the same rule. `gain` multiplies the values.
     """
     channels = x.shape[1]
     for axis in (0, 1):

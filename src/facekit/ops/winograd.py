@@ -196,7 +196,7 @@ def multiply(name: str, x: Tensor, y: Tensor) -> Tensor:
 
 
 class Grid:
-    """Where the tiles of a convolution lie, and its transforms."""
+    """The positions of a convolution's tiles, and its transforms."""
 
     def __init__(self, x: Tensor, kernel: int, padding: tuple[int, int]):
         self.tile, self.weight, self.result = (matrix.to(x) for matrix in transforms(kernel))
