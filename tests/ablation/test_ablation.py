@@ -246,7 +246,7 @@ def test_methods_with_other_preview_columns_stand_side_by_side(tmp_path):
     assert set(written) == {"b", "and back"} and all((tmp_path / name).exists() for name in written.values())
 
 
-def test_other_features_score_anew_what_is_trained(study, tools, tmp_path):
+def test_other_features_score_trained_runs_again(study, tools, tmp_path):
     class Corners(nn.Module):
         def forward(self, x):
             return x[:, :, :2, :1].flatten(1)

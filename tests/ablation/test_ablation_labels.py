@@ -119,7 +119,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_every_label_is_scored_alone_and_the_mean_of_them_told(facekit, here, judge):
+def test_every_label_is_scored_alone_and_their_mean_is_reported(facekit, here, judge):
     (here / "out" / "other").mkdir()  # not a label of REF
     done = facekit("score-fid", "out", "ref", "--labels", "--features", "net.onnx", "--classifier", judge,
                    "--save", "score.yaml")  # fmt: skip

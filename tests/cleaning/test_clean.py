@@ -244,7 +244,7 @@ def test_the_output_may_lie_in_the_input(facekit, source):
         assert pictures(source / "good") == KEPT
 
 
-def test_an_interrupted_run_goes_on_where_it_was(facekit, source, tmp_path, monkeypatch):
+def test_an_interrupted_run_continues_where_it_was(facekit, source, tmp_path, monkeypatch):
     seen: list[str] = []
 
     def measured(one, stop=True):

@@ -72,7 +72,7 @@ def test_there_are_no_pairs_of_less_than_two(count):
     assert pairs.shape == (0, 2) and compared == 0
 
 
-def test_like_hashes_of_other_colours_are_no_pair():
+def test_similar_hashes_of_other_colours_are_not_a_pair():
     hashes = np.zeros(3, np.uint64)
     pairs, _ = near_duplicates.near_pairs(hashes, 8, cells(10, 20, 200), colour=12)
     assert pairs.tolist() == [[0, 1]]

@@ -15,7 +15,7 @@ GOOD = Measures(256, 256, 0.3, 100, 200)
 
 
 @pytest.mark.parametrize("size", [64, 128, 256])
-def test_blurred_images_are_told_from_sharp_ones_at_every_size(size):
+def test_blurred_images_are_distinguished_from_sharp_ones_at_every_size(size):
     sharp = FACE.resize((size, size), Image.Resampling.LANCZOS)
     assert measure(sharp).blur < 0.6
     assert measure(sharp.filter(ImageFilter.GaussianBlur(4))).blur > 0.7
@@ -111,7 +111,7 @@ def test_the_best_is_without_fault_then_large_then_sharp_then_least_compressed(b
     assert not found["worse"].kept and "near" in found["worse"].reasons and found["worse"].better == "the-better"
 
 
-def test_copies_are_told_apart_from_near_ones():
+def test_copies_are_distinguished_from_near_duplicates():
     found = judged(
         row("a", bytes=2000),
         row("b", bytes=2000, pixels="a", content="a"),
@@ -135,7 +135,7 @@ def test_what_is_spared_is_named_and_kept():
     assert found["b"].reasons == ["blurred"] and not found["b"].kept
 
 
-def test_images_of_one_colour_are_no_duplicates():
+def test_images_of_one_colour_are_not_duplicates():
     found = judged(row("a", spread=0), row("b", spread=0))
     assert all(one.reasons == ["one-colour"] and one.group is None for one in found.values())
 

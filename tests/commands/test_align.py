@@ -1,4 +1,4 @@
-"""`facekit align`: what it writes, what it refuses, how it goes on."""
+"""`facekit align`: what it writes, what it refuses, how it continues."""
 
 import json
 import math
@@ -307,7 +307,7 @@ def test_auto_is_the_cascade_where_there_are_no_models(facekit, tmp_path):
     assert card(tmp_path / "out")["options"]["detector"] == "cascade"
 
 
-def test_models_that_cannot_be_fetched_are_exit_5_with_the_line_that_mends_it(facekit, tmp_path, monkeypatch):
+def test_models_that_cannot_be_fetched_are_exit_5_with_the_command_that_fixes_it(facekit, tmp_path, monkeypatch):
     storage = pytest.importorskip("insightface.utils.storage")
 
     def offline(*_, **__):
@@ -342,7 +342,7 @@ def test_insightface_aligns_photos(facekit, tmp_path, shared):
     assert card(tmp_path / "out")["options"]["detector"] == "insightface:buffalo_sc"
 
 
-def test_ones_own_images_are_never_overwritten(facekit, tmp_path):
+def test_foreign_images_are_never_overwritten(facekit, tmp_path):
     write(tmp_path / "in", "ada.jpg", "deep/ada.jpg")
     write(tmp_path / "mine", "ada.png")
     before = left(tmp_path / "mine")

@@ -212,7 +212,7 @@ def test_debug_shows_the_traceback(facekit, broken, error):
         (errors.Diverged("term cycle at step 3", "a lower --lr"), 6, "next: a lower --lr"),
     ],
 )
-def test_what_a_user_can_mend_has_its_code_and_a_next_step(facekit, broken, error, code, words):
+def test_what_a_user_can_fix_has_its_code_and_a_next_step(facekit, broken, error, code, words):
     broken(error)
     done = facekit("recipes", "cyclegan")
     assert done.code == code and words in done.err and "bug" not in done.err
@@ -325,7 +325,7 @@ def test_a_recipe_is_described_with_terms_weights_parameters_and_paper(facekit):
     assert told["params"]["blocks"]["value"] == 9 and told["defaults"]["optim"]["lr"] == 2e-4
 
 
-def test_a_recipe_of_ones_own_is_described(facekit):
+def test_a_recipe_file_is_described(facekit):
     done = facekit("recipes", toy.FILE)
     assert done.code == 0 and "A tiny method for tests." in done.out
 

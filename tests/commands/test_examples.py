@@ -1,4 +1,4 @@
-"""What stands in examples/: the recipe of one's own and the Makefile of the whole chain."""
+"""The files in examples/: the recipe and the Makefile of the whole pipeline."""
 
 import io
 import json
@@ -21,17 +21,17 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = [f"--set=params.{key}={value}" for key, value in {"width": 4, "blocks": 1, "d_width": 4, "pool": 2}.items()]
 
 
-def test_the_recipe_of_ones_own_trains_and_translates(facekit, tmp_path):
+def test_the_example_recipe_trains_and_translates(facekit, tmp_path):
     data = toy.domains(tmp_path / "data", 4, 32)
     recipe = EXAMPLES / "blur_cycle.py"
     done = facekit("train", recipe, "--data", data, "--out", tmp_path / "run", "--size", 32, "--steps", 2, *SMALL)
     assert done.code == 0, done.err
     row = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
     assert row["step"] == 2 and row["losses"]["cycle"] > 0
-    assert package.load(tmp_path / "run", to="b", device="cpu")(toy.picture(32)).size == (32, 32)
+    assert package.load(tmp_path / "run", to="b", device="cpu")(toy.picture(32), align=False).size == (32, 32)
 
 
-def test_the_recipe_of_ones_own_has_its_own_term_and_inherits_the_rest(facekit):
+def test_the_example_recipe_has_its_own_term_and_inherits_the_rest(facekit):
     told = json.loads(facekit("recipes", EXAMPLES / "blur_cycle.py", "--json").out)
     assert told["recipe"].endswith("blur_cycle.py") and told["terms"]["cycle"]["weight"] == 20
     assert "blurred" in told["terms"]["cycle"]["about"] and "identity" in told["terms"]
@@ -97,7 +97,7 @@ def portrait(photo: Image.Image, number: int, quality: int = 95) -> bytes:
 def test_the_makefile_compares_methods_on_equal_terms(plan):
     name, *rest = plan("compare", "SEEDS=3", "COMPARE=--features own.onnx")[-1]
     context = cli.load_command(name).make_context(name, rest)
-    assert name == "ablate" and context.params["base"] == "ugatit-face" and context.params["seeds"] == 3
+    assert name == "ablate" and context.params["card"] == "ugatit-face" and context.params["seeds"] == 3
     assert list(context.params["against"]) == ["ugatit", "cyclegan"] and context.params["features"] == "own.onnx"
 
 

@@ -32,7 +32,7 @@ def test_a_finished_run_is_complete(facekit, old):
     assert all(path.read_bytes() == data for path, data in before.items())
 
 
-def test_an_unfinished_run_goes_on(facekit, old):
+def test_an_unfinished_run_continues(facekit, old):
     values = card.load(Path("run/card.yaml"))
     values["run"]["steps"] = 5
     Path("run/card.unfinished.yaml").write_text(card.dump(values))

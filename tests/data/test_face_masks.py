@@ -100,7 +100,7 @@ def test_batches_give_photos_and_label_maps(tmp_path):
         (lambda root: (root / "train/masks/1.png").write_bytes(b""), "cannot be decoded|empty"),
     ],
 )
-def test_a_spoilt_layout_is_refused_or_told_of(tmp_path, capsys, facekit, spoil, words):
+def test_a_spoilt_layout_is_refused_or_reported(tmp_path, capsys, facekit, spoil, words):
     root = plain(tmp_path / "data")
     spoil(root)
     done = facekit("train-segnet", "--data", root, "--out", tmp_path / "run", "--size", 32, "--dry-run")

@@ -260,7 +260,7 @@ def test_a_labels_file_that_is_not_there_is_named(faces):
         read(faces, "none.csv")
 
 
-def test_two_domains_are_no_labels(tmp_path):
+def test_two_domains_are_not_labels(tmp_path):
     toy.domains(tmp_path, 2, 8)
     with pytest.raises(InputError, match="two domains") as error:
         read(tmp_path)
@@ -348,7 +348,7 @@ def test_rows_of_a_manifest_are_json_lines(listed):
 
 
 @pytest.mark.parametrize("label", ["..", "a/b", "a\\b"])
-def test_a_label_that_is_no_name_for_a_folder_is_refused(tmp_path, label):
+def test_a_label_that_cannot_name_a_folder_is_refused(tmp_path, label):
     toy.fill(tmp_path / "faces", 2)
     (tmp_path / "labels.csv").write_text(f"file,label\n000.png,{label}\n001.png,smile\n")
     with pytest.raises(InputError, match="cannot be the name of a folder"):

@@ -164,7 +164,7 @@ def test_in_place_of_a_broken_image_comes_the_next(tmp_path, damage):
     assert len(said) == 1 and "001.png" in said[0] and "next image" in said[0]
 
 
-def test_a_broken_image_is_told_of_once(tmp_path, capsys):
+def test_a_broken_image_is_reported_once(tmp_path, capsys):
     toy.fill(tmp_path, 2, size=8)
     (tmp_path / "000.png").write_text("no image")
     token = console.current.set(console.Plain())
@@ -202,7 +202,7 @@ def test_an_error_in_the_stream_reaches_who_reads_it(tmp_path):
 
 
 @pytest.mark.parametrize("room", [0, 1, 3, 100])
-def test_images_over_the_budget_are_decoded_anew_and_equal(paths, room):
+def test_images_over_the_budget_are_decoded_again_and_equal(paths, room):
     bytes_each = 10 * 10 * 3
     tight = Domain(Reader("a"), paths["a"], 10, room * bytes_each)
     loose = Domain(Reader("a"), paths["a"], 10, 1e9)

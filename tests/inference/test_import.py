@@ -468,7 +468,7 @@ def test_the_port_of_animegan2(facekit, x):
     same(made, net, x)
 
 
-def test_the_card_says_where_the_weights_are_from_and_training_goes_on_from_them(facekit, tmp_path):
+def test_the_card_says_where_the_weights_are_from_and_training_continues_from_them(facekit, tmp_path):
     torch.save(resnet(width=8).state_dict(), "latest_net_G.pth")
     done = facekit("import", "latest_net_G.pth", "own.safetensors", "--as", "cyclegan", "--set", "data.size=32")
     assert done.code == 0, done.err

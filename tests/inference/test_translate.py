@@ -248,7 +248,7 @@ def test_to_picks_the_direction_by_the_domain_name(translate, both_ways):
         assert np.abs(pixels(f"{to}/000.png") - (y + 1) * 127.5).max() < 1
 
 
-def test_both_names_are_told_where_the_domain_is_unknown(translate, both_ways):
+def test_an_unknown_domain_is_an_error_that_lists_both_names(translate, both_ways):
     done = translate("in", "out", "--to", "pirate", weights=both_ways, recipe=None)
     assert done.code == 2 and "photo" in done.err and "anime" in done.err and not Path("out").exists()
 
@@ -345,7 +345,7 @@ def test_paste_of_cut_faces_is_refused(translate):
     assert done.code == 2 and "--no-align" in done.err and not Path("out").exists()
 
 
-def test_photos_without_a_face_are_told_and_the_rest_is_done(translate, here):
+def test_photos_without_a_face_are_reported_and_the_rest_is_done(translate, here):
     photos(here / "in", "ada.png")
     Path("in/cut.jpg").write_bytes(b"\xff\xd8\xff")
     done = translate("in", "out", "--sheet", align=True)
@@ -462,7 +462,7 @@ def test_another_picture_under_the_same_name_is_noticed(translate):
     [("in", "in"), ("in", "./in/"), ("in/000.png", "in"), ("in/000.png", "in/000.png"), ("in", "mine")]
     + [("in/000.png", "mine"), ("in/000.png", "mine/001.png")],
 )
-def test_pictures_of_ones_own_are_never_overwritten(translate, source, out):
+def test_foreign_pictures_are_never_overwritten(translate, source, out):
     toy.fill(Path("mine"), 3, seed=4)
     before = state()
     done = translate(source, out)
@@ -513,7 +513,7 @@ def test_a_device_that_is_not_here_is_refused(translate):
 
 @pytest.mark.parametrize("out", ["out", "me.png"])
 @pytest.mark.parametrize(("number", "words"), [(errno.EROFS, "read-only"), (errno.ENOSPC, "disk is full")])
-def test_a_place_that_cannot_be_written_is_told(translate, monkeypatch, out, number, words):
+def test_a_place_that_cannot_be_written_is_reported(translate, monkeypatch, out, number, words):
     def refuse(path, *more, **options):
         if str(path).endswith(files.PART[1]):
             raise OSError(number, "no")

@@ -209,7 +209,7 @@ def test_a_method_without_a_mask_says_so(facekit, tmp_path):
     assert done.code == 2 and "mask" in done.err
 
 
-def test_what_the_faces_are_is_told_by_from(translate):
+def test_from_says_what_the_faces_are(translate):
     assert translate("--to", "smile", "--from", "young", weights="told").code == 0
     assert colour("out/000.png") == (128, 128, 255)
     done = translate("--to", "smile", "--from", "yung", weights="told", out="other")

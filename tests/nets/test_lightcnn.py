@@ -185,7 +185,7 @@ def test_an_onnx_model_is_frozen_and_lets_gradients_through(tmp_path):
     assert torch.autograd.gradcheck(net, (x,), atol=1e-4)
 
 
-def test_files_that_are_no_recognition_model_are_refused(tmp_path):
+def test_files_that_are_not_a_recognition_model_are_refused(tmp_path):
     with pytest.raises(MissingError, match="no ONNX file"):
         face_embedding.onnx_embedding(tmp_path / "none.onnx")
     (tmp_path / "broken.onnx").write_bytes(b"not a model")

@@ -128,7 +128,7 @@ def scrawled(path):
         (scrawled, "does not fit its card"),
     ],
 )
-def test_a_file_that_is_no_model_exits_5_and_is_never_run(facekit, model, tmp_path, damage, words):
+def test_a_file_that_is_not_a_model_exits_5_and_is_never_run(facekit, model, tmp_path, damage, words):
     path = model("weights.pt")
     damage(path)
     done = facekit(
@@ -387,14 +387,14 @@ def anime():
     return package.load("anime", device="cpu")
 
 
-def test_the_shipped_weights_are_small_and_told_of(anime):
+def test_the_shipped_weights_are_small_and_documented(anime):
     assert SHIPPED.stat().st_size <= 12_000_000
     told = SHIPPED.with_suffix(".md").read_text(encoding="utf-8").lower()
     assert all(word in told for word in ("selfie2anime", "licen", "kid", "fid", "facekit train", "steps"))
     assert "anime" in anime.domains
 
 
-def test_a_photo_is_aligned_unless_told_otherwise(anime, tmp_path):
+def test_a_photo_is_aligned_by_default(anime, tmp_path):
     photo = astronaut()
     Image.fromarray(photo).save(tmp_path / "me.png")
     made = anime(photo)

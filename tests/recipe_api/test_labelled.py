@@ -204,7 +204,7 @@ def test_unreadable_images_are_passed_over(faces):
         opened(faces)
 
 
-def test_the_balance_is_told(faces, facekit):
+def test_the_balance_is_reported(faces, facekit):
     said = facekit("train", __file__, "--data", faces, "--dry-run").err
     assert "57 images with labels: blue 7 (12%), green 14 (25%), red 36 (63%); previews of 7, 7 for scores" in said
     assert "'red' has 5.1 times the images of 'blue'" in said and "params.balance=true" in said
@@ -319,7 +319,7 @@ def test_a_preview_shows_every_label_beside_the_input(trained):
     assert page.shape[1] > 4 * 16
 
 
-def test_translate_asks_for_a_label(trained, facekit, tmp_path):
+def test_translate_requires_a_label(trained, facekit, tmp_path):
     toy.fill(tmp_path / "in", 2)
     for k, label in enumerate(("red", "green", "blue")):
         out = tmp_path / label

@@ -50,7 +50,7 @@ def test_it_trains_and_translates(installed, facekit, tmp_path, monkeypatch):
     assert done.code == 0 and len(list(Path("out").glob("*.png"))) == 6, done.err
 
 
-def test_an_entry_point_that_is_no_recipe_is_an_error(monkeypatch):
+def test_an_entry_point_that_is_not_a_recipe_is_an_error(monkeypatch):
     monkeypatch.setattr(registry, "catalogue", lambda: {"x": registry.Entry("x", "pathlib:Path", "", {})})
     with pytest.raises(registry.CardError, match="is not a recipe"):
         registry.find("x")

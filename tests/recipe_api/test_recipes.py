@@ -154,7 +154,7 @@ def test_every_recipe_has_a_commented_example_card_that_loads(name):
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda p: p.name)
-def test_the_recipe_of_ones_own_trains(path):
+def test_a_recipe_file_trains(path):
     assert ast.get_docstring(ast.parse(path.read_text()))
     values = small(str(path))
     assert train_step(learner_of(values), batch_of(values), Progress(0, 2))

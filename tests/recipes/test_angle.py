@@ -429,7 +429,7 @@ def test_translate_finds_the_roll_where_no_manifest_tells_it(facekit, tmp_path, 
     assert told == [pytest.approx(20, abs=1.5)]
 
 
-def test_weights_that_know_no_angle_are_not_told_one(facekit, tmp_path, weights):
+def test_weights_without_an_angle_do_not_receive_one(facekit, tmp_path, weights):
     folder = folder_of(tmp_path / "faces", {"own.png": {"roll": 5.0}})
     more = ["--to", "b", "--device", "cpu"]
     done = facekit(

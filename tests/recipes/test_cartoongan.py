@@ -133,7 +133,7 @@ def test_partners_are_found_as_smooth_edges_writes_them(tmp_path, facekit):
         assert np.array_equal(sample["b_smooth"], edge_smoothing.smooth(sample["b"])[0])
 
 
-def test_a_missing_partner_or_folder_is_told_with_the_command_that_makes_it(tmp_path):
+def test_a_missing_partner_or_folder_is_an_error_with_the_command_that_creates_it(tmp_path):
     domains(tmp_path, 3)
     with pytest.raises(InputError, match="no smoothed drawings") as error:
         opened(tmp_path, str(tmp_path / "smooth"))

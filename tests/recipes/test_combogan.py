@@ -67,7 +67,7 @@ def test_parameter_counts():
     assert (counted(judge.grey), counted(judge.colour), counted(judge)) == (6_964_681, 6_966_729, 13_931_410)
 
 
-def test_each_prelu_has_one_slope():
+def test_each_prelu_has_one_parameter():
     with torch.device("meta"):
         nets = (ComboEncoder(), ComboDecoder(), ComboDiscriminator())
     found = [[m.weight.numel() for m in net.modules() if isinstance(m, nn.PReLU)] for net in nets]
@@ -349,7 +349,7 @@ def test_a_translation_takes_the_encoder_of_its_source_and_the_decoder_of_its_ta
             assert torch.allclose(nets["decoders"][1](encoder(row[None]))[0], y, atol=1e-5)
 
 
-def test_a_translation_must_be_told_what_the_faces_are():
+def test_a_translation_needs_to_know_what_the_faces_are():
     learner = learner_of()
     made, x = learner.recipe, torch.zeros(2, 3, SIZE, SIZE)
     assert made.takes("source")

@@ -91,7 +91,7 @@ def test_a_run_of_few_steps_leaves_no_snapshot_empty():
     assert all(snapshot.abs().sum() > 0 for snapshot in net.snapshots)
 
 
-def test_a_stopped_run_goes_on_as_if_nothing_had_been():
+def test_a_stopped_run_continues_as_if_never_stopped():
     whole = train(learner_of(), 20)
     first = learner_of()
     train(first, 7)
@@ -134,7 +134,7 @@ def test_training_tells_flat_domains_apart_and_draws_its_snapshots(facekit, tmp_
     assert done.code == 0 and len(list(out.glob("*.png"))) == 2, done.err
 
 
-def test_a_state_of_facekit_0_1_which_held_adams_moments_goes_on(tmp_path):
+def test_a_state_of_facekit_0_1_which_held_adams_moments_continues(tmp_path):
     learner = learner_of(mode="average", rate=0.25)
     train(learner, 4)
     old = copy.deepcopy(learner.state())

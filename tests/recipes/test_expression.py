@@ -269,7 +269,7 @@ def test_strength_blends_the_control_from_the_mean_of_all_labels(learner_of, nam
     assert torch.equal(at_rest[0], at_rest[1]) and torch.equal(at_rest[0], at_rest[2])
 
 
-def test_the_mask_can_be_had_where_there_is_one(learner_of):
+def test_the_mask_is_returned_where_there_is_one(learner_of):
     learner, x = learner_of(), batch_of(2)["x"]
     mask = learner.recipe.mask(learner.nets, x, "smile")
     assert mask.shape == (2, 1, SIZE, SIZE) and 0 <= mask.min() < mask.max() <= 1

@@ -135,7 +135,7 @@ def test_the_semantic_loss_may_leave_the_images_own_code(learner_of, detach):
     assert (gradient is None) == detach
 
 
-def test_the_domain_loss_is_the_papers_with_its_sign_mended(learner_of):
+def test_the_domain_loss_is_the_papers_with_its_sign_corrected(learner_of):
     """As printed the classifier would maximise a loss that is least where it is right: it could never learn."""
     learner = learner_of(reversal=0.5)
     nets, scene = learner.nets, scene_of(learner)
@@ -273,7 +273,7 @@ def test_the_penalty_is_computed_in_32_bits_under_autocast(learner_of):
     assert (False, torch.bfloat16) in seen  # the critic's
 
 
-def test_the_penalty_brings_the_slope_of_the_critics_near_1(learner_of):
+def test_the_penalty_brings_the_critics_gradient_norm_near_1(learner_of):
     learner = learner_of({name: 0 for name in Face2Anime.terms() if name != "penalty"})
     for group in learner.optims["D"].param_groups:
         group["initial_lr"] = 1e-3

@@ -183,7 +183,7 @@ def test_the_recipe_is_listed_and_its_example_card_is_whole():
     assert set(checked.losses) == set(facefeat.FaceFeatures.terms())
 
 
-def test_the_shipped_weights_are_small_told_of_and_know_a_face_again():
+def test_the_shipped_weights_are_small_and_documented_and_recognise_a_face():
     from skimage.data import astronaut
 
     path = checkpoint.SHIPPED / "facefeat.safetensors"

@@ -144,7 +144,7 @@ def test_translate_paints_the_parts(tmp_path, facekit):
     assert len(list((tmp_path / "parts").glob("*.png"))) == 3
 
 
-def test_the_shipped_weights_are_small_and_told_of():
+def test_the_shipped_weights_are_small_and_documented():
     path = checkpoint.SHIPPED / "segnet.safetensors"
     assert path.stat().st_size <= 4_000_000
     told = path.with_suffix(".md").read_text(encoding="utf-8").lower()

@@ -102,7 +102,7 @@ def test_the_label_gets_past_instance_normalisation():
 # The losses
 
 
-def test_one_label_is_told_by_cross_entropy():
+def test_one_label_is_learned_by_cross_entropy():
     logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.0, 3.0]])
     chances = [math.exp(2) / (math.exp(2) + math.exp(-1) + math.exp(0.5)), 1 / (2 + math.exp(3))]
     expected = -sum(math.log(p) for p in chances) / 2
@@ -110,7 +110,7 @@ def test_one_label_is_told_by_cross_entropy():
     assert misjudged(logits, label, True).item() == pytest.approx(expected)
 
 
-def test_several_labels_are_told_by_binary_cross_entropy_summed_over_labels():
+def test_several_labels_are_learned_by_binary_cross_entropy_summed_over_labels():
     logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.0, 3.0]])
     label = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
     each = [math.log(1 + math.exp(-z if t else z)) for z, t in zip(logits.view(-1), label.view(-1), strict=True)]

@@ -109,7 +109,7 @@ def test_a_job_of_nothing_says_nothing(using, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_job_that_goes_on_counts_from_where_it_was_but_times_what_it_did(using, clock, capsys):
+def test_a_job_that_continues_counts_from_where_it_was_but_times_what_it_did(using, clock, capsys):
     using(console.Json())
     with console.progress("work", 10, 6) as bar:
         clock.now += 2

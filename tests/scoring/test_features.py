@@ -202,7 +202,7 @@ def test_features_are_kept_by_content(tmp_path, net, cache):
 
 
 @pytest.mark.parametrize("change", ["image", "net", "preprocessing", "resize", "limit"])
-def test_whatever_features_depend_on_makes_them_anew(tmp_path, net, change):
+def test_features_are_computed_again_when_an_input_changes(tmp_path, net, change):
     folder = toy.fill(tmp_path / "in", 5)
     extractor, seen = net
     features.extract(folder, extractor, cache=True)
@@ -231,7 +231,7 @@ def test_a_damaged_cache_is_made_again(tmp_path, net, cache, damage):
     assert np.array_equal(features.extract(folder, net[0], cache=True), first) and net[1] == []
 
 
-def test_a_cache_that_cannot_be_written_is_no_hindrance(tmp_path, net, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_not_an_error(tmp_path, net, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("FACEKIT_CACHE", str(tmp_path / "file"))
     assert len(features.extract(toy.fill(tmp_path / "in", 5), net[0], cache=True)) == 5

@@ -42,7 +42,7 @@ def test_a_face_without_a_landmark_is_left_out(part):
     assert parts.landmark_distance(face(), hidden) is None and parts.landmark_distance(hidden, face()) is None
 
 
-def test_one_eye_is_no_scale():
+def test_one_eye_gives_no_scale():
     column = {**face(), "eyes": masks(eyes=[(8, 8, 9, 12)])["eyes"]}
     assert parts.landmark_distance(column, column) is None
 

@@ -113,7 +113,7 @@ def test_a_next_command_reads_the_folder(board, out, tmp_path):
     assert names == set(Folder(out).entries) == set(Folder(out).names)
 
 
-def test_the_newest_come_first_and_a_higher_limit_goes_on(board, out):
+def test_the_newest_come_first_and_a_higher_limit_continues(board, out):
     go(board, out, limit=5)
     whole(board, out, range(26, 31))
     go(board, out, limit=12)
@@ -237,7 +237,7 @@ def test_filters_work_before_fetching(board, out):
     assert told == {"too small": 1, "another file type": 2, "low score": 1, "no file address": 1}
 
 
-def test_the_true_size_counts_and_not_the_one_that_is_told(board, out):
+def test_the_true_size_counts_not_the_claimed_one(board, out):
     board.by_id[9].more = {"width": 5000, "height": 5000}
     go(board, out, min_size=20, limit=30)
     whole(board, out, range(1, 31))
@@ -304,7 +304,7 @@ def test_a_fifth_of_broken_answers_loses_and_doubles_nothing(out, site, seed):
 
 
 @pytest.mark.parametrize("status", ["403", "404", "410"])
-def test_an_image_that_cannot_be_had_is_listed_and_the_others_come(board, out, status):
+def test_a_failed_download_is_listed_and_the_others_are_kept(board, out, status):
     board.always["/images/9.jpg"] = status
     with pytest.raises(SomeFailed, match="29 images downloaded, 1 could not"):
         go(board, out)
@@ -375,7 +375,7 @@ def test_a_file_that_is_larger_than_allowed_fails_at_once(board, out):
     assert row["stage"] == "size" and board.served()["4"] == 1
 
 
-def test_a_site_that_is_down_is_told_and_the_crawl_goes_on_later(board, out):
+def test_a_site_that_is_down_is_reported_and_the_crawl_continues_later(board, out):
     board.always["page"] = "503"
     with pytest.raises(InputError, match=r"safebooru cannot be read: 127\.0\.0\.1 answers 503") as caught:
         go(board, out)
@@ -385,7 +385,7 @@ def test_a_site_that_is_down_is_told_and_the_crawl_goes_on_later(board, out):
     whole(board, out, range(1, 31))
 
 
-def test_when_all_files_fail_the_crawl_stops_and_goes_on_later(out):
+def test_when_all_files_fail_the_crawl_stops_and_continues_later(out):
     with Booru([Entry(i) for i in range(1, 41)], page=40) as board:
         board.always["file"] = "503"
         with pytest.raises(InputError, match="20 consecutive downloads failed"):
@@ -526,7 +526,7 @@ def test_kills_at_any_time_lose_and_double_nothing(out, spawn):
         assert sum(board.served().values()) <= 60 + 2 * 4  # at each kill, what four workers had under way
 
 
-def test_ctrl_c_says_how_to_go_on(out, spawn):
+def test_ctrl_c_says_how_to_continue(out, spawn):
     with Booru([Entry(i) for i in range(1, 31)], page=15) as board:
         process = spawn.start(*command(board, out, "--rate", 20))
         deadline = time.monotonic() + 60
@@ -552,7 +552,7 @@ def test_ctrl_c_does_not_wait_for_a_server_that_hangs(out, spawn):
         assert process.returncode == 130 and time.monotonic() - begun < 5, err
 
 
-def test_a_damaged_archive_is_told(board, out):
+def test_a_damaged_archive_is_reported(board, out):
     go(board, out, limit=3)
     (out / NAME).write_bytes(b"rubbish" * 1000)
     with pytest.raises(InputError, match="damaged") as caught:
@@ -562,7 +562,7 @@ def test_a_damaged_archive_is_told(board, out):
     whole(board, out, range(1, 31))
 
 
-def test_a_missing_archive_is_told(board, out):
+def test_a_missing_archive_is_reported(board, out):
     go(board, out, limit=3)
     (out / NAME).unlink()
     with pytest.raises(InputError, match="is missing"):
@@ -660,7 +660,7 @@ def test_a_folder_into_itself_is_refused(tmp_path):
         ("danbooru OUT --tags x --limit 0", "--limit"), ("danbooru OUT --tags x --limit 1 --rate 0", "--rate"),
     ],
 )  # fmt: skip
-def test_wrong_usage_is_told_before_anything_is_asked(facekit, out, line, words):
+def test_wrong_usage_is_reported_before_any_request(facekit, out, line, words):
     import shlex
 
     done = facekit("crawl", *(str(out) if word == "OUT" else word for word in shlex.split(line)))

@@ -79,7 +79,7 @@ def test_a_public_address_is_known(ip):
         "http://2130706433/", "http://0x7f.1/", "http://[::ffff:7f00:1]/",
     ],
 )  # fmt: skip
-def test_what_is_no_address_of_the_site_is_refused(url):
+def test_an_address_outside_the_site_is_refused(url):
     with pytest.raises(AddressRefused) as caught:
         Hosts(["safebooru.org"]).check(url)
     assert caught.value.stage == "address" and "word" not in caught.value.message
@@ -263,7 +263,7 @@ def test_threads_share_the_pace(clock):
     assert sorted(slept) == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
 
 
-def test_a_host_that_asks_for_a_pause_gets_it_and_others_go_on(clock):
+def test_a_host_that_requests_a_pause_gets_it_and_others_continue(clock):
     pace = RateLimiter(1.0, clock, clock.sleep)
     pace.pause("a.org", 30)
     pace.wait("b.org")
@@ -320,7 +320,7 @@ def test_retry_after_is_read_as_seconds_or_date_and_capped(value, seconds):
     assert retry_after(value, datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc)) == seconds
 
 
-def test_retry_after_is_kept_and_the_user_told(board, clock, capsys):
+def test_retry_after_is_honoured_and_reported(board, clock, capsys):
     board.planned["file"].append("429")
     board.headers["Retry-After"] = "77"
     token = console.current.set(console.Plain())
@@ -417,14 +417,14 @@ def test_the_hint_for_a_page_that_is_too_large_is_not_about_files(board, clock):
     ("fault", "words"),
     [("html", "text/html"), ("error", "application/json"), ("empty", "text/xml"), ("cut", "cut off"), ("drop", "cut")],
 )
-def test_what_is_no_image_or_not_whole_is_a_fault_that_may_pass(board, clock, tmp_path, fault, words):
+def test_an_incomplete_file_or_one_that_is_not_an_image_is_retried_later(board, clock, tmp_path, fault, words):
     board.always["/images/1.jpg"] = fault
     with pytest.raises(FetchError, match=words) as caught:
         save(board, clock, tmp_path)
     assert caught.value.again
 
 
-def test_a_full_disk_is_told_as_such(board, clock, tmp_path):
+def test_a_full_disk_is_reported_as_such(board, clock, tmp_path):
     with pytest.raises(OutputError, match="cannot write"):
         client(board, clock).save(f"{board.address}/images/1.jpg", tmp_path / "no" / "part", 100_000)
 

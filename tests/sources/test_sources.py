@@ -61,7 +61,7 @@ def ids(pages):
 # which sources there are
 
 
-def test_sources_are_found_by_name_and_a_typo_is_told():
+def test_sites_are_found_by_name_and_a_typo_is_reported():
     assert {"safebooru", "danbooru", "safebooru.donmai.us", "urls", "local"} <= sites().keys()
     assert find("safebooru.donmai.us") is SafeDanbooru
     with pytest.raises(CardError, match="did you mean 'danbooru'"):
@@ -201,7 +201,7 @@ NO_PAGES = [
 
 
 @pytest.mark.parametrize("body", NO_PAGES, ids=range(len(NO_PAGES)))
-def test_what_is_no_page_is_a_fault_that_may_pass(body):
+def test_an_answer_that_is_not_a_page_is_retried_later(body):
     with pytest.raises(FetchError) as caught:
         opened(Safebooru, "").parse(body)
     assert caught.value.again and len(caught.value.message) < 300
@@ -219,14 +219,14 @@ def test_a_walk_sees_every_post_once_from_the_newest_down(board, kind):
 
 
 @pytest.mark.parametrize("kind", BOARDS)
-def test_a_walk_never_asks_for_page_numbers(board, kind):
+def test_a_walk_never_requests_page_numbers(board, kind):
     walk(kind, board)
     asked = [key for what, key, _ in board.log if what == "page"]
     assert all("pid=0" in key or "page=b" in key for key in asked[1:]) and len(asked) == 5  # 20, 20, 11, the end, twice
 
 
 @pytest.mark.parametrize("kind", BOARDS)
-def test_a_walk_goes_on_below_an_id(board, kind):
+def test_a_walk_continues_below_an_id(board, kind):
     assert ids(walk(kind, board, anchor=13)) == list(range(12, 0, -1))
 
 
@@ -423,7 +423,7 @@ def bomb(width=60_000, height=60_000):
         (picture(1, (24, 32), "GIF"), "another file type", False),
     ],
 )  # fmt: skip
-def test_what_is_no_wanted_image_is_refused(tmp_path, data, words, again):
+def test_an_image_that_fails_the_filters_is_refused(tmp_path, data, words, again):
     with pytest.raises(FetchError, match=words) as caught:
         check(tmp_path, data)
     assert caught.value.again == again and str(tmp_path) not in caught.value.message

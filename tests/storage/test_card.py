@@ -69,7 +69,7 @@ def test_a_missing_parent_is_named(tmp_path):
         ("run: fast", "'run' must be a section.*'fast'"),
     ],
 )
-def test_a_file_that_is_no_card_is_refused_by_name(tmp_path, text, says):
+def test_a_file_that_is_not_a_card_is_refused_by_name(tmp_path, text, says):
     with pytest.raises(CardError, match=rf"(?s)odd\.yaml.*{says}") as caught:
         card.load(write(tmp_path / "odd.yaml", text))
     assert caught.value.hint

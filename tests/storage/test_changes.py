@@ -140,7 +140,7 @@ def test_a_manifest_of_another_program_is_refused_and_left(here):
     assert run(here, force=True).made == 3
 
 
-def test_ones_own_file_in_a_finished_output_is_not_replaced_without_force(here):
+def test_a_foreign_file_in_a_finished_output_is_not_replaced_without_force(here):
     run(here)
     (here / "out/new.png").write_text("mine")
     toy.picture(16, 8).save(here / "in/new.png")

@@ -318,7 +318,7 @@ def test_deleted_outputs_and_changed_inputs_are_made_again(here):
     assert run(here / "in", here / "out") == Outcome(kept=5)
 
 
-def test_a_limit_asks_for_the_first_images_and_a_later_run_goes_on(here):
+def test_a_limit_takes_the_first_images_and_a_later_run_continues(here):
     assert run(here / "in", here / "out", limit=2).made == 2
     assert Folder(here / "out").names == ["x/000.png", "x/001.png"]
     assert run(here / "in", here / "out", limit=2) == Outcome(kept=2)
@@ -328,7 +328,7 @@ def test_a_limit_asks_for_the_first_images_and_a_later_run_goes_on(here):
 # stops
 
 
-def test_a_killed_run_goes_on_and_ends_as_if_uninterrupted(here):
+def test_a_killed_run_continues_and_ends_as_if_uninterrupted(here):
     log = here / "log"
     run(here / "in", here / "whole")
     work = partial(counted, log=log, then=die, after=3)
@@ -357,7 +357,7 @@ def test_a_cut_last_line_is_made_again(here):
 
 
 @pytest.mark.parametrize("options", [{}, {"workers": 2}, {"processes": True}, {"processes": True, "workers": 2}])
-def test_ctrl_c_exits_130_and_the_same_command_goes_on(here, options):
+def test_ctrl_c_exits_130_and_the_same_command_continues(here, options):
     log = here / "log"
     with pytest.raises(Interrupted, match="stopped after") as caught:
         run(here / "in", here / "out", partial(counted, log=log, then=interrupt, after=2), **options)
@@ -368,7 +368,7 @@ def test_ctrl_c_exits_130_and_the_same_command_goes_on(here, options):
     assert (here / "out/card.yaml").exists()
 
 
-def test_a_killed_worker_is_told_of_and_the_rest_can_go_on(here):
+def test_a_killed_worker_is_reported_and_the_rest_can_continue(here):
     log = here / "log"
     with pytest.raises(OutOfMemory, match="worker process was killed") as caught:
         run(here / "in", here / "out", partial(counted, log=log, then=die, after=2), workers=2, processes=True)

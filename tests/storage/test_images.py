@@ -270,7 +270,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("data", "says"), BAD.values(), ids=BAD.keys())
-def test_a_file_that_is_no_whole_image_is_refused_by_name(tmp_path, data, says):
+def test_a_file_that_is_not_a_complete_image_is_refused_by_name(tmp_path, data, says):
     path = tmp_path / "odd name.png"
     path.write_bytes(data)
     with pytest.raises(InputError, match=says) as caught:
@@ -289,7 +289,7 @@ def test_an_enormous_image_is_refused_before_it_takes_memory(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("make", [lambda p: None, lambda p: p.mkdir()])
-def test_what_is_no_file_is_refused_by_name(tmp_path, make):
+def test_what_is_not_a_file_is_refused_by_name(tmp_path, make):
     make(tmp_path / "a.png")
     with pytest.raises(InputError, match=r"a\.png"):
         images.read(tmp_path / "a.png")

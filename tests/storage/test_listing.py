@@ -69,7 +69,7 @@ def test_a_pipe_is_not_waited_for(folder):
     assert list_images(folder) == Listing(["own.png"], 1)
 
 
-def test_names_that_are_no_utf8_are_kept_as_they_are(folder):
+def test_names_that_are_not_utf8_are_kept(folder):
     toy.picture().save(os.path.join(os.fsencode(folder), b"caf\xe9.png").decode("utf-8", "surrogateescape"))
     assert names(folder) == ["caf\udce9.png", "own.png"]
 

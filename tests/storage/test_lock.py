@@ -36,7 +36,7 @@ def holder(tmp_path):
     process.wait()
 
 
-def test_a_second_command_is_refused_and_told_who_holds_the_folder(facekit, tmp_path, holder):
+def test_a_second_command_is_refused_and_names_who_holds_the_folder(facekit, tmp_path, holder):
     toy.fill(tmp_path / "in", 1)
     done = facekit("smooth-edges", tmp_path / "in", tmp_path / "out")
     assert done.code == 3 and "in use: align" in done.err

@@ -104,6 +104,6 @@ def test_a_card_that_would_never_end_is_refused(tmp_path, make, parent):
 
 
 @pytest.mark.parametrize(("key", "value"), [("data.a", 1), ("data.b", 2.5), ("data.root", True)])
-def test_a_number_where_text_belongs_asks_for_quotes(key, value):
+def test_a_number_where_text_belongs_suggests_quotes(key, value):
     with pytest.raises(CardError, match="put it in quotes"):
         card.validate(card.TrainCard, {"recipe": "x", **card.assignment(f"{key}={str(value).lower()}")}, "card")

@@ -1,4 +1,4 @@
-"""Stopped or killed at any moment, a run goes on and ends as if nothing had been: bit by bit, on the CPU."""
+"""A stopped or killed run continues and ends with the same bits as an uninterrupted one, on the CPU."""
 
 import itertools
 import json
@@ -112,7 +112,7 @@ def assert_same(run, other):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_exits_130_and_the_same_command_goes_on(train, uninterrupted, tmp_path, number):
+def test_a_signal_saves_and_exits_130_and_the_same_command_continues(train, uninterrupted, tmp_path, number):
     stopped = train(tmp_path / "run", f"step:2:{int(number)}")
     assert stopped.code == 130 and "stopped at step 3, saved" in stopped.err and "same command again" in stopped.err
     assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 3
@@ -150,7 +150,7 @@ def test_killed_between_the_last_save_and_the_card_it_only_writes_the_card(train
     assert (uninterrupted / "model.safetensors").read_bytes() == model
 
 
-def test_losses_after_the_last_save_are_not_told_twice(train, tmp_path):
+def test_losses_after_the_last_save_are_not_logged_twice(train, tmp_path):
     run = tmp_path / "run"
     train(run, f"step:2:{int(signal.SIGINT)}")
     with open(run / "log.jsonl", "a") as log:
@@ -213,7 +213,7 @@ def test_a_second_signal_ends_at_once_and_a_third_does_not_disturb(number, monke
         signal.signal(each, handler)
 
 
-def test_a_longer_run_goes_on_exactly(train, uninterrupted, tmp_path):
+def test_a_longer_run_continues_exactly(train, uninterrupted, tmp_path):
     assert train(tmp_path / "run", "", "--steps", 4).code == 0
     longer = train(tmp_path / "run", "", "--steps", 6)
     assert longer.code == 0 and "continuing from step 4" in longer.err and "warning" not in longer.err

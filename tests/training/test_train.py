@@ -200,7 +200,7 @@ def test_files_that_facekit_did_not_write_are_not_replaced(train, tmp_path):
 
 
 @pytest.mark.parametrize("out", ["data", "data/trainA", "data/deep", "data/deep/er"])
-def test_a_folder_of_training_images_is_no_run_folder(train, data, tmp_path, out):
+def test_a_folder_of_training_images_is_not_a_run_folder(train, data, tmp_path, out):
     toy.fill(data / "deep" / "er", 3)
     flags = ("--a", data / "deep", "--b", data / "trainB") if "deep" in out else ()
     refused = train("--force", *flags, out=out)
@@ -340,14 +340,14 @@ def test_json_tells_of_data_estimate_and_losses(train):
     assert [event["step"] for event in events if event["event"] == "losses"] == [1, 2, 3, 4, 5, 6]
 
 
-def test_unreadable_images_are_left_out_and_told(train, data):
+def test_unreadable_images_are_left_out_with_a_warning(train, data):
     (data / "trainA" / "zzz.png").write_bytes(b"no picture")
     (data / "trainA" / "notes.txt").write_text("x")
     done = train("--steps", 1)
     assert done.code == 0 and "1 unreadable, 1 other files" in done.err
 
 
-def test_an_image_that_breaks_later_is_told_of_and_replaced(train, data):
+def test_an_image_that_breaks_later_is_replaced_with_a_warning(train, data):
     whole = (data / "trainA" / "003.png").read_bytes()
     (data / "trainA" / "003.png").write_bytes(whole[: len(whole) * 2 // 3])
     done = train()
@@ -367,7 +367,7 @@ def test_images_that_are_enlarged_are_warned_about(train):
     assert "enlarged" not in train("--dry-run").err
 
 
-def test_previews_of_a_run_below_its_training_images_are_no_training_images(train, data, tmp_path):
+def test_previews_of_a_run_below_its_training_images_are_not_training_images(train, data, tmp_path):
     out = "data/trainA/runs/one"
     assert train("--steps", 2, out=out).code == 0
     again = train("--steps", 4, out=out)
@@ -375,7 +375,7 @@ def test_previews_of_a_run_below_its_training_images_are_no_training_images(trai
     assert "a: 12 images" in train("--steps", 2, out="data/trainA/runs/two").err
 
 
-def test_threads_are_those_asked_for_and_may_change_when_a_run_goes_on(train, tmp_path):
+def test_threads_are_as_requested_and_may_change_when_a_run_continues(train, tmp_path):
     done = train("--threads", 1)
     assert done.code == 0 and "1 thread (as asked)" in done.err
     assert yaml.safe_load((tmp_path / "run" / "card.yaml").read_text())["run"]["threads"] == 1
