@@ -44,15 +44,15 @@ def test_what_belongs_together_changes_alike(x, change):
 
 def test_a_shift_moves_and_fills_with_zeros():
     torch.manual_seed(0)
-    made = augment.shift(torch.ones(8, 1, 16, 16))
-    assert set(made.unique().tolist()) == {0.0, 1.0}
-    assert all(len(image.any(0).nonzero()) >= 14 for image in made[:, 0])
+    out = augment.shift(torch.ones(8, 1, 16, 16))
+    assert set(out.unique().tolist()) == {0.0, 1.0}
+    assert all(len(image.any(0).nonzero()) >= 14 for image in out[:, 0])
 
 
 def test_a_cutout_blanks_one_square_of_some_images():
     torch.manual_seed(0)
-    made = augment.cutout(torch.ones(200, 3, 20, 20))
-    blank = (made == 0).all(1)
+    out = augment.cutout(torch.ones(200, 3, 20, 20))
+    blank = (out == 0).all(1)
     cut = blank.flatten(1).any(1)
     assert 70 < cut.sum() < 130
     for image in blank[cut]:
@@ -76,7 +76,7 @@ def test_no_strength_changes_nothing(x):
 
 def test_light_stays_in_range_and_some_images_turn_grey(x):
     torch.manual_seed(0)
-    made = augment.lighting(x.repeat(25, 1, 1, 1))
-    assert made.min() >= -1 and made.max() <= 1
-    grey = ((made.amax(1) - made.amin(1)).amax((1, 2)) < 1e-5).sum()
+    out = augment.lighting(x.repeat(25, 1, 1, 1))
+    assert out.min() >= -1 and out.max() <= 1
+    grey = ((out.amax(1) - out.amin(1)).amax((1, 2)) < 1e-5).sum()
     assert 2 <= grey <= 25

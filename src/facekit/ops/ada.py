@@ -56,7 +56,7 @@ def geometry(x: Tensor, p: Tensor) -> Tensor:
     def chosen(values: Tensor, neutral: float, hit: Tensor) -> Tensor:
         return torch.where(hit, values, torch.full_like(values, neutral))
 
-    def turn(angle: Tensor) -> Tensor:
+    def rotate(angle: Tensor) -> Tensor:
         m = _matrices(count, device)
         m[:, 0, 0], m[:, 0, 1] = angle.cos(), -angle.sin()
         m[:, 1, 0], m[:, 1, 1] = angle.sin(), angle.cos()
@@ -81,23 +81,23 @@ def geometry(x: Tensor, p: Tensor) -> Tensor:
     one = torch.ones(count, device=device)
     flip = chosen(1 - 2 * torch.randint(0, 2, (count,), device=device).float(), 1.0, _chance(x, p))
     m = scale(flip, one)
-    m = m @ turn(chosen(torch.randint(0, 4, (count,), device=device) * (math.pi / 2), 0.0, _chance(x, p)))
+    m = m @ rotate(chosen(torch.randint(0, 4, (count,), device=device) * (math.pi / 2), 0.0, _chance(x, p)))
     hit, edge = _chance(x, p), x.shape[-1]
     steps = [(uniform(-0.125, 0.125) * edge).round() * 2 / edge for _ in range(2)]
     m = m @ move(chosen(steps[0], 0.0, hit), chosen(steps[1], 0.0, hit))
     zoom = chosen(torch.exp2(normal(0.2)), 1.0, _chance(x, p))
     m = m @ scale(zoom, zoom)
-    half = 1 - (1 - p).clamp(min=0).sqrt()  # two turns, before and after the stretch: one happens with p
-    m = m @ turn(chosen(uniform(-math.pi, math.pi), 0.0, _chance(x, half)))
+    half = 1 - (1 - p).clamp(min=0).sqrt()  # for each of two rotations, so that p is that of either
+    m = m @ rotate(chosen(uniform(-math.pi, math.pi), 0.0, _chance(x, half)))
     stretch = chosen(torch.exp2(normal(0.2)), 1.0, _chance(x, p))
     m = m @ scale(stretch, 1 / stretch)
-    m = m @ turn(chosen(uniform(-math.pi, math.pi), 0.0, _chance(x, half)))
+    m = m @ rotate(chosen(uniform(-math.pi, math.pi), 0.0, _chance(x, half)))
     hit = _chance(x, p)
     return m @ move(chosen(normal(0.25), 0.0, hit), chosen(normal(0.25), 0.0, hit))
 
 
 def change_geometry(x: Tensor, p: Tensor) -> Tensor:
-    """Mirror, turn, move, zoom and stretch each image at random; what comes in at the border is reflected."""
+    """Mirror, rotate, move, zoom and stretch each image at random; borders are reflected."""
     grid = F.affine_grid(geometry(x, p)[:, :2].to(x.dtype), list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
 
@@ -118,7 +118,7 @@ def change_colour(x: Tensor, p: Tensor) -> Tensor:
     m = hit(eye, (eye - 2 * grey * torch.randint(0, 2, (count, 1, 1), device=device))) @ m  # mirror the luma
     angle = (torch.rand(count, 1, 1, device=device) * 2 - 1) * math.pi
     cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=device) * 3**-0.5
-    m = hit(eye, grey + (eye - grey) * angle.cos() + cross * angle.sin()) @ m  # hue: a turn about the grey axis
+    m = hit(eye, grey + (eye - grey) * angle.cos() + cross * angle.sin()) @ m  # hue: a rotation about the grey axis
     saturation = torch.exp2(torch.randn(count, 1, 1, device=device))
     m = hit(eye, grey + (eye - grey) * saturation) @ m
     shifted = x + brightness.view(-1, 1, 1, 1).to(x.dtype)

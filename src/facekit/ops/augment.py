@@ -1,4 +1,4 @@
-"""Differentiable augmentation: the discriminator never sees an image twice alike (Zhao et al. 2020, DiffAugment).
+"""Differentiable augmentation: the discriminator never sees the same image twice (Zhao et al. 2020, DiffAugment).
 
 All functions take and return [N, C, H, W]; they draw from torch's global generator, one draw per image.
 """
@@ -11,7 +11,10 @@ from torch import Tensor
 
 
 def shift(x: Tensor, share: float = 1 / 8, together: int = 1) -> Tensor:
-    """Move each image by up to `share` of its edge; zeros come in. Each of `together` equal parts moves alike."""
+    """Move each image by up to `share` of its edge; zeros fill the gap.
+
+    The batch consists of `together` equal parts; images at the same position of each part move alike.
+    """
     count, _, height, width = x.shape
     reach = max(1, int(height * share)) if share else 0
     padded = F.pad(x, (reach,) * 4)
@@ -42,7 +45,7 @@ def cutout(x: Tensor, share: float = 0.4, chance: float = 0.5, together: int = 1
     hit = torch.rand(count, 1, device=x.device) < chance
 
     def covered(length: int) -> Tensor:
-        """Which places along an edge lie in each image's square, [count, length]."""
+        """Return which positions along an edge lie in each image's square, [count, length]."""
         start = torch.randint(-edge // 2, length - edge // 2, (count, 1), device=x.device)
         place = torch.arange(length, device=x.device)
         return hit & (place >= start) & (place < start + edge)
@@ -60,7 +63,7 @@ def crop(x: Tensor, size: int) -> Tensor:
 
 
 def lighting(x: Tensor, strength: float = 1.0) -> Tensor:
-    """Change gamma, exposure, white balance and saturation of photos in [-1, 1]; a tenth of them become grey."""
+    """Change gamma, exposure, white balance and saturation of photos in [-1, 1]; a tenth of them turn grey."""
     count = len(x)
 
     def draw(channels: int = 1) -> Tensor:
@@ -74,13 +77,13 @@ def lighting(x: Tensor, strength: float = 1.0) -> Tensor:
     return light.clamp(0, 1) * 2 - 1
 
 
-def affine_grid(x: Tensor, turn: float = 20.0, scale: float = 0.2, move: float = 0.1) -> Tensor:
+def affine_grid(x: Tensor, degrees: float = 20.0, scale: float = 0.2, move: float = 0.1) -> Tensor:
     """Return random similarity warps of images x [N, C, S, S]: grids [N, S, S, 2] for `F.grid_sample`.
 
-    Turned by up to `turn` degrees, scaled by up to 1 + `scale` either way, moved by up to `move` of the edge.
+    Rotated by up to `degrees`, scaled by up to 1 + `scale` either way, moved by up to `move` of the edge.
     """
     draw = torch.rand(4, len(x), device=x.device, dtype=x.dtype) * 2 - 1
-    angle, zoom, shift = draw[0] * turn * torch.pi / 180, (1 + scale) ** draw[1], draw[2:] * 2 * move
+    angle, zoom, shift = draw[0] * degrees * torch.pi / 180, (1 + scale) ** draw[1], draw[2:] * 2 * move
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     rows = torch.stack([torch.stack([cos, -sin, shift[0]], 1), torch.stack([sin, cos, shift[1]], 1)], 1)
     return F.affine_grid(rows, list(x.shape), align_corners=False)

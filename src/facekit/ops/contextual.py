@@ -1,4 +1,4 @@
-"""The contextual loss (Mechrez et al. 2018): two images are alike where each feature of one is found in the other."""
+"""The contextual loss (Mechrez et al. 2018): each feature of one image has a close match in the other."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def points(*maps: Tensor, most: int = 65 * 65) -> tuple[Tensor, ...]:
 
 
 def similarities(x: Tensor, y: Tensor, bandwidth: float = 0.5) -> Tensor:
-    """CX_ij [N, P, Q]: how much point i of x [N, P, C] belongs to point j of y [N, Q, C], compared with y's others.
+    """CX_ij [N, P, Q]: similarity of point i of x [N, P, C] to point j of y [N, Q, C], relative to y's other points.
 
     Both are taken relative to the mean of y over the whole batch (eqs. 1 to 4). exp((1 - d') / h) over its sum is a
-    softmax of -d' / h: that way nothing overflows where a point is found exactly.
+    softmax of -d' / h, which does not overflow where a point has an exact match.
     """
     centre = y.mean((0, 1), keepdim=True)
     u, v = (F.normalize(z - centre, dim=2, eps=1e-6) for z in (x, y))  # a vector of 0 has no direction

@@ -72,7 +72,7 @@ def kl(mean: Tensor) -> Tensor:
 
 def normalised_l2(x: Tensor, y: Tensor) -> Tensor:
     """mean((IN(x) - IN(y))^2) of feature maps [N, C, H, W]: UNIT's distance of VGG features (as in its code)."""
-    return l2(*(F.group_norm(wide(z), z.shape[1]) for z in (x, y)))  # F.instance_norm errs: see nets/blocks.py
+    return l2(*(F.group_norm(wide(z), z.shape[1]) for z in (x, y)))  # see blocks.InstanceNorm2d
 
 
 def direction_distance(x: Tensor, y: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ def gradient_penalty(judged: Tensor, x: Tensor) -> Tensor:
 
 
 def gram(x: Tensor) -> Tensor:
-    """Gram matrices [N, C, C] of features [N, C, H, W], over H W C: which features go together (Gatys et al. 2016)."""
+    """Gram matrices [N, C, C] of features [N, C, H, W], over H W C: correlations of channels (Gatys et al. 2016)."""
     flat = wide(x).flatten(2)
     return flat @ flat.transpose(1, 2) / (flat.shape[1] * flat.shape[2])
 

@@ -23,14 +23,14 @@ def available_memory(device: str = "cpu") -> int | None:
         import torch
 
         return torch.cuda.mem_get_info(device)[0]
-    found = []
+    bounds = []
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
-        found.append(1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")))
+        bounds.append(1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")))
     for limit, use in CGROUPS:
         with contextlib.suppress(OSError, ValueError):  # "max": no limit
-            found.append(int(Path(limit).read_text()) - int(Path(use).read_text()))
-    return max(0, min(found)) if found else None
+            bounds.append(int(Path(limit).read_text()) - int(Path(use).read_text()))
+    return max(0, min(bounds)) if bounds else None
 
 
 @functools.cache

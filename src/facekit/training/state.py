@@ -141,12 +141,12 @@ def make_optimizer(nets: nn.ModuleDict, phase: Phase, optim: Optim) -> Optimizer
     """
     parameters = [p for name in phase.nets for p in nets[name].parameters()]
     if phase.optimizer is not None:
-        made = phase.optimizer(parameters)
+        optimizer = phase.optimizer(parameters)
     else:
         own = optim.phases.get(phase.name)
         values = {k: v for k, v in own.model_dump().items() if v is not None} if own else {}
         values = {"lr": optim.lr, "betas": optim.betas, "weight_decay": optim.weight_decay, **values}
-        made = torch.optim.Adam(parameters, fused=parameters[0].device.type in ("cpu", "cuda"), **values)
-    for group in made.param_groups:
+        optimizer = torch.optim.Adam(parameters, fused=parameters[0].device.type in ("cpu", "cuda"), **values)
+    for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
-    return made
+    return optimizer
