@@ -338,3 +338,11 @@ def test_an_unknown_recipe_is_refused_with_the_nearest(facekit):
 def test_the_python_functions_take_plain_strings(faces):
     assert package.translate("in", "out", weights="model.safetensors", align=False) == Path("out")
     assert len(list(Path("out").glob("*.png"))) == 3
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_cuts_no_word_off_at_80_columns(name, facekit, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    done = facekit(name, "--help")
+    lines = done.out.splitlines()
+    assert done.code == 0 and max(map(len, lines)) == 80 and "…" not in done.out

@@ -117,3 +117,9 @@ def test_tex_becomes_mathml_and_links_out_of_docs_become_pages_or_names():
     moved = docs_reference.relink(links, "methods/p.md", "docs/methods/p.md")
     assert "[a](../benchmarks/results.md#x)" in moved and "b (`src/facekit/cli.py` in the repository)" in moved
     assert "[c](https://e.org)" in moved and "![d](x.jpg)" in moved
+
+
+def test_the_pages_that_messages_name_exist():
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
+    named = set(re.findall(r"docs/[\w/-]+\.md", text))
+    assert named and not [page for page in sorted(named) if not (ROOT / page).is_file()]

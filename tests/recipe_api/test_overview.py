@@ -1,6 +1,7 @@
 """The list of recipes and what is said of one."""
 
-from facekit.recipe_api import overview
+from facekit.recipe_api import overview, registry
+from facekit.storage import card
 
 
 def test_the_list_says_where_to_start_and_how_presets_differ():
@@ -17,3 +18,20 @@ def test_a_description_has_the_weights_of_the_preset():
     found = overview.describe("expression")
     assert found["terms"]["cycle"]["weight"] == 0 and found["terms"]["contextual"]["weight"] == 0.1
     assert overview.describe("stargan")["terms"]["cycle"]["weight"] == 10
+
+
+def test_the_list_knows_the_size_and_length_that_a_recipe_inherits():
+    rows = {row["name"]: row for row in overview.overview()}
+    for name in ("ugatit-face", "cyclegan-angle", "face2anime", "unit-vgg", "stylegan2-freeze-g"):
+        kind, preset = registry.find(name)
+        values = card.merge(kind.defaults, preset)
+        assert rows[name]["size"] == values["data"]["size"], name
+        assert (rows[name]["steps"], rows[name]["epochs"]) == (values["run"].get("steps"), values["run"].get("epochs"))
+
+
+def test_text_for_a_terminal_hangs_under_its_column():
+    text = overview.overview_text(overview.overview())
+    assert all(len(line) <= 80 for line in overview.wrapped(text, 80).splitlines())
+    row = "name   64  one two three four"
+    assert overview.wrapped(row, 20) == "name   64  one two\n           three\n           four"
+    assert " ".join(overview.wrapped(text, 80).split()) == " ".join(text.split())

@@ -20,7 +20,10 @@ def crawl(
     tags: Annotated[str, typer.Option(help="tags to search a board for, separated by spaces")] = "",
     expression: Annotated[
         Optional[str],
-        typer.Option(help="all, or some of angry,sad,smile,surprised,crying: a folder for each", metavar="NAMES"),
+        typer.Option(
+            help="all, or some of angry, sad, smile, surprised, crying, joined by commas: a folder for each",
+            metavar="NAMES",
+        ),
     ] = None,
     from_: Annotated[
         Optional[str],
@@ -29,7 +32,7 @@ def crawl(
     limit: Annotated[Optional[int], typer.Option(min=1, help="number of images (of each expression)")] = None,
     rating: Annotated[
         str,
-        typer.Option(help="accepted ratings, of general,sensitive,questionable,explicit", rich_help_panel=CHOOSE),
+        typer.Option(help="accepted ratings, of general, sensitive, questionable, explicit", rich_help_panel=CHOOSE),
     ] = "general",
     min_size: Annotated[int, typer.Option(min=1, help="shortest edge, px", rich_help_panel=CHOOSE)] = 1,
     aspect: Annotated[
@@ -37,7 +40,7 @@ def crawl(
         typer.Option(help="accepted width / height", metavar="LOW:HIGH", rich_help_panel=CHOOSE),
     ] = None,
     types: Annotated[
-        str, typer.Option(help="accepted file types, of jpg,png,webp,gif,bmp", rich_help_panel=CHOOSE)
+        str, typer.Option(help="accepted file types, of jpg, png, webp, gif, bmp", rich_help_panel=CHOOSE)
     ] = "jpg,png,webp",
     min_score: Annotated[Optional[int], typer.Option(help="lowest score on the board", rich_help_panel=CHOOSE)] = None,
     want: Annotated[

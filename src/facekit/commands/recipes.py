@@ -16,13 +16,19 @@ def recipes(
     ] = None,
 ) -> list[dict[str, Any]]:
     """List the methods that `train` knows, or describe one: losses and weights, parameters, defaults, paper."""
+    import shutil
+    import sys
+
     from ..recipe_api import overview
     from ..runtime import console
 
+    def shown(text: str) -> str:
+        return overview.wrapped(text, shutil.get_terminal_size().columns) if sys.stdout.isatty() else text
+
     if name is None:
         rows = overview.overview()
-        console.result(overview.overview_text(rows), recipes=rows)
+        console.result(shown(overview.overview_text(rows)), recipes=rows)
         return rows
     found = overview.describe(name)
-    console.result(overview.as_text(found), **found)
+    console.result(shown(overview.as_text(found)), **found)
     return [found]

@@ -23,20 +23,29 @@ def score_fid(
     ] = False,
     preprocessing: Annotated[
         Literal["inception", "symmetric", "unit", "imagenet", "bytes"],
-        typer.Option(help="pixels for a features file: (v-128)/128, -1..1, 0..1, ImageNet's, 0..255"),
+        typer.Option(
+            help="pixels for a features file: inception (v-128)/128, symmetric -1..1, unit 0..1, imagenet, bytes",
+            metavar="NAME",
+        ),
     ] = "inception",
     input_size: Annotated[
-        Optional[int], typer.Option(min=8, help="input size of a features file that leaves it open, px [default: 299]")
+        Optional[int],
+        typer.Option(min=8, help="input size of a features file that leaves it open, px [default: 299]", metavar="N"),
     ] = None,
     resize: Annotated[
         Optional[int], typer.Option(min=8, help="crop the middle square and resize every image to N px", metavar="N")
     ] = None,
     reading: Annotated[
         Literal["facekit", "clean-fid"],
-        typer.Option(help="how files become pixels: clean-fid ignores EXIF, profiles and transparency"),
+        typer.Option(
+            help="how files become pixels: facekit, or clean-fid, which ignores EXIF, profiles and transparency",
+            metavar="NAME",
+        ),
     ] = "facekit",
-    subsets: Annotated[int, typer.Option(min=1, help="subsets that KID is averaged over")] = 100,
-    subset_size: Annotated[int, typer.Option(min=2, help="images in a subset; all, if there are fewer")] = 1000,
+    subsets: Annotated[int, typer.Option(min=1, help="subsets that KID is averaged over", metavar="N")] = 100,
+    subset_size: Annotated[
+        int, typer.Option(min=2, help="images in a subset; all, if there are fewer", metavar="N")
+    ] = 1000,
     neighbours: Annotated[
         Optional[int],
         typer.Option(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -47,14 +49,14 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 def overview_text(rows: list[dict[str, Any]]) -> str:
     """Return the list as aligned columns; a preset that shares its method's summary shows what it changes."""
     width = max(len(row["name"]) for row in rows)
-    lines = [f"{'recipe':{width}}  {'px':>4}  {'length':>14}  what it is, or how the preset differs"]
+    lines = [f"{'recipe':{width}}  {'px':>4}  {'length':>15}  what it is, or how the preset differs"]
     seen: set[str] = set()
     for row in rows:
         length = f"{row['steps']:,} steps" if row["steps"] else f"{row['epochs']:,} epochs" if row["epochs"] else ""
         about = ", ".join(row["differs"]) if row["summary"] in seen and row["differs"] else row["summary"]
         seen.add(row["summary"])
         mark = "START HERE. " if row["start_here"] else ""
-        lines.append(f"{row['name']:{width}}  {row['size'] or '':>4}  {length:>14}  {mark}{about}")
+        lines.append(f"{row['name']:{width}}  {row['size'] or '':>4}  {length:>15}  {mark}{about}")
     hint = "`facekit recipes NAME` shows losses, parameters and their number; --size and --steps change these two"
     return "\n".join([*lines, "", hint])
 
@@ -97,4 +99,14 @@ def as_text(found: dict[str, Any]) -> str:
     nets = ", ".join(f"{k} {count:,}" for k, count in found["parameters"].items())
     lines += ["", f"nets: {nets}; together {total:,}", "", "defaults:"]
     lines += ["  " + line for line in yaml.safe_dump(found["defaults"], default_flow_style=None).splitlines()]
+    return "\n".join(lines)
+
+
+def wrapped(text: str, width: int) -> str:
+    """Return text whose lines have at most `width` columns; what follows hangs under the last column of a table row."""
+    lines = []
+    for line in text.splitlines():
+        gap = re.match(r".*  (?=\S)", line)
+        hang = " " * min(gap.end() if gap else 0, width // 2 + 8)
+        lines.append(textwrap.fill(line, width, subsequent_indent=hang, break_on_hyphens=False) if line else "")
     return "\n".join(lines)

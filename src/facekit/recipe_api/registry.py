@@ -30,7 +30,7 @@ class Entry:
     target: str  # "package.module:Class" or "path/to/file.py:Class"
     summary: str
     preset: dict
-    defaults: dict = field(default_factory=dict)  # of the class, where they are literal
+    defaults: dict = field(default_factory=dict)  # of the class or those it inherits, where they are literal
 
 
 def catalogue() -> dict[str, Entry]:
@@ -46,22 +46,51 @@ def catalogue() -> dict[str, Entry]:
 def _entries(path: Path, where: str) -> dict[str, Entry]:
     """Read the recipe classes of a file from its syntax tree, so that torch stays out."""
     found = {}
-    for node in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
-        if not isinstance(node, ast.ClassDef):
-            continue
-        values = {}
-        for line in node.body:
-            target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
-            if isinstance(target, ast.Name) and getattr(line, "value", None):
-                values[target.id] = line.value  # type: ignore[attr-defined]
-        if "presets" in values:
+    module = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    for node in module.body:
+        values = _values(node) if isinstance(node, ast.ClassDef) else {}
+        if isinstance(node, ast.ClassDef) and "presets" in values:
             summary = (ast.get_docstring(node) or "").split("\n")[0]
             defaults = {}
-            with contextlib.suppress(ValueError, KeyError):  # they need the class to be imported
-                defaults = ast.literal_eval(values["defaults"])
+            with contextlib.suppress(ValueError):  # they need the class to be imported
+                defaults = _defaults(node, module, path)
             for name, preset in ast.literal_eval(values["presets"]).items():
                 found[name] = Entry(name, f"{where}:{node.name}", summary, preset, defaults)
     return found
+
+
+def _values(node: ast.ClassDef) -> dict[str, ast.expr]:
+    """Return what a class body assigns, by name."""
+    values = {}
+    for line in node.body:
+        target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
+        if isinstance(target, ast.Name) and getattr(line, "value", None):
+            values[target.id] = line.value  # type: ignore[attr-defined]
+    return values
+
+
+def _defaults(node: ast.ClassDef, module: ast.Module, path: Path) -> dict:
+    """Return a recipe class's defaults, or those of its first base in this file or a file beside it.
+
+    Raises ValueError where they are not literal.
+    """
+    values = _values(node)
+    if "defaults" in values:
+        return ast.literal_eval(values["defaults"])
+    base = node.bases[0] if node.bases else None
+    if not isinstance(base, ast.Name):
+        return {}
+    for line in module.body:
+        if isinstance(line, ast.ClassDef) and line.name == base.id:
+            return _defaults(line, module, path)
+        if isinstance(line, ast.ImportFrom) and line.level == 1 and any(name.name == base.id for name in line.names):
+            beside = path.with_name(f"{line.module}.py")
+            if not beside.is_file():
+                return {}
+            other = ast.parse(beside.read_text(encoding="utf-8"), str(beside))
+            found = [node for node in other.body if isinstance(node, ast.ClassDef) and node.name == base.id]
+            return _defaults(found[0], other, beside) if found else {}
+    return {}
 
 
 def is_file(name: str) -> bool:

@@ -156,7 +156,7 @@ class StarGANParams(LabelledParams):
 
 
 class StarGAN(Labelled):
-    """StarGAN (Choi et al. 2018), and with control, mask and contextual loss the expressions of Rao et al..
+    """StarGAN (Choi et al. 2018), and with control, mask and contextual loss the expressions of Rao et al.
 
     The paper's Table 1 has decoder control and mask each added to the baseline alone, then both without the contextual
     loss, then all: stargan, stargan-control, stargan-mask, expression with losses.contextual 0, expression.

@@ -106,8 +106,8 @@ def find(spec: str | Path) -> Path:
     if not path.is_file():
         raise MissingError(
             f"no features file {path}",
-            f"give an ONNX or TorchScript file (clean-fid's is at {CLEAN_ADDRESS}; docs/score-fid.md lists others), or "
-            "leave --features out",
+            f"give an ONNX or TorchScript file (clean-fid's is at {CLEAN_ADDRESS}; docs/commands/score-fid.md lists "
+            "others), or leave --features out",
         )
     return path
 
