@@ -174,5 +174,5 @@ def test_one_line_tells_counts_sizes_and_what_was_skipped(tmp_path, told):
 
 def test_labels_are_not_for_two_domains(tmp_path):
     data = card.Data(root=str(toy.domains(tmp_path)), labels="labels.csv")
-    with pytest.raises(CardError, match="no use for labels"):
+    with pytest.raises(CardError, match="does not use labels"):
         open_layout(data)

@@ -19,7 +19,7 @@ from facekit.recipe_api import checkpoint, registry
 from facekit.storage import card
 from support import small
 
-DOCS = Path(__file__).parents[2] / "docs" / "export.md"
+DOCS = Path(__file__).parents[2] / "docs" / "commands" / "export.md"
 NAMES = {"a": "photo", "b": "anime"}
 
 
@@ -128,7 +128,7 @@ def state() -> dict[str, int]:
 def test_every_method_answers_as_in_pytorch(export, name):
     model = lively_model(name, Path("model.safetensors"))
     to, size = list(model.directions)[-1], model.recipe.size
-    source = [next(iter(model.directions))] if model.recipe.takes("source") else []
+    source = [next(iter(model.directions))] if model.recipe.needs_source else []
     done = export("--to", to, *[word for label in source for word in ("--from", label)])
     assert done.code == 0, done.err
     free = shape_of("out.onnx")
@@ -318,7 +318,7 @@ def test_a_file_of_somebody_elses_is_refused(export, kind):
         onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "mine", [], [])), "out.onnx")
     before = state()
     done = export()
-    assert done.code == 2 and "has not made it" in done.err and "--force" in done.err and state() == before
+    assert done.code == 2 and "was not created by facekit" in done.err and "--force" in done.err and state() == before
     assert export("--force").code == 0 and shape_of("out.onnx")
 
 

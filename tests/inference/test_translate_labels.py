@@ -161,7 +161,7 @@ def test_weights_cannot_write_outside_the_output(facekit, here):
     checkpoint.save_model(here / "bad.safetensors", nn.ModuleDict({"level": nn.Conv2d(1, 1, 1)}), values)
     for to in ("all", "a/b,c"):
         done = facekit("translate", "in", "o/p", "--weights", "bad.safetensors", *MANY, "--no-align", "--to", to)
-        assert done.code == 2 and "no name for a folder" in done.err and not Path("o").exists()
+        assert done.code == 2 and "cannot be the name of a folder" in done.err and not Path("o").exists()
 
 
 def test_an_unknown_label_is_refused_with_those_there_are(translate):
@@ -270,7 +270,7 @@ def test_attributes_come_from_a_labels_file_or_a_classifier(translate):
         ((), "must know"),
         (("--labels", "labels.csv"), "have no labels (the first: 001.png)"),
         (("--from", "young", "--labels", "labels.csv"), "both"),
-        (("--classifier", "one.safetensors"), "no classifier"),
+        (("--classifier", "one.safetensors"), "not a classifier"),
     ],
 )
 def test_attributes_that_nothing_tells_are_an_error(translate, more, words):

@@ -327,7 +327,7 @@ def test_a_domain_of_few_images_keeps_its_own_pace(faces, capsys):
 
 
 def test_several_labels_an_image_and_sizes_that_do_not_fit_are_refused(faces):
-    with pytest.raises(CardError, match="one label each"):
+    with pytest.raises(CardError, match="exactly one label per image"):
         ComboGAN({**SMALL, "single": False}, SIZE).check(SIZE)
     with pytest.raises(CardError, match="size"):
         opened(faces, size=18)

@@ -214,7 +214,7 @@ def test_vgg_may_be_the_recogniser(monkeypatch):
     found = Recogniser("vgg19:download", checkpoint.load_model)(torch.rand(1, 3, SIZE, SIZE))
     assert loaded == [("download", "vgg19")]
     assert [x.shape[1] for x in found] == [64, 128, 256, 512]
-    with pytest.raises(CardError, match="no face features"):
+    with pytest.raises(CardError, match="does not compute face features"):
         Recogniser("anime", checkpoint.load_model)
 
 

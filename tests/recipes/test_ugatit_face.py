@@ -191,7 +191,7 @@ def test_without_its_two_losses_it_is_ugatit(helpers):
 def test_helpers_of_another_kind_are_refused(helpers):
     with pytest.raises(CardError, match="no face parts"):
         Parts(checkpoint.load_model(helpers["facefeat"]))
-    with pytest.raises(CardError, match="no face features"):
+    with pytest.raises(CardError, match="does not compute face features"):
         Face(helpers["segnet"], checkpoint.load_model)
 
 

@@ -218,7 +218,7 @@ def test_a_teacher_of_another_length_or_kind_is_refused(teacher):
     with pytest.raises(CardError, match="8 features, not 128") as error:
         XGAN({"teacher": teacher}, SIZE).helpers(checkpoint.load_model, ["teacher"])
     assert error.value.hint == "--set params.teacher_features=8"
-    with pytest.raises(CardError, match="no face features"):
+    with pytest.raises(CardError, match="does not compute face features"):
         XGAN({"teacher": "anime"}, SIZE).helpers(checkpoint.load_model, ["teacher"])
 
 

@@ -82,7 +82,7 @@ class ModulatedConv2d(nn.Module):
         else:
             x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
         if self.demodulate:
-            with torch.autocast(x.device.type, enabled=False):  # sums of many squares
+            with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):  # sums of many squares
                 energy = wide(style).square() @ wide(weight).square().sum((2, 3)).t()
                 norm = torch.rsqrt(energy + 1e-8)  # [N, O]
             x = x * norm[:, :, None, None].to(x.dtype)

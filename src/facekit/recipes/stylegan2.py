@@ -85,7 +85,7 @@ class StyleGANScene(Scene):
     @term("G", 2.0, every=4)
     def path_length(self) -> Tensor:
         """A step in w changes the image by the same amount everywhere (Karras et al. 2020, eq. 4)."""
-        with torch.autocast(self.a.device.type, enabled=False):
+        with torch.autocast("cpu" if self.a.is_meta else self.a.device.type, enabled=False):
             styles = self.latents(max(1, len(self.a) // PATH_SHARE))
             if not styles.requires_grad:  # the mapping is frozen
                 styles.requires_grad_()
@@ -106,7 +106,7 @@ class StyleGANScene(Scene):
     @term("D", 5.0, every=16)
     def r1(self) -> Tensor:
         """D is flat on real images: the squared norm of its gradient (Mescheder et al. 2018, eq. 9; gamma is 10)."""
-        with torch.autocast(self.a.device.type, enabled=False):
+        with torch.autocast("cpu" if self.a.is_meta else self.a.device.type, enabled=False):
             x = self.a.detach().requires_grad_()
             (slope,) = torch.autograd.grad(self.judged(x).sum(), x, create_graph=True)
         return slope.square().sum((1, 2, 3)).mean()
