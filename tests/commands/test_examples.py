@@ -83,6 +83,26 @@ def test_the_makefile_goes_from_a_board_to_a_folder_to_train_on(tmp_path, faceki
     assert told.code == 0 and "drawn: " in told.err
 
 
+def test_the_makefile_stops_where_most_drawings_have_no_face(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "drawings").mkdir()
+    face = Image.fromarray(astronaut()[:256, 96:352])
+    face.save(tmp_path / "photos" / "a.png")
+    face.save(tmp_path / "drawings" / "a.png")
+    for number in range(2):
+        toy.picture(64, number).save(tmp_path / "drawings" / f"{number}.png")
+    settings = ["SIZE=64", f"FACEKIT={sys.executable} -m facekit", "DRAWN_DETECTOR=cascade"]
+    command = ["make", "-f", EXAMPLES / "Makefile", "work/anime/card.yaml", *settings]
+    for _ in range(2):  # not done the second time, either
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode and not (tmp_path / "work/anime/card.yaml").exists()
+    other = ["make", "-f", EXAMPLES / "Makefile", "other/anime/card.yaml", "WORK=other", *settings]
+    first = subprocess.run(other, cwd=tmp_path, capture_output=True, text=True)
+    assert "no face in most images" in first.stderr
+    photos = ["make", "-f", EXAMPLES / "Makefile", "work/photo/card.yaml", *settings]
+    assert subprocess.run(photos, cwd=tmp_path, capture_output=True).returncode == 0
+
+
 def portrait(photo: Image.Image, number: int, quality: int = 95) -> bytes:
     """Return a photo in one of several tints and framings, as JPEG."""
     left = 6 * number
