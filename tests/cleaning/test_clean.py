@@ -217,7 +217,7 @@ def test_a_split_keeps_groups_together_and_is_the_same_every_time(facekit, tmp_p
         (["--split", "1:1:x"], "8:1:1"),
         (["--split", "8:1:1", "--apply"], "give OUT"),
         (["--keep", "gray"], "did you mean 'grey'?"),
-        (["--keep", "unreadable"], "no reason"),
+        (["--keep", "unreadable"], "is not a reason"),
         (["--distance", "17"], "--distance"),
     ],
 )
