@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from PIL import Image
@@ -15,12 +15,22 @@ from ..data.roll import read_rolls, tilt
 from ..errors import CardError, InputError
 from ..faces import MARGIN, Detector, Face, align_face, find_detector, find_faces, template
 from ..faces import roll as roll_of
+from ..recipe_api.checkpoint import Model
 from ..storage import card, images
 from ..storage.folder import Folder, Source, is_inside
 from .head_mask import HeadMask
-from .translator import Translator
 
 Rotation = Literal["upright", "condition"]
+
+
+class FaceTranslator(Protocol):
+    """What readers need of a translator: its model, the edge in px that its nets take, and how faces are fitted."""
+
+    model: Model
+    net_size: int
+
+    def fit(self, picture: Image.Image) -> Image.Image:
+        """Resize a face to what the nets take."""
 
 
 @dataclass
@@ -64,7 +74,7 @@ class FaceOptions:
     rotation: Rotation | None = None
 
 
-def open_reader(source: Path, translator: Translator, options: FaceOptions) -> Reader:
+def open_reader(source: Path, translator: FaceTranslator, options: FaceOptions) -> Reader:
     """Return what reads an image of `source` as the faces that the translator takes.
 
     Raises CardError for options that exclude each other, InputError where photos to paste into are missing.
@@ -88,7 +98,7 @@ def open_reader(source: Path, translator: Translator, options: FaceOptions) -> R
     return partial(read_cut_face, translator=translator)
 
 
-def read_cut_face(source: Source, translator: Translator) -> FaceInput:
+def read_cut_face(source: Source, translator: FaceTranslator) -> FaceInput:
     """Read an image that is a face already."""
     return FaceInput([Crop(translator.fit(images.read(source.path)))])
 
@@ -96,7 +106,7 @@ def read_cut_face(source: Source, translator: Translator) -> FaceInput:
 class PhotoReader:
     """Cuts the largest face out of a photo, or all of them."""
 
-    def __init__(self, translator: Translator, options: FaceOptions):
+    def __init__(self, translator: FaceTranslator, options: FaceOptions):
         self.detector: Detector = find_detector(options.detector, options.model_root)
         self.margin = MARGIN if options.margin is None else options.margin
         self.translator, self.every = translator, options.every
@@ -122,7 +132,7 @@ class PhotoReader:
 class TiltedReader:
     """Reads a face that stays tilted; its roll is the manifest's, or that of the largest face that is found."""
 
-    def __init__(self, folder: Folder, translator: Translator, options: FaceOptions):
+    def __init__(self, folder: Folder, translator: FaceTranslator, options: FaceOptions):
         self.rolls = read_rolls(folder.path, restore=False)[0]
         self.detector: Detector = find_detector(options.detector, options.model_root)
         self.translator, self.condition = translator, options.rotation == "condition"
@@ -141,7 +151,7 @@ class TiltedReader:
 class AlignedReader:
     """Reads a face of an align folder, with its photo where it is to be pasted back."""
 
-    def __init__(self, folder: Folder, translator: Translator, paste: bool):
+    def __init__(self, folder: Folder, translator: FaceTranslator, paste: bool):
         self.folder, self.translator = folder, translator
         self.head = HeadMask() if paste else None
         if paste:
