@@ -245,13 +245,16 @@ def report_error(error: FacekitError, as_json: bool) -> None:
 
 
 def _unexpected(problem: Exception) -> FacekitError:
-    """Convert any other exception to a FacekitError: an output that cannot be written, or a bug."""
-    from .errors import FacekitError, OutputError
+    """Convert any other exception to a FacekitError: an output that cannot be written, no memory, or a bug."""
+    from .errors import FacekitError, OutOfMemory, OutputError
     from .storage import files
 
     if isinstance(problem, OSError) and problem.errno in files.REASONS:
         reason, hint = files.REASONS[problem.errno]
         error: FacekitError = OutputError(f"{problem.filename or 'output'}: {reason}", hint)
+    elif isinstance(problem, MemoryError) or "allocate memory" in str(problem):
+        hint = "close other programs, raise the memory limit, or take a smaller --size, --batch or --workers"
+        error = OutOfMemory("out of memory", hint)
     else:
         hint = "this is a bug: please report it with the output of --debug and of `facekit env`"
         error = FacekitError(f"{type(problem).__name__}: {problem}", hint)

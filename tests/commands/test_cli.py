@@ -195,6 +195,13 @@ def test_a_bug_is_one_line_and_exit_1(facekit, broken, error):
     assert "Traceback" not in done.err
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] can't allocate memory: 99 bytes")])
+def test_no_memory_is_no_bug(facekit, broken, error):
+    broken(error)
+    done = facekit("recipes", "cyclegan")
+    assert (done.code, "out of memory" in done.err, "bug" in done.err) == (7, True, False)
+
+
 @pytest.mark.parametrize("error", [ValueError("odd"), errors.InputError("none", "look")])
 def test_debug_shows_the_traceback(facekit, broken, error):
     broken(error)
