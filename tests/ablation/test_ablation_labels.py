@@ -16,7 +16,6 @@ from facekit.errors import CardError
 from facekit.recipe_api import checkpoint, registry
 from facekit.scoring import extractors, label_accuracy
 from facekit.storage import card
-from test_ablation import tools  # noqa: F401
 
 RECIPE = '''
 import torch
@@ -168,7 +167,7 @@ def test_folders_without_a_common_label_are_refused(facekit, here):
     assert done.code == 2 and "--labels" in done.err
 
 
-def test_a_labelled_method_is_ablated_over_all_labels(tmp_path, facekit, tools, judge):  # noqa: F811
+def test_a_labelled_method_is_ablated_over_all_labels(tmp_path, facekit, tools, judge):
     (tmp_path / "many.py").write_text(RECIPE)
     for number, label in enumerate(("bright", "dark")):
         toy.fill(tmp_path / "data" / label, 20, seed=number)

@@ -1,12 +1,15 @@
 """How often faces are found and how well they are levelled, on the photos of the shared data folder."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import SHARED
 from facekit.faces import Detector, Face, align_face, find_detector, roll, template
 
+SHARED = Path(os.environ.get("FACEKIT_SHARED", Path(__file__).parents[3] / "shared"))
 MODELS = SHARED / "weights" / "insightface"
 
 
