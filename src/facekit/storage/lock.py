@@ -59,9 +59,11 @@ def held(folder: Path, command: str, name: str = NAME, wait: float = 0) -> Itera
         yield
     finally:
         del _held[path]
-        with contextlib.suppress(OSError):  # Windows does not remove a file that is open
-            path.unlink()
-        lock.release()
+        try:
+            with contextlib.suppress(OSError):  # Windows does not remove a file that is open
+                path.unlink()
+        finally:  # also after Ctrl-C at this very moment
+            lock.release()
 
 
 def _sign(path: Path, command: str) -> None:
