@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -28,7 +27,7 @@ def overview() -> list[dict[str, Any]]:
             {
                 "name": entry.name,
                 "summary": entry.summary,
-                "differs": [f"{key}={value}" for key, value in _leaves(entry.preset)],
+                "differs": [f"{key}={value}" for key, value in card.leaves(entry.preset)],
                 "size": values.get("data", {}).get("size"),
                 "steps": values.get("run", {}).get("steps"),
                 "epochs": values.get("run", {}).get("epochs"),
@@ -36,14 +35,6 @@ def overview() -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def overview_text(rows: list[dict[str, Any]]) -> str:
