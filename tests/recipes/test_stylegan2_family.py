@@ -118,20 +118,8 @@ def base(tmp_path_factory):
     return root
 
 
-def test_a_fine_tuned_run_starts_from_its_base(base, facekit):
-    line = (
-        "train",
-        "stylegan2-structure",
-        "--a",
-        base / "references",
-        "--size",
-        16,
-        "--batch",
-        2,
-        "--steps",
-        2,
-        *FLAGS,
-    )
+def test_a_fine_tuned_run_starts_from_its_base_and_has_its_size_and_widths(base, facekit):
+    line = ("train", "stylegan2-structure", "--a", base / "references", "--steps", 2, "--batch", 2)
     assert facekit(*line, "--out", base / "alone").code == 2
     assert facekit(*line, "--out", base / "tuned", "--init", base / "base").code == 0
     drawn = base / "both"
@@ -141,7 +129,7 @@ def test_a_fine_tuned_run_starts_from_its_base(base, facekit):
 
 
 def test_jojogan_trains_from_two_drawings(base, facekit):
-    line = ("train", "jojogan", "--a", base / "references", "--size", 16, "--batch", 2, "--steps", 2, *FLAGS)
+    line = ("train", "jojogan", "--a", base / "references", "--batch", 2, "--steps", 2)
     inverting = ("--set", "params.inversion_steps=2", "--init", base / "base")
     assert facekit(*line, *inverting, "--out", base / "style").code == 0
     assert facekit("sample", base / "style", base / "styled", "-n", 1).code == 0

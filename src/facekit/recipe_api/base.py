@@ -180,9 +180,9 @@ class Recipe(abc.ABC):
     domains that the method can translate to, `combines` says whether it can be asked for several at once, `multiple`
     the number of px that an image's edges must be a multiple of (0: only the training size, square), `masks` whether
     there is a method `mask` beside `translate`, with the same arguments: where x changes, [N, 1, H, W] in [0, 1];
-    `needs_init` whether a run must start from another's weights (`run.init`). State that must survive a resume (an
-    image pool) is a module of buffers among the nets: see `nets/image_pool.py`. `older_defaults` are parameters that
-    are newer than some saved weights, with the values that those learned with.
+    `inherits` names parameters that come from the run which this one must start from (`run.init`). State that must
+    survive a resume (an image pool) is a module of buffers among the nets: see `nets/image_pool.py`. `older_defaults`
+    are parameters that are newer than some saved weights, with the values that those learned with.
     """
 
     Scene: ClassVar[type[Scene]] = Scene
@@ -197,7 +197,7 @@ class Recipe(abc.ABC):
     multiple: int = 4
     masks: bool = False
     older_defaults: ClassVar[dict[str, Any]] = {}
-    needs_init: ClassVar[bool] = False
+    inherits: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, params: Mapping[str, Any] | None = None, size: int = 256):
         self.params: Any = type(self).Params.model_validate(dict(params or {}))

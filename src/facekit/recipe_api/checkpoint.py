@@ -101,6 +101,18 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         ) from error
 
 
+def saved_card(name: str | Path) -> dict[str, Any]:
+    """Return the card in weights as they hold it; raises MissingError for weights that are missing or not facekit's."""
+    path = find_weights(name)
+    return _card_values(_header(path, read_tensors(path)[1]))
+
+
+def _header(path: Path, metadata: Mapping[str, str]) -> str:
+    if KEY not in metadata:
+        raise MissingError(f"{path} has no facekit card", "give weights that `facekit train` has written")
+    return metadata[KEY]
+
+
 def load_model(name: str | Path, device: torch.device | str = "cpu", recipe: str | None = None) -> Model:
     """Load the model of a run folder, a safetensors file or a shipped name, ready to translate.
 
@@ -113,10 +125,9 @@ def load_model(name: str | Path, device: torch.device | str = "cpu", recipe: str
     """
     path = find_weights(name)
     tensors, header = read_tensors(path)
-    if KEY not in header:
-        raise MissingError(f"{path} has no facekit card", "give weights that `facekit train` has written")
+    text = _header(path, header)
     try:
-        values = card.validate(card.TrainCard, _card_values(header[KEY]), "its card")
+        values = card.validate(card.TrainCard, _card_values(text), "its card")
         if registry.is_file(values.recipe) and recipe is None and not registry.was_imported(values.recipe):
             raise MissingError(
                 f"needs the recipe file {_short(values.recipe)}, and weights never run code by themselves",

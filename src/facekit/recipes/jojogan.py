@@ -22,7 +22,7 @@ from ..recipe_api.base import Phase, Scene, term, view
 from ..runtime import console
 from ..storage import images
 from ..storage.card import Data
-from .stylegan2 import StyleGAN2, StyleGANParams
+from .stylegan2 import WIDTHS, StyleGAN2, StyleGANParams
 
 MOST = 10  # references
 FIRST_MIXED = 7 / 18  # of the layers of a 1024 px generator, those from 7 on are mixed
@@ -107,7 +107,7 @@ class JoJoGAN(StyleGAN2):
         "optim": {"lr": 2e-3, "betas": [0.0, 0.99]},
         "run": {"steps": 300, "ema": 0.0, "save_every": 100},
     }
-    needs_init = True
+    inherits = WIDTHS
 
     def open(self, data: Data) -> Layout:
         layout = open_one_folder(data.model_copy(update={"holdout": 0}))

@@ -24,6 +24,8 @@ from ..storage.card import Data, Domains
 PATH_DECAY = 0.01
 PATH_SHARE = 2  # the path length is measured on a batch this many times smaller
 
+WIDTHS = ("style_width", "mapping_layers", "multiplier", "width")  # what a fine-tuned run has from its base
+
 
 class PathMean(nn.Module):
     """The running mean of path lengths; a buffer, so that a resumed run goes on with it."""

@@ -12,7 +12,7 @@ from ..data.dataset import Layout
 from ..nets.stylegan2 import Discriminator, Generator
 from ..ops.losses import l2
 from ..recipe_api.base import term
-from .stylegan2 import StyleGAN2, StyleGANParams, StyleGANScene
+from .stylegan2 import WIDTHS, StyleGAN2, StyleGANParams, StyleGANScene
 
 
 class FreezeScene(StyleGANScene):
@@ -58,7 +58,7 @@ class StyleGAN2Freeze(StyleGAN2):
         "stylegan2-structure": {"params": {"freeze_mapping": True}},
     }
     exports = ("g", "source")
-    needs_init = True
+    inherits = WIDTHS
 
     def nets(self) -> dict[str, nn.Module]:
         nets = super().nets()

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..data.dataset import Layout, aligned_size, open_layout
 from ..errors import CardError, InputError
+from ..recipe_api import checkpoint
 from ..recipe_api.base import Recipe, Term
 from ..recipe_api.registry import find
 from ..runtime import console
@@ -103,20 +104,20 @@ def make_plan(layers: Sequence[Mapping[str, Any]], where: str) -> Plan:
         raise CardError("no recipe", "name one: facekit train RECIPE …; `facekit recipes` lists them")
     kind, preset = find(chosen["recipe"])
     merged = card.merge(kind.defaults, preset, *layers)
+    if kind.inherits:
+        merged = card.merge(kind.defaults, preset, _inherited(kind, merged), *layers)
     run = merged.get("run")
     if isinstance(run, dict) and "steps" in run and "epochs" in run:  # the later layer's length counts
         every = (kind.defaults, preset, *layers)
         last = next(layer["run"] for layer in reversed(every) if {"steps", "epochs"} & set(layer.get("run") or ()))
         run.pop("epochs" if "steps" in last else "steps")
     checked = card.validate(card.TrainCard, merged, where)
-    if "size" not in (chosen.get("data") or {}):
+    if "size" not in (chosen.get("data") or {}) and not kind.inherits:
         checked = _sized_as_its_faces(kind, checked)
     params = card.validate(kind.Params, checked.params, f"{where}, params")
     recipe = kind(params.model_dump(), checked.data.size)
     recipe.check(checked.data.size)
     terms = weighted_terms(kind, checked.losses)
-    if kind.needs_init and not checked.run.init:
-        raise CardError(f"{checked.recipe} starts from trained weights", "name them: --init RUN")
     phases = [phase.name for phase in kind.phases]
     for name in checked.optim.phases:
         if name not in phases:
@@ -137,6 +138,25 @@ def make_plan(layers: Sequence[Mapping[str, Any]], where: str) -> Plan:
     plan.steps(1)  # raises for a run without a length
     _warn_of_small_images(plan)
     return plan
+
+
+def _inherited(kind: type[Recipe], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the size and the parameters that a run takes from the one it starts from, where that is facekit's.
+
+    Raises CardError where the card names no run to start from.
+    """
+    init = (values.get("run") or {}).get("init")
+    if not init:
+        raise CardError(f"{values['recipe']} starts from trained weights", "name them: --init RUN")
+    if Path(str(init)).suffix in (".pt", ".pth"):  # a public checkpoint says nothing of itself
+        return {}
+    base = checkpoint.saved_card(init)
+    params = base.get("params") or {}
+    size = (base.get("data") or {}).get("size")
+    return {
+        "params": {name: params[name] for name in kind.inherits if name in params},
+        **({"data": {"size": size}} if size else {}),
+    }
 
 
 def _sized_as_its_faces(kind: type[Recipe], checked: card.TrainCard) -> card.TrainCard:
