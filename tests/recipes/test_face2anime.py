@@ -14,7 +14,6 @@ from facekit.recipe_api import checkpoint, registry
 from facekit.recipe_api.base import Progress
 from facekit.recipes.cyclegan import CycleGAN
 from facekit.recipes.face2anime import Face2Anime, Recogniser, halves
-from facekit.recipes.facefeat import FaceFeatures
 from facekit.storage import card
 from facekit.training import memory_estimate
 from facekit.training.loop import train_step
@@ -26,25 +25,11 @@ OWN = ("semantic", "domain", "perceptual", "wasserstein", "critic", "penalty")
 
 
 @pytest.fixture
-def recogniser(tmp_path):
-    """Untrained face features as a weights file."""
-    torch.manual_seed(3)
-    made = FaceFeatures({"width": 4, "features": 8}, 64)
-    nets = nn.ModuleDict(made.nets())
-    for parameter in nets.parameters():
-        if parameter.ndim > 1:
-            nn.init.normal_(parameter, std=0.3)
-    values = {"recipe": "facefeat", "params": made.params.model_dump(mode="json"), "data": {"size": 64}}
-    checkpoint.save_model(tmp_path / "face.safetensors", nets, card.plain(card.TrainCard.model_validate(values)))
-    return str(tmp_path / "face.safetensors")
-
-
-@pytest.fixture
-def learner_of(recogniser):
+def learner_of(face_weights):
     """Return a function that makes a small learner."""
 
     def make(weights=None, precision="fp32", **params):
-        given = {**PARAMS, "recogniser": recogniser, **params}
+        given = {**PARAMS, "recogniser": face_weights, **params}
         values = {"recipe": "face2anime", "params": given, "data": {"size": SIZE}}
         values = card.TrainCard.model_validate({**values, "run": {"steps": 4, "precision": precision}})
         terms = weighted_terms(
@@ -173,8 +158,8 @@ def test_direction_distance_runs_from_0_to_4_whatever_the_size():
     assert losses.direction_distance(x, x.flip(1)).item() == pytest.approx(2)
 
 
-def test_a_recogniser_gives_features_at_several_depths(recogniser):
-    net = Recogniser(recogniser, checkpoint.load_model)
+def test_a_recogniser_gives_features_at_several_depths(face_weights):
+    net = Recogniser(face_weights, checkpoint.load_model)
     found = net(torch.rand(2, 3, SIZE, SIZE))
     assert [tuple(x.shape[2:]) for x in found] == [(48, 48), (24, 24), (12, 12), (6, 6), (1, 1), ()]
     assert found[-1].shape == (2, 8)
@@ -300,8 +285,8 @@ def test_its_presets_have_lsgan_or_critics():
         assert all(terms[name].weight == 1 for name in ("semantic", "domain", "perceptual"))
 
 
-def test_the_memory_of_a_step_is_estimated(recogniser):
-    given = {**PARAMS, "recogniser": recogniser}
+def test_the_memory_of_a_step_is_estimated(face_weights):
+    given = {**PARAMS, "recogniser": face_weights}
     values = card.TrainCard.model_validate({"recipe": "face2anime", "params": given, "data": {"size": SIZE}})
     made = Face2Anime(given, SIZE)
     guess = memory_estimate.estimate(made, weighted_terms(Face2Anime, dict.fromkeys(OWN, 1)), values)

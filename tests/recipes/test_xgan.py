@@ -11,7 +11,6 @@ from facekit.nets.xgan import EmbeddingClassifier, SmallDiscriminator, XGANGener
 from facekit.ops import losses
 from facekit.recipe_api import checkpoint, registry
 from facekit.recipe_api.base import Progress
-from facekit.recipes.facefeat import FaceFeatures
 from facekit.recipes.xgan import XGAN
 from facekit.storage import card
 from facekit.training.loop import train_step
@@ -26,25 +25,11 @@ def count(*nets: nn.Module) -> int:
 
 
 @pytest.fixture
-def teacher(tmp_path):
-    """Untrained face features as a weights file."""
-    torch.manual_seed(3)
-    made = FaceFeatures({"width": 4, "features": 8}, 64)
-    nets = nn.ModuleDict(made.nets())
-    for parameter in nets.parameters():
-        if parameter.ndim > 1:
-            nn.init.normal_(parameter, std=0.3)
-    values = {"recipe": "facefeat", "params": made.params.model_dump(mode="json"), "data": {"size": 64}}
-    checkpoint.save_model(tmp_path / "face.safetensors", nets, card.plain(card.TrainCard.model_validate(values)))
-    return str(tmp_path / "face.safetensors")
-
-
-@pytest.fixture
-def learner_of(teacher):
+def learner_of(face_weights):
     """Return a function that makes a small learner."""
 
     def make(weights=None, ema=0.0, **params):
-        given = {**PARAMS, "teacher": teacher, **params}
+        given = {**PARAMS, "teacher": face_weights, **params}
         values = {"recipe": "xgan", "params": given, "data": {"size": SIZE}, "run": {"steps": 4, "ema": ema}}
         terms = weighted_terms(XGAN, weights or {})
         return build_state(XGAN(given, SIZE), terms, card.TrainCard.model_validate(values), torch.device("cpu"))
@@ -214,9 +199,9 @@ def test_the_teacher_is_for_photos_only_and_learns_nothing(learner_of):
     assert all(p.grad is None for p in learner.helpers.parameters())
 
 
-def test_a_teacher_of_another_length_or_kind_is_refused(teacher):
+def test_a_teacher_of_another_length_or_kind_is_refused(face_weights):
     with pytest.raises(CardError, match="8 features, not 128") as error:
-        XGAN({"teacher": teacher}, SIZE).helpers(checkpoint.load_model, ["teacher"])
+        XGAN({"teacher": face_weights}, SIZE).helpers(checkpoint.load_model, ["teacher"])
     assert error.value.hint == "--set params.teacher_features=8"
     with pytest.raises(CardError, match="does not compute face features"):
         XGAN({"teacher": "anime"}, SIZE).helpers(checkpoint.load_model, ["teacher"])
