@@ -201,6 +201,17 @@ def test_files_that_are_not_a_recognition_model_are_refused(tmp_path):
         face_embedding.onnx_embedding(make_onnx(tmp_path / "two.onnx", inputs=2))
 
 
+def test_a_model_whose_weights_lie_elsewhere_is_refused(tmp_path):
+    model = onnx.load(make_onnx(tmp_path / "toy.onnx"))
+    weight = model.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="../elsewhere.bin")
+    (tmp_path / "toy.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(CardError, match="not a file beside it"):
+        face_embedding.onnx_embedding(tmp_path / "toy.onnx")
+
+
 @pytest.mark.skipif(not MOBILEFACENET.exists(), reason=f"{MOBILEFACENET} is not here")
 def test_mobilefacenet_gives_what_onnxruntime_gives():
     net = face_embedding.onnx_embedding(MOBILEFACENET)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import CardError, MissingError
 from ..ops.losses import wide
+from . import onnx_file
 from .lightcnn import LIGHTCNN, FaceNet, resized
 from .pretrained import read_weights
 
@@ -61,17 +62,19 @@ def onnx_embedding(path: str | Path, mean: float = 127.5, scale: float = 128.0) 
     """Load a face-recognition model from an ONNX file as a differentiable module.
 
     `mean` and `scale` normalise the model's input pixels: 127.5 and 127.5 for most of insightface's models,
-    0 and 1 for those that subtract the mean themselves. Raises MissingError where the file is missing or broken, or
+    0 and 1 for those that subtract the mean themselves. Raises CardError where its weights lie elsewhere than in it or
+    beside it, MissingError where the file is missing or broken, or
     where it is not a model of one image [N, 3, S, S].
     """
     if not Path(path).is_file():
         raise MissingError(f"no ONNX file {str(path)!r}", "check the path; insightface's are in ~/.insightface/models")
     path = Path(path)
     try:
+        onnx_file.check_external_data(path)
         net = OnnxEmbedding(nn.Identity(), _input_size(path), mean, scale)
         net.graph = _converted(path)
         _probe(net)
-    except MissingError:
+    except (CardError, MissingError):
         raise
     except ImportError as error:
         raise MissingError(f"reading {path} needs {error.name}", "pip install onnx2torch") from error

@@ -7,7 +7,7 @@ import os
 import platform
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CardError, FacekitError, MissingError
+from ..nets import onnx_file
 from ..runtime import console
 from ..storage import files
 from ..storage.cache import cache_folder
@@ -181,7 +182,7 @@ def _onnx(path: Path, edge: int | None, device: str) -> tuple[Net, int, int]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = (os.cpu_count() or 1) - default_workers() + 1  # one pool that all callers share
     try:
-        _check_external_data(path)
+        onnx_file.check_external_data(path)
         session = onnxruntime.InferenceSession(str(path), options, providers=_providers(onnxruntime, device))
     except CardError:
         raise
@@ -202,28 +203,6 @@ def _onnx(path: Path, edge: int | None, device: str) -> tuple[Net, int, int]:
         raise CardError(f"{path} takes images of {fixed[0]} px, not {edge}", "leave out --input-size")
     batch = 1 if shape[0] == 1 else BATCH
     return lambda x: session.run([feature], {first.name: x})[0], fixed[0] if fixed else edge or EDGE, batch
-
-
-def _check_external_data(path: Path) -> None:
-    """Raise CardError for an ONNX file whose weights would be read from anywhere but files beside it."""
-    import onnx
-
-    for place in _external(onnx.load(str(path), load_external_data=False)):
-        if Path(place).name != place or (path.parent / place).is_symlink():
-            raise CardError(
-                f"{path} reads weights from {place!r}, which is not a file beside it",
-                "store the weights inside the file, or beside it",
-            )
-
-
-def _external(message: Any) -> Iterator[str]:
-    """Yield the location of every tensor in an ONNX message that is stored outside of it."""
-    if message.DESCRIPTOR.name == "TensorProto":
-        yield from (entry.value for entry in message.external_data if entry.key == "location")
-    for field, value in message.ListFields():
-        if field.message_type:
-            for part in [value] if hasattr(value, "DESCRIPTOR") else value:
-                yield from _external(part)
 
 
 def _providers(onnxruntime: Any, device: str) -> list[str]:
