@@ -5,7 +5,7 @@ import os
 import pytest
 
 from facekit.errors import CardError
-from facekit.runtime import device
+from facekit.runtime import cores, device
 
 
 @pytest.fixture
@@ -13,10 +13,10 @@ def machine(monkeypatch, tmp_path):
     """Makes a machine: cores of it, cores that this process may use, its load, its control group's quota."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
-    def make(cores=8, own=8, load=0.0, quota="max 100000"):
+    def make(count=8, own=8, load=0.0, quota="max 100000"):
         (tmp_path / "cpu.max").write_text(quota + "\n")
-        monkeypatch.setattr(device, "QUOTAS", ((str(tmp_path / "cpu.max"),),))
-        monkeypatch.setattr(os, "cpu_count", lambda: cores)
+        monkeypatch.setattr(cores, "QUOTAS", ((str(tmp_path / "cpu.max"),),))
+        monkeypatch.setattr(os, "cpu_count", lambda: count)
         monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(own)), raising=False)
         monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0), raising=False)
 
@@ -37,26 +37,21 @@ def machine(monkeypatch, tmp_path):
 )
 def test_threads_are_the_cores_that_are_usable_and_free(machine, given, threads):
     machine(**given)
-    assert device.choose_threads()[0] == threads
+    assert cores.choose_threads()[0] == threads
 
 
 def test_what_is_asked_for_counts_more(machine, monkeypatch):
     machine(load=30.0)
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    assert device.choose_threads()[0] == 4
-    assert device.choose_threads(3)[0] == 3
-
-
-def test_jobs_share_the_cores(machine):
-    machine(own=6)
-    assert [device.share_cores(jobs) for jobs in (1, 2, 4, 9)] == [6, 3, 1, 1]
+    assert cores.choose_threads()[0] == 4
+    assert cores.choose_threads(3)[0] == 3
 
 
 def test_a_system_without_affinity_and_load_has_all_its_cores(machine, monkeypatch):
-    machine(cores=5)
+    machine(count=5)
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.delattr(os, "getloadavg")
-    assert device.choose_threads()[0] == 5
+    assert cores.choose_threads()[0] == 5
 
 
 def test_a_missing_device_is_refused():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from ..errors import CardError, InputError, SomeFailed
 from ..runtime import console
+from ..runtime.cores import usable_cores
 from ..storage import files, jsonl, lock
 from ..storage.card import suggest
 from ..storage.folder import Folder, Source, open_source
@@ -110,7 +110,7 @@ def clean_folder(cleaning: Cleaning, workers: int | None = None, force: bool = F
             files.sweep(place / REJECTED)
             finish_moves(source, place / REJECTED)
             found, unreadable = cleaning.images()
-        cores = min(workers or os.cpu_count() or 1, len(found))
+        cores = min(workers or usable_cores(), len(found))
         rows = measure_all(found, place / MEASURES, cores if len(found) >= 32 or workers else 1, force)
         limits = Limits(size=cleaning.min_size, blur=cleaning.max_blur)
         images, compared = judge(found, rows, limits, cleaning.distance, cleaning.colour, spared)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import multiprocessing
-import os
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..runtime.cores import usable_cores
 from ..storage import images, provenance
 from ..storage.folder import Source, output_names
 from ..storage.folder_map import folder_map
@@ -34,7 +34,7 @@ def smooth_folder(
     def together(group: list[tuple[Source, tuple[bytes, dict[str, Any]]]]) -> list[list[Output] | Exception]:
         return [[Output(names[drawing.name], *smoothed)] for drawing, smoothed in group]
 
-    cores = min(workers or os.cpu_count() or 1, len(found))
+    cores = min(workers or usable_cores(), len(found))
     folder_map(
         "smooth-edges",
         found,

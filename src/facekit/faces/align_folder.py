@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..runtime import console
+from ..runtime.cores import usable_cores
 from ..storage import files, images, provenance
 from ..storage.folder import Source, open_source, output_names
 from ..storage.folder_map import folder_map
@@ -72,7 +72,7 @@ def align_folder(
             for photo, cuts in group
         ]
 
-    cores = min(workers or os.cpu_count() or 1, len(found))
+    cores = min(workers or usable_cores(), len(found))
     folder_map(
         "align",
         found,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +14,7 @@ from ..errors import CardError, SomeFailed
 from ..faces import paste
 from ..recipe_api import checkpoint
 from ..runtime import console
+from ..runtime.cores import usable_cores
 from ..runtime.device import find_device, share_threads
 from ..storage import card, claim, files, images, provenance
 from ..storage.folder import Source, open_source, output_names
@@ -210,7 +210,7 @@ def _translate_images(
         return made
 
     work: Callable[[Source], Any] = read_and_translate if by_image else read
-    workers = options.workers or (min(os.cpu_count() or 1, SIDE_BY_SIDE) if by_image else 2)
+    workers = options.workers or (min(usable_cores(), SIDE_BY_SIDE) if by_image else 2)
     with share_threads(workers) if by_image else contextlib.nullcontext():
         folder_map(
             "translate",

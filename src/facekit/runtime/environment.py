@@ -53,15 +53,15 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """Return the system, the device that `--device auto` takes, the processor cores and threads, and the memory."""
+    from .cores import usable_cores
     from .device import find_device
 
     device = find_device("auto")
     name = torch.cuda.get_device_name(device) if device == "cuda" else platform.machine()
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "system": f"{platform.system()} {platform.release()}",
         "device": f"{device} ({name})",
         "cuda": torch.version.cuda or "none: this torch is for the processor",
-        "cores": f"{usable} usable of {os.cpu_count()}",
+        "cores": f"{usable_cores()} usable of {os.cpu_count()}",
         "threads": f"{torch.get_num_threads()} (OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')})",
     }

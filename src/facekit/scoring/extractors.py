@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
 import tempfile
 import warnings
@@ -19,6 +18,7 @@ import numpy as np
 from ..errors import CardError, FacekitError, MissingError
 from ..nets import onnx_file
 from ..runtime import console
+from ..runtime.cores import usable_cores
 from ..storage import files
 from ..storage.cache import cache_folder
 from . import torchscript
@@ -115,7 +115,7 @@ def find(spec: str | Path) -> Path:
 
 def default_workers() -> int:
     """Return how many batches run at once: several nets on few threads each are faster than one on many."""
-    return min(MAX_WORKERS, os.cpu_count() or 1)
+    return min(MAX_WORKERS, usable_cores())
 
 
 def clean_file() -> Path:
@@ -180,7 +180,7 @@ def _onnx(path: Path, edge: int | None, device: str) -> tuple[Net, int, int]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = (os.cpu_count() or 1) - default_workers() + 1  # one pool that all callers share
+    options.intra_op_num_threads = usable_cores() - default_workers() + 1  # one pool that all callers share
     try:
         onnx_file.check_external_data(path)
         session = onnxruntime.InferenceSession(str(path), options, providers=_providers(onnxruntime, device))

@@ -15,7 +15,8 @@ from ..data.loader import Batches
 from ..errors import Interrupted
 from ..recipe_api.base import Progress
 from ..runtime import console, distributed, signals
-from ..runtime.device import choose_threads, find_device
+from ..runtime.cores import choose_threads
+from ..runtime.device import find_device
 from ..storage import card, lock
 from . import memory_estimate, run_folder
 from .loop import fit
