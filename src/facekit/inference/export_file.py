@@ -1,0 +1,112 @@
+"""`facekit export` without its flags: one ONNX file from trained weights, checked before it gets its name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import CardError, MissingError
+from ..recipe_api import checkpoint
+from ..runtime import console
+from ..storage import card, files
+from . import onnx_export
+from .translator import Translator
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What the file does and takes; see the flags of `facekit export`."""
+
+    to: str | None = None
+    source_label: str | None = None
+    size: int | None = None
+    dynamic: bool = True
+    opset: int = 17
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What to say of an export: a line for people, fields for machines."""
+
+    text: str
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+def export(
+    weights: str,
+    out: Path,
+    options: ExportOptions,
+    recipe: str | None = None,
+    force: bool = False,
+    dry_run: bool = False,
+) -> Outcome | None:
+    """Write the generator of weights to the ONNX file `out`; returns None where that file is there already.
+
+    Raises CardError for options that do not fit the weights and for a file that is something else, MissingError for
+    weights that cannot be loaded, FacekitError where the file's results differ from PyTorch's.
+    """
+    model = checkpoint.load_model(weights, recipe=recipe)
+    translator = Translator(model, options.to, options.size)
+    onnx_export.open_generator(translator, options.source_label)
+    given = {
+        "to": translator.name,
+        "came_from": options.source_label,
+        "size": translator.size,
+        "dynamic": options.dynamic,
+        "opset": options.opset,
+    }
+    given = {key: value for key, value in given.items() if value is not None}
+    inputs = {"weights": files.digest(model.path)}
+    values = {"facekit": 1, "command": "export", "options": given, "inputs": inputs}
+    if _complete(out, model.path, values, force):
+        console.note(f"export: nothing to do, {out} is complete")
+        return None
+    if dry_run:
+        shape = onnx_export.shape_of(
+            onnx_export.ways_to_write(options.dynamic, model.recipe.multiple)[0], translator.size
+        )
+        text = f"export: {translator.name} of {model.path} to {out}, {onnx_export.as_text(shape)}"
+        return Outcome(text, {"path": str(out), "options": given})
+    with files.replacing(out) as part:
+        made = onnx_export.write(translator, part, options.source_label, options.dynamic, options.opset, values)
+    takes = onnx_export.as_text(made.shape)
+    fields = {
+        "path": str(out),
+        "domain": translator.name,
+        "shape": made.shape,
+        "multiple": model.recipe.multiple if "height" in made.shape else 0,
+        "difference": made.difference,
+        "compared": [list(each) for each in made.compared],
+    }
+    return Outcome(
+        f"export: {out} takes {takes} to {translator.name}; {made.difference:.2g} from PyTorch at most", fields
+    )
+
+
+def _complete(out: Path, weights: Path, values: Mapping[str, Any], force: bool) -> bool:
+    """Whether `out` is what this export would write.
+
+    Raises CardError for a name that is no ONNX file's, for a file of another export or of somebody else's without
+    `force`, and for the weights themselves.
+    """
+    if out.suffix.lower() != ".onnx":
+        raise CardError(f"{out} does not end in .onnx", f"facekit export MODEL {out.name}.onnx")
+    if out.is_dir():
+        raise CardError(f"{out} is a folder", "give a file")
+    if out.exists() and out.resolve() == weights.resolve():
+        raise CardError(f"{out} is the weights themselves", "choose another name")
+    if force or not out.exists():
+        return False
+    try:
+        old = json.loads(onnx_export.read_metadata(out)["export"])
+    except (MissingError, KeyError, ValueError) as error:
+        hint = "choose another name, or --force"
+        raise CardError(f"{out} already exists and was not created by facekit", hint) from error
+    changed = card.differences(old, values)
+    if changed:
+        hint = "choose another name, or --force to replace this one"
+        raise CardError(f"{out} is another export: {'; '.join(changed)}", hint)
+    return True
