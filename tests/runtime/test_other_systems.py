@@ -21,9 +21,9 @@ for room in ("runtime", "ops", "storage", "data", "recipe_api", "training", "com
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"facekit.{room}.{module.name}")
 
-from facekit.runtime import device, memory
+from facekit.runtime import cores, memory
 
-assert device.choose_threads()[0] >= 1
+assert cores.choose_threads()[0] >= 1
 memory.Heap().give_back("step")
 memory.available_memory()
 """
