@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Make the numbers of a claim in docs/claims.md again: benchmarks/reproduce.sh CLAIM [DATA]
+#
+# DATA holds selfie2anime-128, expressions-128, utkface-128 and inception-2015-12-05-768.onnx; the default is the current
+# folder. Runs go to runs/ and are resumed when the command is repeated. Environment: SEEDS (1).
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+cards=$here/cards
+seeds=${SEEDS:-1}
+data=${2:-.}
+features=$data/inception-2015-12-05-768.onnx
+
+against() { # --against for each card but the first
+    local first=$1 card
+    shift
+    for card in "$@"; do
+        [ "$card" = "$first" ] || printf -- '--against\n%s\n' "$card"
+    done
+}
+
+case ${1:-} in
+kang)
+    facekit ablate "$cards/ugatit-face.yaml" --data "$data/selfie2anime-128" --drop segmentation+feature --drop segmentation \
+        --drop feature --against "$cards/cyclegan.yaml" --seeds "${SEEDS:-3}" --features "$features" --out runs/ugatit-face
+    ;;
+rao)
+    mapfile -t others < <(against "$cards/labels/expression.yaml" "$cards"/labels/{stargan,stargan-control,stargan-mask,combogan}.yaml)
+    facekit ablate "$cards/labels/expression.yaml" --data "$data/expressions-128" --drop contextual "${others[@]}" \
+        --seeds "$seeds" --features "$features" --classifier expressions --out runs/expressions
+    python "$here/pairs.py" runs/expressions --data "$data/expressions-128"
+    ;;
+gallery | eki)
+    first=$cards/gallery/cyclegan.yaml
+    mapfile -t others < <(against "$first" "$cards"/gallery/*.yaml)
+    facekit ablate "$first" --data "$data/selfie2anime-128" "${others[@]}" --seeds "$seeds" --features "$features" --out runs/gallery
+    python "$here/gallery.py" runs/gallery --picture runs/gallery.jpg
+    ;;
+eki-angle)
+    "$0" gallery "$data"
+    facekit train --card runs/gallery/cards/cyclegan-angle-s0.yaml --set params.mode=none --out runs/angle-none
+    python "$here/angle.py" runs/gallery/runs/cyclegan-angle-s0 runs/angle-none --photos "$data/selfie2anime-128/valA" \
+        --drawings "$data/selfie2anime-128/valB" --angles 0 15 30 45 --limit 150 --features "$features"
+    ;;
+*)
+    echo "usage: benchmarks/reproduce.sh kang|rao|eki|eki-angle|gallery [DATA]" >&2
+    exit 2
+    ;;
+esac
