@@ -15,6 +15,7 @@ _HOMES = {
     "crawl": "commands.crawl",
     "align": "commands.align",
     "clean": "commands.clean",
+    "pack": "commands.pack",
     "smooth_edges": "commands.smooth_edges",
     "train": "commands.train",
     "train_segnet": "commands.train_segnet",
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .commands.compare import compare as compare
     from .commands.crawl import crawl as crawl
     from .commands.export import export as export
+    from .commands.pack import pack as pack
     from .commands.sample import sample as sample
     from .commands.score_fid import score_fid as score_fid
     from .commands.smooth_edges import smooth_edges as smooth_edges

@@ -110,7 +110,7 @@ def measure_file(source: Source) -> dict[str, Any]:
         row |= asdict(measure(image))
         phash, cells = near_duplicates.fingerprint(image)
         pixels = hashlib.blake2b(f"{image.size}".encode() + image.tobytes(), digest_size=12).hexdigest()
-        content = hashlib.blake2b(source.path.read_bytes(), digest_size=12).hexdigest()
+        content = hashlib.blake2b(source.read_bytes(), digest_size=12).hexdigest()
         row |= {"phash": f"{phash:016x}", "cells": cells.hex(), "pixels": pixels, "content": content}
     except (InputError, OSError) as error:
         row["problem"] = error.message if isinstance(error, InputError) else str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 from ..errors import CardError, InputError, SomeFailed
 from ..runtime import console
 from ..runtime.cores import usable_cores
-from ..storage import files, jsonl, lock
+from ..storage import content, files, jsonl, lock
 from ..storage.card import suggest
 from ..storage.folder import Folder, Source, open_source
 from . import report
@@ -83,10 +84,14 @@ class Cleaning:
 
     def images(self) -> tuple[list[Source], list[str]]:
         """Return the images to judge and the sub-folders that cannot be read; raises InputError where no image is."""
-        if self.source.is_file():
+        if content.is_file(self.source):
             raise CardError(f"{self.source} is a file", "give a folder of images")
         found = open_source(self.source, self.out)
         images = [image for image in found if not image.name.endswith("/")]
+        if self.apply and not self.out and not all(os.path.lexists(image.path) for image in images):
+            raise CardError(
+                f"the images of {self.source} are packed and cannot be moved", "give OUT: what is kept is copied there"
+            )
         if not images:
             raise InputError(f"no image in {self.source} can be read", "change the permissions of its sub-folders")
         return images[: self.limit], [folder.name for folder in found if folder.name.endswith("/")]

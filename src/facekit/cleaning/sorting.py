@@ -43,7 +43,7 @@ def copy_kept(
         said = entries.get(source.name, {})
         entry = {"origin": said["source"]} if "source" in said else {}  # `source` is the image in IN
         entry |= {key: value for key, value in said.items() if key not in OWN}
-        return [Output(names[source.name], source.path.read_bytes(), entry)]
+        return [Output(names[source.name], source.read_bytes(), entry)]
 
     folder_map(
         "clean",

@@ -49,6 +49,15 @@ COMMANDS = {
         IMAGES,
         (("facekit smooth-edges toons/ smooth/", "a blurred twin for every drawing"),),
     ),
+    "pack": Command(
+        "Pack a folder of images into tar files that every command reads.",
+        IMAGES,
+        (
+            ("facekit pack faces/ shards/", "tar files of 256 MB, in WebDataset's layout, with an index"),
+            ("facekit train cyclegan --a shards/a --b shards/b", "a packed folder is used like a folder"),
+            ("facekit pack downloaded/", "index tar files that another program wrote"),
+        ),
+    ),
     "train": Command(
         "Train a face translator on two folders of images.",
         TRAIN,

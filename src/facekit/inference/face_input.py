@@ -16,7 +16,7 @@ from ..errors import CardError, InputError
 from ..faces import MARGIN, Detector, Face, align_face, find_detector, find_faces, template
 from ..faces import roll as roll_of
 from ..recipe_api.checkpoint import Model
-from ..storage import card, images
+from ..storage import card, content, images
 from ..storage.folder import Folder, Source, is_inside
 from .head_mask import HeadMask
 
@@ -79,8 +79,8 @@ def open_reader(source: Path, translator: FaceTranslator, options: FaceOptions) 
 
     Raises CardError for options that exclude each other, InputError where photos to paste into are missing.
     """
-    folder = Folder(source if source.is_dir() else source.parent)
-    aligned = folder.aligned and (source.is_dir() or source.name in folder.entries)
+    folder = Folder(source if content.is_folder(source) else source.parent)
+    aligned = folder.aligned and (content.is_folder(source) or source.name in folder.entries)
     if options.every and (aligned or not options.paste):
         raise CardError("--faces all pastes every face of a photo", "give photos and --paste, or `facekit align` first")
     if options.rotation:
@@ -157,7 +157,7 @@ class AlignedReader:
         if paste:
             self.photos = Path(card.load(folder.path / card.NAME)["options"]["source"])
             self.entries = folder.entries
-            if not self.photos.exists():
+            if not (content.is_file(self.photos) or content.is_folder(self.photos)):
                 raise InputError(
                     f"{folder.path} was cut from {self.photos}, which is not here",
                     "run from the folder that `align` ran in, or translate the photos themselves",
@@ -175,7 +175,7 @@ class AlignedReader:
         return FaceInput([Crop(fitted, np.array(entry["warp"]), face.width, self.head(face))], photo)
 
     def _photo(self, name: object, face: str) -> Path:
-        if self.photos.is_file():
+        if content.is_file(self.photos):
             return self.photos
         if not is_inside(name):
             raise InputError(f"the manifest says that {face} comes from outside {self.photos}", "align it again")

@@ -16,7 +16,7 @@ from ..recipe_api import checkpoint
 from ..runtime import console
 from ..runtime.cores import usable_cores
 from ..runtime.device import find_device, share_threads
-from ..storage import card, claim, files, images, provenance
+from ..storage import card, claim, content, files, images, provenance
 from ..storage.folder import Source, open_source, output_names
 from ..storage.folder_map import folder_map
 from ..storage.listing import SUFFIXES
@@ -60,10 +60,10 @@ def translate_folder(source: Path, out: Path, options: TranslateOptions, dry_run
     Raises CardError for options that do not fit the weights or each other, InputError without images, SomeFailed where
     some could not be translated.
     """
-    single = source.is_file() and (out.is_file() or (bool(out.suffix) and not out.is_dir()))
+    single = content.is_file(source) and (out.is_file() or (bool(out.suffix) and not out.is_dir()))
     sheet = _sheet_path(out, single)
     found = [image for image in open_source(source, out) if image.path.resolve() != sheet]
-    if out.is_file() and not source.is_file():
+    if out.is_file() and not content.is_file(source):
         raise CardError(f"{out} is a file, {source} a folder", "give a folder for the output")
     names = {found[0].name: out.name} if single else output_names(found, f".{options.suffix}")
     device = find_device(options.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..reports import contact_sheet
-from ..storage import images
+from ..storage import content, images
 from ..storage.folder import Folder
 
 SheetRows = list[list[Path]]
@@ -18,9 +18,9 @@ def rows_of_folder(source: Path, out: Path, titles: list[str]) -> SheetRows:
     """Return each input of a folder with its outputs, in the order of `titles`; inputs that lack one are left out."""
     rows: dict[Path, list[Path]] = {}
     for name, entry in sorted(Folder(out).entries.items()):
-        whole = source if source.is_file() else source / entry["source"]
+        whole = source if content.is_file(source) else source / entry["source"]
         rows.setdefault(whole, [whole]).append(out / name)
-    found = [row for row in rows.values() if all(path.exists() for path in row)]
+    found = [row for row in rows.values() if all(content.is_file(path) for path in row)]
     if len(titles) > 1:
         found = [[row[0], *sorted(row[1:], key=lambda p: titles.index(p.relative_to(out).parts[0]))] for row in found]
     return found

@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import InputError
 from ..runtime import console
 from ..storage.folder import Folder
+from ..storage.listing import sub_folders
 from .image_set import ImageSet
 from .scorer import Scorer
 
@@ -16,7 +17,7 @@ Pairs = dict[str, tuple[ImageSet, ImageSet]]
 
 def pairs(scorer: Scorer, out: Path, reference: Path) -> Pairs:
     """Return the image sets of every label that both folders have; raises InputError if there is none."""
-    inside = [{p.name for p in Folder(folder).path.iterdir() if p.is_dir()} for folder in (out, reference)]
+    inside = [set(sub_folders(Folder(folder).path)) for folder in (out, reference)]
     names = sorted(set.intersection(*inside))
     if not names:
         raise InputError(f"{out} and {reference} have no sub-folder of the same name", "one folder per label in both")

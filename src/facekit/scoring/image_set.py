@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..errors import FacekitError, InputError
 from ..runtime import console
-from ..storage import images
+from ..storage import content, images
 from ..storage.folder import Folder, Source
 
 READINGS = ("facekit", "clean-fid")
@@ -34,7 +34,7 @@ class ImageSet:
         found = hashlib.sha256()
         for source in self.sources:
             try:
-                data = source.path.read_bytes()
+                data = source.read_bytes()
                 self.sizes[size(source.path, reading)] += 1
             except (InputError, OSError) as error:
                 self.fail(source, error)
@@ -68,7 +68,7 @@ def read(path: Path, reading: str = "facekit") -> Image.Image:
         return images.read(path)
     images.size_of(path)  # empty, enormous or foreign files fail as everywhere
     try:
-        with Image.open(path) as image:
+        with content.open_file(path) as file, Image.open(file) as image:
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
         raise InputError(f"cannot decode {path}: {error}", "download it again") from error
@@ -79,7 +79,7 @@ def size(path: Path, reading: str = "facekit") -> tuple[int, int]:
     shown = images.size_of(path)
     if reading == "facekit":
         return shown
-    with Image.open(path) as image:
+    with content.open_file(path) as file, Image.open(file) as image:
         return image.size
 
 

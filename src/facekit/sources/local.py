@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..storage import files
+from ..storage import content, files
 from ..storage.folder import Folder, open_source
 from .base import Page, Site, batches
 from .errors import FetchError
@@ -26,7 +26,7 @@ class Local(Site):
     def open(self) -> None:
         """List the folder, or take one image; raises InputError if there is none, CardError if it is the output."""
         self.found = {source.name: source.path for source in open_source(self.given, self.out or None)}
-        self.entries = Folder(self.given).entries if Path(self.given).is_dir() else {}
+        self.entries = Folder(self.given).entries if content.is_folder(Path(self.given)) else {}
         self.total = len(self.found)
 
     def pages(self, client: HttpClient, tags: Sequence[str], anchor: int | None) -> Iterator[Page]:
@@ -37,7 +37,7 @@ class Local(Site):
         """Return what the folder and its manifest say about an image."""
         entry: dict[str, Any] = self.entries.get(name, {})
         try:
-            size = self.found[name].stat().st_size
+            size = content.stat(self.found[name]).st_size
         except OSError:
             size = None
         tags = entry.get("tags")
@@ -56,10 +56,10 @@ class Local(Site):
         """Copy the file of a post."""
         origin = self.found[str(post.url)]
         try:
-            if not origin.is_file():
+            if not content.is_file(origin):
                 raise FetchError("it is not a file", stage="read")
-            size = origin.stat().st_size
-            with open(origin, "rb") as file:
+            size = content.stat(origin).st_size
+            with content.open_file(origin) as file:
                 if size > limit:
                     raise FetchError(f"the file is larger than {limit / 1e6:g} MB", "raise --max-mb", stage="size")
                 try:

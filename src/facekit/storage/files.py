@@ -135,6 +135,21 @@ def read_text(path: Path) -> str:
     return data.decode("utf-16" if utf16 else "utf-8-sig")
 
 
+def read_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a text file without their ends, as it is read; the text is that of `read_text`.
+
+    Lines end in a newline, with or without a carriage return before it; in a file without newlines in that alone.
+    """
+    with open(path, "rb") as start:
+        utf16 = start.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    encoding = "utf-16" if utf16 else "utf-8-sig"
+    with open(path, encoding=encoding, newline="") as file:
+        ends = "\n" if any("\n" in part for part in iter(lambda: file.read(2**16), "")) else "\r"
+    with open(path, encoding=encoding, newline=ends) as file:
+        for line in file:
+            yield line.removesuffix(ends).removesuffix("\r")
+
+
 def encoded(text: str) -> bytes:
     """Return text as UTF-8; what is not (in file names) is escaped as JSON does it."""
     return text.encode("utf-8", "backslashreplace")

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import CardError, FacekitError, InputError
 from ..runtime import console
-from . import card
+from . import card, content
 from .jsonl import read_lines
 from .listing import SUFFIXES, Listing, list_images
 
@@ -32,10 +32,14 @@ class Source:
     path: Path
     name: str
 
+    def read_bytes(self) -> bytes:
+        """Return the file's content; raises OSError where it cannot be read."""
+        return content.read_bytes(self.path)
+
     def stamp(self) -> dict[str, int]:
         """Return what shows whether the file has changed: its size and times; nothing for one that is gone."""
         try:
-            stat = os.stat(self.path)
+            stat = content.stat(self.path)
         except OSError:
             return {}
         return {"source_bytes": stat.st_size, "source_mtime": stat.st_mtime_ns, "source_ctime": stat.st_ctime_ns}
@@ -50,9 +54,9 @@ class Folder:
     def __init__(self, path: str | Path, without: str | Path | None = None):
         self.path = Path(path)
         self.without = Path(without) if without else None
-        if not self.path.exists():
+        if not self.path.exists() and not content.is_folder(self.path):
             raise InputError(f"no such file or folder: {self.path}", "check the path")
-        if not self.path.is_dir():
+        if self.path.is_file():
             raise InputError(f"{self.path} is not a folder", "give a folder of images")
 
     @cached_property
@@ -99,6 +103,10 @@ class Folder:
         found = self.listing
         if not found.names and not found.unreadable:
             extra = f" ({found.others} other files)" if found.others else ""
+            if any(self.path.glob("*.tar")):
+                raise InputError(
+                    f"no images in {self.path}, but tar files without an index", f"facekit pack {self.path} writes it"
+                )
             raise InputError(f"no images in {self.path}{extra}", f"images end in {' '.join(SUFFIXES)}")
         return [Source(self.path / name, name) for name in sorted([*found.names, *found.unreadable])]
 
@@ -119,7 +127,7 @@ def open_source(path: str | Path, out: str | Path | None = None) -> list[Source]
     path = Path(path)
     if out and os.path.realpath(out) == os.path.realpath(path):
         raise CardError(f"{path} is both input and output", "choose another output")
-    if path.is_file():
+    if content.is_file(path):
         return [Source(path, path.name)]
     folder = Folder(path, without=out)
     if not folder.names and not folder.listing.unreadable and out and Folder(path).names:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import InputError
-from . import depth, files, repair, signatures
+from . import content, depth, files, repair, signatures
 from .colour import to_srgb
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def read(path: str | Path) -> Image.Image:
     def decode(image: Image.Image) -> Image.Image:
         image.load()
         if image.format == "PNG" and image.mode == "RGB" and "transparency" in image.info:
-            image = depth.read_transparent_png(path.read_bytes(), image)
+            image = depth.read_transparent_png(content.read_bytes(path), image)
         return _turned(to_srgb(image, str(path)), _orientation(image))
 
     return _open(path, decode)
@@ -77,15 +77,21 @@ def read_raw(path: str | Path) -> Image.Image:
     return _open(Path(path), decode)
 
 
-def size_of(path: str | Path) -> tuple[int, int]:
-    """Return the width and height of what `read` gives, from the header alone; raises InputError as `read` does."""
+def size_of(path: str | Path, data: bytes | None = None) -> tuple[int, int]:
+    """Return the width and height of what `read` gives, from the header alone; raises InputError as `read` does.
+
+    The index of a packed folder knows it without the header. `data` is the file's content, if it is at hand.
+    """
+    known = None if data is not None else content.known_size(Path(path))
+    if known:
+        return known
 
     def measure(image: Image.Image) -> tuple[int, int]:
         tags = getattr(image, "tag_v2", None)  # only some versions of Pillow turn a TIFF's size
         width, height = (tags[WIDTH], tags[HEIGHT]) if tags else image.size
         return (height, width) if _orientation(image) >= 5 else (width, height)
 
-    return _open(Path(path), measure)
+    return _open(Path(path), measure, data)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -102,22 +108,25 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
 
-def _open(path: Path, take: Callable[[Image.Image], T]) -> T:
+def _open(path: Path, take: Callable[[Image.Image], T], data: bytes | None = None) -> T:
     """Return what `take` makes of an image file; whatever Pillow raises becomes an InputError with the reason."""
+    kind = None
     try:
-        if path.stat().st_size == 0:
-            raise InputError(f"{path} is empty", "fetch it again")
-        with warnings.catch_warnings():
+        # A file, not its name: from a name Pillow maps some TIFFs into memory, and gets turned ones wrong.
+        with content.open_file(path) if data is None else io.BytesIO(data) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            kind = signatures.kind_of(path)
+            head = file.read(signatures.LENGTH)
+            if not head:
+                raise InputError(f"{path} is empty", "fetch it again")
+            kind = signatures.kind(head)
+            file.seek(0)
             try:
-                # A file, not its name: from a name Pillow maps some TIFFs into memory, and gets turned ones wrong.
-                with open(path, "rb") as file, Image.open(file, formats=_formats(path, kind)) as image:
+                with Image.open(file, formats=_formats(path, kind)) as image:
                     return take(_of_fit_size(image, path))
             except (InputError, MemoryError, Image.DecompressionBombError):
                 raise
             except Exception:  # Pillow's decoders raise many kinds of errors on broken data
-                repaired = _repaired(path, kind)
+                repaired = _repaired(path, data, kind)
                 if repaired is None:
                     raise
                 with repaired as image:
@@ -156,14 +165,15 @@ def _of_fit_size(image: Image.Image, path: Path) -> Image.Image:
     return image
 
 
-def _repaired(path: Path, kind: str | None) -> Image.Image | None:
+def _repaired(path: Path, data: bytes | None, kind: str | None) -> Image.Image | None:
     """Open an image that Pillow alone cannot read; None where there is no way, or the pixels are damaged."""
-    if path.stat().st_size > MOST_REPAIRED:
+    if data is None and content.stat(path).st_size > MOST_REPAIRED:
         return None
+    data = content.read_bytes(path) if data is None else data
     if kind == "TIFF":
-        return depth.read_packed_tiff(path.read_bytes())
-    data = repair.repaired(path.read_bytes())
-    return None if data is None else Image.open(io.BytesIO(data), formats=FORMATS)
+        return depth.read_packed_tiff(data)
+    whole = repair.repaired(data)
+    return None if whole is None else Image.open(io.BytesIO(whole), formats=FORMATS)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -35,24 +35,38 @@ def list_images(folder: Path, without: Path | None = None) -> Listing:
 
     A file is an image if its ending is one of SUFFIXES, or if its first bytes are those of a picture. Links to folders
     are followed; each folder is listed once, so that links in a circle end. Hidden files, thumbnails of a NAS
-    (`@eaDir`), resource forks (`__MACOSX`) and the like are not looked at.
+    (`@eaDir`), resource forks (`__MACOSX`) and the like are not looked at. Images in the shards of a packed folder (see
+    `packed`) count as if they lay in the folder itself.
     """
-    names, others = [], 0
+    from . import packed
+
+    names, others = packed.below(folder), 0
     unreadable: list[str] = []
-    for name, special in _files(folder, without, unreadable):
+    for name, special in _files(folder, without, unreadable) if folder.is_dir() or not names else ():
         ending = name.lower()
         if special:
             others += 1
         elif ending.endswith(SUFFIXES) or (not ending.endswith((*NOTES, *UNFINISHED)) and _is_picture(folder / name)):
             names.append(name)
-        elif not ending.endswith(NOTES):
+        elif name.rpartition("/")[2] in (packed.CARD, packed.UNFINISHED):
+            top = name[: name.rfind("/") + 1]
+            pack = packed.packed_folder(folder / top)
+            names += [top + inside for inside in pack.names] if pack else []
+            others -= len(pack.tars) if pack else 0
+        elif not ending.endswith((*NOTES, packed.INDEX)):
             others += 1
-    return Listing(sorted(names), others, sorted(unreadable))
+    return Listing(sorted(set(names)), others, sorted(unreadable))
 
 
 def sub_folders(folder: Path) -> list[str]:
     """Return the names of the folders in a folder that may hold images, sorted."""
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not _is_system_folder(path.name))
+    from . import packed
+
+    pack = packed.packed_folder(folder)
+    inside = {name.partition("/")[0] for name in [*packed.below(folder), *(pack.names if pack else ())] if "/" in name}
+    if folder.is_dir():
+        inside |= {path.name for path in folder.iterdir() if path.is_dir()}
+    return sorted(name for name in inside if not _is_system_folder(name))
 
 
 def composed(name: str) -> str:

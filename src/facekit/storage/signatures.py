@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from . import content
+
 LENGTH = 64  # bytes that `kind` looks at
 STARTS = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -51,7 +53,7 @@ def kind(head: bytes) -> str | None:
 def kind_of(path: Path) -> str | None:
     """Return what a file is; None where that is not known, or the file cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with content.open_file(path) as file:
             return kind(file.read(LENGTH))
     except OSError:
         return None

@@ -1,0 +1,182 @@
+"""Packs a folder of images into tar files with indices, and writes the indices of tar files that are there."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import CardError, InputError, SomeFailed
+from ..runtime import console
+from . import claim, files, lock, packed, provenance
+from .folder import Folder, Source
+
+BLOCK = 512  # bytes of a tar header, and what contents are filled up to
+BESIDE = (".yaml", ".jsonl", ".txt", ".csv", ".json")  # what describes images: copied beside the shards
+COMMAND = "pack"
+
+
+@dataclass
+class Outcome:
+    """What packing did: images in how many shards, how many of the shards were written now, names that failed."""
+
+    images: int
+    shards: int
+    written: int
+    failed: list[str]
+
+
+def pack(folder: Folder, out: Path, shard_bytes: int, values: dict[str, Any], force: bool = False) -> Outcome:
+    """Pack the images of a folder into `out`, in shards of about `shard_bytes`; what describes them lies beside.
+
+    A shard that holds its images as they are now stays: a stopped run goes on, and a second one packs only what has
+    changed. Raises CardError where `out` holds another packing or files of other makers, OutputError where it cannot
+    be written or another process is at work there, and at the end SomeFailed for images that cannot be read.
+    """
+    groups = list(_groups(folder.sources(), shard_bytes))
+    with lock.held(out, COMMAND):
+        _refuse_foreign(out, force)
+        state = claim.take(out, values, packed.CARD, force)
+        tars = [out / f"{number:06d}.tar" for number in range(len(groups))]
+        todo = [(tar, group) for tar, group in zip(tars, groups, strict=True) if force or not _is_current(tar, group)]
+        surplus = [tar for tar in sorted(out.glob("*.tar")) if tar not in tars]
+        outcome = Outcome(sum(map(len, groups)), len(tars), len(todo), [])
+        if state == "finished" and (todo or surplus):
+            os.replace(out / packed.CARD, out / packed.UNFINISHED)
+        files.sweep(out)
+        for tar in surplus:
+            files.remove(packed.index_file(tar))
+            files.remove(tar)
+        with console.progress(COMMAND, sum(len(group) for _, group in todo)) as bar:
+            for tar, group in todo:
+                outcome.failed += _write(tar, group, bar)
+        _copy_notes(folder.path, out)
+        if state != "finished" or todo or surplus:
+            count = outcome.images - len(outcome.failed)
+            made = {**provenance.collect("numpy", "pillow"), "images": count, "shards": len(tars)}
+            claim.finish(out, values, made, packed.CARD)
+    if outcome.failed:
+        raise SomeFailed(
+            f"pack: {len(outcome.failed)} images cannot be read (the first: {outcome.failed[0]})",
+            "the warnings name them; repair or remove them, and run the same command again",
+        )
+    return outcome
+
+
+def index(folder: Path) -> Outcome:
+    """Write the index of each tar file in a folder that has none which fits; other programs may have written them.
+
+    Raises InputError where there is no tar file, or a damaged one.
+    """
+    tars = sorted(folder.glob("*.tar"))
+    if not tars:
+        raise InputError(f"no tar files in {folder}", "to pack a folder of images: facekit pack FOLDER SHARDS")
+    values = {"facekit": 1, "command": COMMAND, "options": {}}
+    card_there = folder / packed.CARD
+    with lock.held(folder, COMMAND):
+        written = 0
+        for tar in tars:
+            if not _index_fits(tar):
+                files.remove(card_there)
+                packed.write_index(tar, packed.scan(tar))
+                written += 1
+        if not card_there.exists():
+            claim.finish(folder, values, {"shards": len(tars)}, packed.CARD)
+        found = packed.PackedFolder(folder)
+    return Outcome(len(found.names), len(tars), written, [])
+
+
+def _index_fits(tar: Path) -> bool:
+    """Whether a tar file has the index that a scan of it would give, by their lengths and times."""
+    try:
+        length, _ = packed.read_index(tar)
+    except InputError:
+        return False
+    stat = tar.stat()
+    return length == stat.st_size and packed.index_file(tar).stat().st_mtime_ns >= stat.st_mtime_ns
+
+
+def _key(source: Source) -> tuple[str, str]:
+    """Return WebDataset's key and extension: a name up to the first dot after its folder, and the rest."""
+    folder, slash, name = source.name.rpartition("/")
+    stem, _, ending = name.partition(".")
+    return folder + slash + stem, ending
+
+
+def _groups(sources: Sequence[Source], shard_bytes: int) -> Iterator[list[Source]]:
+    """Yield the images of each shard; those of one key stay together, as WebDataset needs it."""
+    group: list[Source] = []
+    size, last = 0, None
+    for source in sorted((s for s in sources if not s.name.endswith("/")), key=_key):
+        key = _key(source)[0]
+        length = source.stamp().get("source_bytes", 0)
+        each = BLOCK + -(-length // BLOCK) * BLOCK
+        if group and size + each > shard_bytes and key != last:
+            yield group
+            group, size = [], 0
+        group.append(source)
+        size, last = size + each, key
+    if group:
+        yield group
+
+
+def _is_current(tar: Path, group: Sequence[Source]) -> bool:
+    """Whether a shard is there, whole, and holds these images as they are now."""
+    try:
+        length, columns = packed.read_index(tar)
+        if tar.stat().st_size != length:
+            return False
+    except (InputError, OSError):
+        return False
+    now = [(s.name, stamp.get("source_bytes"), stamp.get("source_mtime")) for s in group for stamp in [s.stamp()]]
+    return now == list(zip(columns.name, columns.length.tolist(), columns.mtime.tolist(), strict=True))
+
+
+def _write(tar: Path, group: Sequence[Source], bar: console.Bar) -> list[str]:
+    """Write a shard and then its index; returns the names of images that cannot be read."""
+    failed, mtimes = [], {}
+    files.remove(packed.index_file(tar))
+    with files.replacing(tar) as part, tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as archive:
+        for source in group:
+            bar.advance()
+            try:
+                stamp, data = source.stamp(), source.read_bytes()
+            except (OSError, InputError) as error:
+                console.warn(f"{source.name}: {error}")
+                failed.append(source.name)
+                continue
+            member = tarfile.TarInfo(source.name)
+            member.size, member.mtime = len(data), stamp["source_mtime"] // 10**9
+            archive.addfile(member, io.BytesIO(data))
+            mtimes[source.name] = stamp["source_mtime"]
+    packed.write_index(tar, packed.scan(tar, mtimes))
+    return failed
+
+
+def _copy_notes(folder: Path, out: Path) -> None:
+    """Copy what describes the images (manifests, cards, labels, class names) to the same place beside the shards."""
+    for top, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name[0] != "." and Path(top, name).resolve() != out.resolve()]
+        for name in names:
+            path = Path(top, name)
+            target = out / path.relative_to(folder)
+            ours = name in (packed.CARD, packed.UNFINISHED) or name.startswith(".")
+            if name.lower().endswith(BESIDE) and not ours and path.is_file():
+                data = path.read_bytes()
+                if not target.exists() or target.read_bytes() != data:
+                    files.write_bytes(target, data)
+
+
+def _refuse_foreign(out: Path, force: bool) -> None:
+    """Raise CardError where tar files would be replaced that facekit has not packed."""
+    ours = any((out / name).exists() for name in (packed.CARD, packed.UNFINISHED))
+    foreign = [] if ours or force else sorted(out.glob("*.tar"))
+    if foreign:
+        raise CardError(
+            f"{foreign[0]} already exists and was not packed by facekit",
+            f"choose another folder; or `facekit pack {out}` indexes the tar files that are there",
+        )
