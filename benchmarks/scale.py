@@ -1,10 +1,13 @@
 """Folder commands on ever more images: seconds and peak memory of the first half, the second half and a no-op rerun.
 
 The images are hard links to 20 small pictures. `map` is folder_map with work that costs nothing: what facekit itself
-takes for each image.
+takes for each image. `train` and `labels-K` go up to the first batch of a training on two folders, or on K folders of
+labels, twice: the second time headers come from the cache. `packed` is `train` on the same images in shards. Their
+seconds and memory are those beyond `import torch`.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -31,6 +34,22 @@ names = output_names(found)
 work = lambda one: [Output(names[one.name], b"x" * 100)]
 folder_map("map", found, out, {"facekit": 1, "command": "map"}, work, names=names, processes=True, limit=limit)
 """
+START = """
+import json, resource, sys, time
+import torch
+from facekit.training import plan, run
+def now():
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return time.process_time(), used.ru_maxrss / 1024
+(seconds, memory), root = now(), sys.argv[1]
+recipe = "classifier" if sys.argv[2] == "labels" else "cyclegan"
+values = {"recipe": recipe, "data": {"root": root, "size": 32, "holdout": 1}, "run": {"steps": 1}}
+made = plan.make_plan([values], "scale")
+batches = run.make_batches(made, torch.device("cpu"))
+batches(0)
+print(json.dumps([now()[0] - seconds, now()[1] - memory]))
+"""
+STARTS = ("train", "packed", "labels-10", "labels-100", "labels-1000")
 COMMANDS = {
     "map": [sys.executable, "-c", MAP],
     "smooth-edges": [sys.executable, "-m", "facekit", "smooth-edges", "-q"],
@@ -38,16 +57,18 @@ COMMANDS = {
 }
 
 
-def fill(folder: Path, count: int) -> None:
-    """Make `count` images, all links to a few."""
+def fill(folder: Path, count: int, names: list[str]) -> None:
+    """Make `count` images, all links to a few, in folders of these names."""
     originals = folder / "originals"
     originals.mkdir(parents=True)
     for seed in range(SOURCES):
         coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize((32, 32)).save(originals / f"{seed}.png")
-    (folder / "in").mkdir()
+    tops = [folder / "in" / name for name in names]
+    for top in tops:
+        top.mkdir(parents=True)
     for index in range(count):
-        os.link(originals / f"{index % SOURCES}.png", folder / "in" / f"{index:07d}.png")
+        os.link(originals / f"{index % SOURCES}.png", tops[index % len(tops)] / f"{index:07d}.png")
 
 
 def timed(command: list[str]) -> tuple[float, float, float]:
@@ -60,8 +81,26 @@ def timed(command: list[str]) -> tuple[float, float, float]:
     return time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
+def starts(name: str, count: int, folder: Path) -> None:
+    """Print what the first and the second start of a training take up to the first batch."""
+    kind, _, labels = name.partition("-")
+    fill(folder, count, [f"{k:04d}" for k in range(int(labels))] if labels else ["trainA", "trainB"])
+    around, root = {**os.environ, "FACEKIT_CACHE": str(folder / "cache")}, folder / "in"
+    if kind == "packed":
+        pack = [sys.executable, "-m", "facekit", "pack", "-q", str(root), str(folder / "shards")]
+        print(f"pack {count:,}: {timed(pack)[1]:.1f} s used")
+        root = folder / "shards"
+    for title in ("first", "second"):
+        command = [sys.executable, "-c", START, str(root), kind]
+        said = subprocess.run(command, env=around, check=True, capture_output=True, text=True).stdout
+        used, memory = json.loads(said.splitlines()[-1])
+        print(
+            f"{name} {count:>7,} {title:11} {used:7.1f} s used  {1e6 * used / count:.0f} us an image  {memory:5.0f} MiB"
+        )
+
+
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("commands", nargs="*", default=["map"], help=", ".join(COMMANDS))
+parser.add_argument("commands", nargs="*", default=["map"], help=", ".join([*COMMANDS, *STARTS]))
 parser.add_argument("--counts", default="1000,10000,100000")
 arguments = parser.parse_args()
 print(machine())
@@ -69,7 +108,10 @@ for name in arguments.commands:
     for count in map(int, arguments.counts.split(",")):
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
-            fill(folder, count)
+            if name in STARTS:
+                starts(name, count, folder)
+                continue
+            fill(folder, count, [""])
             command = [*COMMANDS[name], str(folder / "in"), str(folder / "out")]
             more = ["--workers", "1"] if name != "map" else []
             limit = ["--limit", str(count // 2)]

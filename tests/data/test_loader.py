@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import toy
-from facekit.data.loader import Batches, Domain, available_memory
+from facekit.data import loader
+from facekit.data.loader import Batches, Domain
 from facekit.data.reader import Reader
 from facekit.errors import InputError
 from facekit.runtime import console, distributed
@@ -191,8 +192,9 @@ def test_images_of_any_shape_become_their_middle_square(tmp_path):
 
 def test_the_stream_equals_the_calls(paths):
     batches = make(paths)
-    streamed = list(make(paths).stream(3, 11))
-    assert len(streamed) == 8 and all(equal(x, batches(3 + i)) for i, x in enumerate(streamed))
+    for workers in (1, 4):
+        streamed = list(make(paths).stream(3, 11, workers))
+        assert len(streamed) == 8 and all(equal(x, batches(3 + i)) for i, x in enumerate(streamed))
     assert list(batches.stream(5, 5)) == []
 
 
@@ -211,5 +213,25 @@ def test_images_over_the_budget_are_decoded_again_and_equal(paths, room):
     assert len(tight.cache) == min(room, 7)
 
 
-def test_free_memory_is_known():
-    assert available_memory() > 1e6
+def test_the_processes_of_a_machine_share_the_memory_for_decoded_images(paths, two_processes, monkeypatch):
+    monkeypatch.setattr(loader, "available_memory", lambda: 1000)
+    alone = make(paths).domains[0].budget
+    two_processes(0)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert make(paths).domains[0].budget == alone / 2 == loader.CACHE_SHARE * 1000 / 4
+
+
+def test_a_domain_that_a_step_does_not_look_at_is_not_decoded(paths):
+    batches = make(paths, active=lambda step: "ab"[step % 2])
+    assert [set(batches(step)[0]) for step in (0, 1, 0)] == [{"a"}, {"b"}, {"a"}]
+    assert torch.equal(batches(3)[0]["b"], make(paths)(3)[0]["b"])
+    assert len(batches.domains[0].cache) <= 2
+
+
+def test_threads_that_meet_the_same_broken_image_report_it_once(tmp_path, capsys):
+    toy.fill(tmp_path, 2, size=8)
+    (tmp_path / "000.png").write_text("no image")
+    token = console.current.set(console.Plain())
+    list(plain({"a": sorted(tmp_path.glob("*.png"))}).stream(0, 12, workers=4))
+    console.current.reset(token)
+    assert capsys.readouterr().err.count("warning") == 1

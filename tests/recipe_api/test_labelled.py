@@ -358,3 +358,26 @@ def test_wrong_labels_end_with_their_exit_code(faces, facekit, tmp_path):
     assert done.code == 3 and "not below the root" in done.err
     assert facekit("train", __file__, "--data", toy.domains(tmp_path / "two"), "--dry-run").code == 3
     assert facekit("train", __file__, "--set", "params.labels=[pink]", "--data", faces, "--dry-run").code == 2
+
+
+def test_of_many_labels_previews_show_some_and_say_so(tmp_path, capsys):
+    from facekit.runtime import console
+
+    for index in range(20):
+        of_colour(tmp_path / f"tone{index:02d}", 8, (index, 0, 0))
+    token = console.current.set(console.Plain())
+    layout = opened(tmp_path)
+    console.current.reset(token)
+    assert "previews show 16 of the 20 labels" in capsys.readouterr().err
+    recipe = Tone(layout.params)
+    nets = nn.ModuleDict(recipe.nets())
+    shown = recipe.preview(nets, torch.zeros(1, 3, 16, 16), "tone00")
+    assert len(shown) == 16 and set(shown) <= set(layout.params["labels"])
+
+
+def test_the_cache_of_decoded_images_holds_no_rows_of_labels(faces):
+    layout = opened(faces)
+    batches = Batches.of(layout.train, 16, layout.readers, seed=0, batch=8, size=16)
+    first, again = batches(0)[0], batches(0)[0]
+    assert torch.equal(first["x_label"], again["x_label"]) and first["x_label"].shape == (8, 3)
+    assert all(set(kept) == {"x"} for kept in batches.domains[0].cache.values())

@@ -15,10 +15,11 @@ from facekit.errors import CardError
 from facekit.nets.combogan import ComboDecoder, ComboDiscriminator, ComboEncoder, blur_kernel
 from facekit.recipe_api import checkpoint
 from facekit.recipe_api.base import Progress
-from facekit.recipes.combogan import DEPTHS, ComboGAN, depth_lsgan
+from facekit.recipes.combogan import DEPTHS, ComboGAN, chosen_pair, depth_lsgan
 from facekit.storage import card
-from facekit.training.loop import train_step
+from facekit.training.loop import seed_of, train_step
 from facekit.training.plan import make_plan
+from facekit.training.run import make_batches
 from facekit.training.state import build_state, weighted_terms
 
 LABELS = ("train2", "train10", "train1")
@@ -307,6 +308,18 @@ def test_labels_of_the_data_are_kept_with_the_weights_in_the_order_of_the_domain
     labels = plan.recipe.params.labels
     assert sorted(labels) == sorted(LABELS) and plan.card.params["labels"] == list(labels)
     assert [plan.layout.train[f"x{k}"][0].parent.name for k in range(3)] == list(labels)
+
+
+def test_a_step_decodes_the_images_of_its_two_domains_alone(faces):
+    plan = make_plan([{**opened(faces).values, "run": {"steps": 8}}], "test")
+    batches, plain = make_batches(plan, torch.device("cpu")), make_batches(plan, torch.device("cpu"))
+    plain.active = lambda step: None
+    for step in range(8):
+        (batch,), (whole,) = batches(step), plain(step)
+        pair = chosen_pair(seed_of(plan.card.seed, step), 3)
+        assert set(batch) - {f"x{k}_label" for k in range(3)} == {f"x{k}" for k in pair}
+        assert all(torch.equal(batch[name], whole[name]) for name in batch)
+    assert sum(len(domain.cache) for domain in batches.domains) <= 16
 
 
 def test_held_out_faces_are_not_trained_on_and_previews_have_faces_of_the_label_before(faces):

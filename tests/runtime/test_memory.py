@@ -59,8 +59,11 @@ def test_without_such_a_library_nothing_happens(monkeypatch):
 def test_a_job_may_take_no_more_than_its_control_group_lets_it(tmp_path, monkeypatch):
     limit, use = tmp_path / "memory.max", tmp_path / "memory.current"
     use.write_text("1000\n")
-    monkeypatch.setattr(memory, "CGROUPS", ((str(limit), str(use)),))
+    stat = tmp_path / "memory.stat"
+    monkeypatch.setattr(memory, "CGROUPS", ((str(limit), str(use), str(stat), "inactive_file"),))
     limit.write_text("3000\n")
     assert memory.available_memory() == 2000
+    stat.write_text("anon 5\ninactive_file 300\n")  # pages of files that the system can drop
+    assert memory.available_memory() == 2300
     limit.write_text("max\n")
     assert memory.available_memory() != 2000

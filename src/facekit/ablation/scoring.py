@@ -118,11 +118,11 @@ class LabelScoring(Scoring):
 
     def lay_out(self, plan: Plan, force: bool) -> None:
         """Write the test images of every label, and all its images."""
-        has = plan.layout.readers["x"].labels
-        for index, label in enumerate(self.labels):
-            of_label = [path for path, vector in has.items() if vector[index]]
+        table = plan.layout.readers["x"].labels
+        of_label = table.by_label(list(table))
+        for label in self.labels:
             write_squares(self.faces / label, plan.layout.test[label], plan.card.data.size, force)
-            write_squares(self.reference / label, of_label, plan.card.data.size, force)
+            write_squares(self.reference / label, of_label[label], plan.card.data.size, force)
             self._need_two(self.reference / label)
 
     def translate(self, name: str, weights: Path) -> Path:

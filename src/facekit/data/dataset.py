@@ -6,16 +6,17 @@ import contextlib
 import functools
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import CardError, InputError
 from ..runtime import console
-from ..storage import card, images
+from ..storage import card, content
 from ..storage.folder import Folder, Source
+from ..storage.headers import read_sizes
+from ..storage.listing import sub_folders
 
 Item = TypeVar("Item")
 PAIRS = (("trainA", "trainB"), ("a", "b"))
@@ -66,13 +67,14 @@ def find_folders(data: card.Data) -> Folders:
         raise CardError("no training data", "give --data ROOT (with trainA/ trainB/, or a/ b/), or --a DIR --b DIR")
     root = Folder(data.root).path
     for a_name, b_name in PAIRS:
-        if (root / a_name).is_dir() and (root / b_name).is_dir():
-            pairs = [{"a": root / x, "b": root / y} for x, y in HELD_OUT if (root / x).is_dir() and (root / y).is_dir()]
+        if content.is_folder(root / a_name) and content.is_folder(root / b_name):
+            found = [(root / x, root / y) for x, y in HELD_OUT]
+            pairs = [{"a": x, "b": y} for x, y in found if content.is_folder(x) and content.is_folder(y)]
             previews, test = (pairs[0], pairs[-1]) if pairs else ({}, {})
             return Folders({"a": root / a_name, "b": root / b_name}, {"a": "a", "b": "b"}, previews, test)
-    found = ", ".join(sorted(p.name for p in root.iterdir() if p.is_dir())) or "no folders"
+    has = ", ".join(sub_folders(root)) or "no folders"
     raise InputError(
-        f"{root} has neither trainA/ trainB/ nor a/ b/ (it has {found})", "name the two folders: --a DIR --b DIR"
+        f"{root} has neither trainA/ trainB/ nor a/ b/ (it has {has})", "name the two folders: --a DIR --b DIR"
     )
 
 
@@ -102,7 +104,7 @@ def open_layout(data: card.Data) -> Layout:
         else:
             count = data.holdout if data.holdout is not None else min(16, len(usable) // 16)
             previews[domain] = spread(usable, min(count, len(usable) - 1))
-            usable = [p for p in usable if p not in set(previews[domain])]
+            usable = without(usable, previews[domain])
             if not previews[domain]:
                 previews[domain] = usable[:4]  # nothing kept out: the preview shows training images
             test[domain] = previews[domain]
@@ -115,21 +117,18 @@ def open_layout(data: card.Data) -> Layout:
 
 def usable_images(folder: Folder, limit: int | None) -> tuple[list[Path], str]:
     """Return the images whose header can be read, and a line about them."""
-    sizes: Counter[int] = Counter()
-    usable = []
-    sources = outside_runs(folder)
-    for source in sources[:limit]:
-        try:
-            sizes[min(images.size_of(source.path))] += 1
-            usable.append(source.path)
-        except InputError as error:
-            console.warn(f"{error.message}; skipped")
+    sources = outside_runs(folder)[:limit]
+    found, errors = read_sizes(folder.path, sources)
+    for error in errors.values():
+        console.warn(f"{error.message}; skipped")
+    usable = [source.path for index, source in enumerate(sources) if index not in errors]
     if not usable:
         raise InputError(f"no readable image in {folder.path}", "check the files")
-    skipped = len(sources[:limit]) - len(usable)
-    notes = [f"{n} unreadable" for n in [skipped] if n] + [f"{n} other files" for n in [folder.listing.others] if n]
-    spread = f"{min(sizes)} px" if len(sizes) == 1 else f"{min(sizes)}-{max(sizes)} px"
-    return usable, f"{len(usable)} images of {spread}" + (f" (skipped {', '.join(notes)})" if notes else "")
+    edges = found.min(1)[found[:, 0] > 0]
+    least, most = int(edges.min()), int(edges.max())
+    notes = [f"{n} unreadable" for n in [len(errors)] if n] + [f"{n} other files" for n in [folder.listing.others] if n]
+    edge = f"{least} px" if least == most else f"{least}-{most} px"
+    return usable, f"{len(usable)} images of {edge}" + (f" (skipped {', '.join(notes)})" if notes else "")
 
 
 def outside_runs(folder: Folder) -> list[Source]:
@@ -162,6 +161,12 @@ def shares(paths: Sequence[Path], split: tuple[int, int, int]) -> tuple[list[Pat
     first = max(1, len(dealt) * split[1] // sum(split))
     second = first + max(1, len(dealt) * split[2] // sum(split))
     return sorted(dealt[second:]), sorted(dealt[:first]), sorted(dealt[first:second])
+
+
+def without(paths: Sequence[Item], others: Iterable[Item]) -> list[Item]:
+    """Return the items that are none of `others`, in their order."""
+    gone = set(others)
+    return [path for path in paths if path not in gone]
 
 
 def spread(paths: Sequence[Item], count: int) -> list[Item]:

@@ -11,8 +11,9 @@ from PIL import Image
 
 from ..errors import CardError, InputError
 from ..runtime import console
-from ..storage import card, files, images
-from ..storage.folder import Folder
+from ..storage import card, content, files, images
+from ..storage.folder import Folder, Source
+from ..storage.headers import read_sizes
 from ..storage.listing import composed
 from .dataset import Layout, shares, spread
 from .reader import Reader, Sample
@@ -156,25 +157,31 @@ def _plain(root: Path, data: card.Data) -> tuple[MaskReader, dict[str, list[Path
     names = tuple(line.strip() for line in files.read_text(classes).split("\n") if line.strip())
     found: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
     masks: dict[Path, Path] = {}
-    tops = {"train": root / "train" if (root / "train").is_dir() else root, "val": root / "val", "test": root / "test"}
+    tops = {
+        "train": root / "train" if content.is_folder(root / "train") else root,
+        "val": root / "val",
+        "test": root / "test",
+    }
     for part, top in tops.items():
-        if part != "train" and not top.is_dir():
+        if part != "train" and not content.is_folder(top):
             continue
         for needed in ("images", "masks"):
-            if not (top / needed).is_dir():
+            if not content.is_folder(top / needed):
                 raise InputError(f"no folder {top / needed}", "photos belong in images/, their masks in masks/")
-        by_name = {_key(name): top / "masks" / name for name in Folder(top / "masks").names}
-        unmatched = set(by_name)
-        for source in Folder(top / "images").sources():
-            name = _key(source.name)
-            unmatched.discard(name)
-            if name not in by_name:
-                console.warn(f"{source.path} has no mask; left out")
-            elif _sizes_fit(source.path, by_name[name]):
-                masks[source.path] = by_name[name]
-                found[part].append(source.path)
-        for name in sorted(unmatched):
-            console.warn(f"{by_name[name]} has no photo; left out")
+        by_name = {_key(mask.name): mask for mask in Folder(top / "masks").sources()}
+        both: list[tuple[Source, Source]] = []
+        for photo in Folder(top / "images").sources():
+            if _key(photo.name) in by_name:
+                both.append((photo, by_name[_key(photo.name)]))
+            else:
+                console.warn(f"{photo.path} has no mask; left out")
+        used = {mask.name for _, mask in both}
+        for mask in by_name.values():
+            if mask.name not in used:
+                console.warn(f"{mask.path} has no photo; left out")
+        for photo, mask in _of_equal_size(top, both):
+            masks[photo.path] = mask.path
+            found[part].append(photo.path)
     reader = MaskReader("a", names, masks)
     for path in spread(list(masks), CHECKED):
         reader.mask(path)
@@ -186,15 +193,21 @@ def _key(name: str) -> Path:
     return Path(composed(name)).with_suffix("")
 
 
-def _sizes_fit(photo: Path, mask: Path) -> bool:
-    try:
-        sizes = images.size_of(photo), images.size_of(mask)
-    except InputError as error:
-        console.warn(f"{error.message}; left out")
-        return False
-    if sizes[0] != sizes[1]:
-        console.warn(f"{photo} is {sizes[0]} px and its mask {sizes[1]} px; left out")
-    return sizes[0] == sizes[1]
+def _of_equal_size(top: Path, pairs: list[tuple[Source, Source]]) -> list[tuple[Source, Source]]:
+    """Return the pairs of photo and mask that can be read and have one size; warns about the others."""
+    photos, bad_photos = read_sizes(top / "images", [photo for photo, _ in pairs])
+    masks, bad_masks = read_sizes(top / "masks", [mask for _, mask in pairs])
+    fit = []
+    for index, (photo, mask) in enumerate(pairs):
+        error = bad_photos.get(index) or bad_masks.get(index)
+        if error:
+            console.warn(f"{error.message}; left out")
+        elif (photos[index] != masks[index]).any():
+            sizes = tuple(photos[index].tolist()), tuple(masks[index].tolist())
+            console.warn(f"{photo.path} is {sizes[0]} px and its mask {sizes[1]} px; left out")
+        else:
+            fit.append((photo, mask))
+    return fit
 
 
 def _celebamask(root: Path, data: card.Data, parts: str) -> tuple[MaskReader, dict[str, list[Path]]]:

@@ -7,7 +7,9 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 from ..errors import CardError, InputError
 from ..runtime import console
@@ -87,6 +89,7 @@ def _of_folders(folder: Folder, train: str, test: str | None) -> dict[str, tuple
         has = ", ".join(tops) or "none"
         raise InputError(f"{folder.path / train} needs two folders of labels or more (it has {has})", hint)
     found: dict[str, tuple[str, ...]] = {}
+    own: dict[str, tuple[str, ...]] = {}  # one tuple for all images of a label
     loose = []
     for name in folder.names:
         top = train if name.startswith(train) else test
@@ -94,7 +97,7 @@ def _of_folders(folder: Folder, train: str, test: str | None) -> dict[str, tuple
             continue
         label, slash, _ = name[len(top) :].partition("/")
         if slash:
-            found[name] = (label,)
+            found[name] = own.setdefault(label, (label,))
         else:
             loose.append(name)
     _tell(loose, f"images of {folder.path} lie in no label's folder")
@@ -107,11 +110,11 @@ def _of_folders(folder: Folder, train: str, test: str | None) -> dict[str, tuple
 
 def _of_file(folder: Folder, path: Path) -> dict[str, tuple[str, ...]]:
     """Return the labels of the images that a labels file names."""
-    rows = list(read_rows(path))
     known = {composed(name): name for name in folder.names} | {name: name for name in folder.names}
     found: dict[str, tuple[str, ...]] = {}
-    missing = []
-    for line, written, labels in rows:
+    count, missing = 0, []
+    for line, written, labels in read_rows(path):
+        count += 1
         inside = _inside(written, f"{path}, line {line}")
         name = known.get(inside) or known.get(composed(inside))
         if name is None:
@@ -124,7 +127,7 @@ def _of_file(folder: Folder, path: Path) -> dict[str, tuple[str, ...]]:
     if not found:
         first = f" (the first: {missing[0]})" if missing else ""
         hint = "file names are relative to --data; the first column holds them, or one called file"
-        raise InputError(f"none of the {len(rows)} rows of {path} names an image in {folder.path}{first}", hint)
+        raise InputError(f"none of the {count} rows of {path} names an image in {folder.path}{first}", hint)
     _tell(missing, f"rows of {path} name images that are not in {folder.path}")
     _tell([name for name in folder.names if name not in found], f"images of {folder.path} have no row in {path}")
     return found
@@ -153,18 +156,16 @@ def read_rows(path: Path) -> Iterator[Row]:
     Raises InputError for a file that cannot be read or understood.
     """
     try:
-        text = files.read_text(path)
+        first = next((line.strip() for line in files.read_lines(path) if line.strip()), "")
+        read = _json_lines if first.startswith("{") else _celeba if first.isdecimal() else _csv
+        yield from read(path, files.read_lines(path))
     except OSError as error:
         raise InputError(f"cannot read the labels file {path}: {error.strerror}", "check the path") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not text in UTF-8", FORMATS) from error
-    lines = text.replace("\r\n", "\n").split("\n" if "\n" in text else "\r")
-    first = next((line.strip() for line in lines if line.strip()), "")
-    read = _json_lines if first.startswith("{") else _celeba if first.isdecimal() else _csv
-    return read(path, lines)
 
 
-def _json_lines(path: Path, lines: list[str]) -> Iterator[Row]:
+def _json_lines(path: Path, lines: Iterable[str]) -> Iterator[Row]:
     """Read {"file": …, "label": "smile"} or {"file": …, "labels": ["smile", "young"]}; other keys do not matter."""
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -183,35 +184,33 @@ def _json_lines(path: Path, lines: list[str]) -> Iterator[Row]:
         yield number, file, _unique(labels)
 
 
-def _celeba(path: Path, lines: list[str]) -> Iterator[Row]:
+def _celeba(path: Path, lines: Iterable[str]) -> Iterator[Row]:
     """Read CelebA's list: how many rows, the attributes' names, and rows of a file name and 1 or -1 for each."""
-    rows = [(number, re.split(r"[ \t]+", line.strip())) for number, line in enumerate(lines, 1) if line.strip()]
-    if len(rows) < 2 or int(rows[0][1][0]) != len(rows) - 2:
+    count = sum(bool(line.strip()) for line in files.read_lines(path)) - 2
+    rows = ((number, re.split(r"[ \t]+", line.strip())) for number, line in enumerate(lines, 1) if line.strip())
+    announced = next(rows)[1][0]
+    if int(announced) != count:
         raise InputError(
-            f"{path} announces {rows[0][1][0]} images in its first line and has {max(len(rows) - 2, 0)} rows",
+            f"{path} announces {announced} images in its first line and has {max(count, 0)} rows",
             "download it again: it is incomplete",
         )
-    names = rows[1][1]
-    for number, (file, *values) in rows[2:]:
+    names = next(rows)[1]
+    for number, (file, *values) in rows:
         yield number, file, _set(path, number, names, values)
 
 
-def _csv(path: Path, lines: list[str]) -> Iterator[Row]:
+def _csv(path: Path, lines: Iterator[str]) -> Iterator[Row]:
     """Read CSV with a header: a column of labels, several with | between them, or a column for each attribute."""
-    lines = [line + "\n" for line in lines]  # a quoted cell may go on in the next line
-    first = next((index for index, line in enumerate(lines) if line.strip()), 0)
-    said = re.fullmatch(r'"?sep=(.)"?\s*', lines[first])  # Excel's word for the delimiter
+    lines = (line + "\n" for line in lines)  # a quoted cell may go on in the next line
+    head = _up_to_text(lines)
+    said = re.fullmatch(r'"?sep=(.)"?\s*', head[-1])  # Excel's word for the delimiter
     if said:
-        lines[first] = "\n"
-        first = next((index for index, line in enumerate(lines) if line.strip()), 0)
-    heading = re.sub(r'"[^"]*"', "", lines[first])
+        head = [*head[:-1], "\n", *_up_to_text(lines)]
+    heading = re.sub(r'"[^"]*"', "", head[-1])
     delimiter = said[1] if said else max(",;\t", key=heading.count)
-    table = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
-    try:
-        rows = [(table.line_num, [cell.strip() for cell in row]) for row in table if any(cell.strip() for cell in row)]
-    except csv.Error as error:
-        raise InputError(f"{path}, line {table.line_num} is not CSV: {error}", FORMATS) from error
-    header = rows[0][1] if rows else []
+    table = csv.reader(chain(head, lines), delimiter=delimiter, strict=True, skipinitialspace=True)
+    rows = _table_rows(path, table)
+    header = next(rows, (0, []))[1]
     small = [name.lower() for name in header]
     if len(header) < 2:
         raise InputError(f"{path} is neither CSV nor JSON Lines nor CelebA's list", FORMATS)
@@ -226,7 +225,7 @@ def _csv(path: Path, lines: list[str]) -> Iterator[Row]:
         raise InputError(
             f"{path} has two columns of the same name, or one without a name", "give each attribute a name"
         )
-    for number, row in rows[1:]:
+    for number, row in rows:
         if len(row) != len(header):
             raise InputError(f"{path}, line {number} has {len(row)} columns of {len(header)}", "correct it")
         if not row[at]:
@@ -236,15 +235,37 @@ def _csv(path: Path, lines: list[str]) -> Iterator[Row]:
         yield number, row[at], labels
 
 
+def _up_to_text(lines: Iterator[str]) -> list[str]:
+    """Return the lines up to the first that is not blank."""
+    head = []
+    for line in lines:
+        head.append(line)
+        if line.strip():
+            break
+    return head or [""]
+
+
+def _table_rows(path: Path, table: Any) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows that are not empty, with their lines; raises InputError for what is not CSV."""
+    try:
+        for row in table:
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                yield table.line_num, cells
+    except csv.Error as error:
+        raise InputError(f"{path}, line {table.line_num} is not CSV: {error}", FORMATS) from error
+
+
 def _set(path: Path, number: int, names: Sequence[str], values: Sequence[str]) -> tuple[str, ...]:
     """Return the attributes whose value is 1 or true."""
     if len(values) != len(names):
         raise InputError(f"{path}, line {number} has {len(values)} values for {len(names)} attributes", "correct it")
-    for name, value in zip(names, values, strict=True):
-        if value.lower() not in VALUES:
-            hint = "attributes are 1 or 0, 1 or -1, true or false; a column of names is called label"
-            raise InputError(f"{path}, line {number}: {name} is {value!r}", hint)
-    return tuple(name for name, value in zip(names, values, strict=True) if VALUES[value.lower()])
+    meaning = {value: VALUES.get(value.lower()) for value in set(values)}
+    if None in meaning.values():
+        name, value = next((n, v) for n, v in zip(names, values, strict=True) if meaning[v] is None)
+        hint = "attributes are 1 or 0, 1 or -1, true or false; a column of names is called label"
+        raise InputError(f"{path}, line {number}: {name} is {value!r}", hint)
+    return tuple(name for name, value in zip(names, values, strict=True) if meaning[value])
 
 
 def _unique(labels: Iterable[str]) -> tuple[str, ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -16,15 +18,23 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..runtime import console, distributed
+from ..runtime.cores import usable_cores
+from ..runtime.memory import available_memory
 from .reader import Reader, Sample
 
 CPU = torch.device("cpu")
 CACHE_SHARE = 0.4  # of the memory that is free at the start, for decoded images
+UNKNOWN = 4e9  # bytes of free memory where the system does not say
+MOST_WORKERS = 8  # threads that decode
+AHEAD = 3  # steps that are prepared while one runs
 
 
 @dataclass
 class Domain:
-    """The files of one domain, decoded once to samples of `size` px while they fit into `budget` bytes."""
+    """The files of one domain, decoded once to samples of `size` px while they fit into `budget` bytes.
+
+    Several threads may ask for samples at once.
+    """
 
     reader: Reader
     paths: Sequence[Path]
@@ -32,6 +42,7 @@ class Domain:
     budget: float = 0.0
     cache: dict[int, Sample] = field(default_factory=dict)
     broken: set[int] = field(default_factory=set)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def sample(self, index: int) -> Sample:
         """Return the sample of a file, or of the next one that can be decoded."""
@@ -40,17 +51,27 @@ class Domain:
             if at in self.broken:
                 continue
             if at in self.cache:
-                return self.cache[at]
+                return {**self.cache[at], **self.reader.looked_up(self.paths[at])}
             try:
                 sample = self.reader.read(self.paths[at], self.size)
             except InputError as error:
-                self.broken.add(at)
-                console.warn(f"{error.message}; the next image takes its place")
+                self._give_up(at, error)
                 continue
-            if (len(self.cache) + 1) * sum(entry.nbytes for entry in sample.values()) <= self.budget:
-                self.cache[at] = sample
+            self._keep(at, sample)
             return sample
         raise InputError(f"no image of domain {self.reader.name} can be decoded", "check the files")
+
+    def _give_up(self, at: int, error: InputError) -> None:
+        with self.lock:
+            if at not in self.broken:
+                self.broken.add(at)
+                console.warn(f"{error.message}; the next image takes its place")
+
+    def _keep(self, at: int, sample: Sample) -> None:
+        decoded = {name: sample[name] for name in sample.keys() - self.reader.looked_up(self.paths[at]).keys()}
+        with self.lock:
+            if (len(self.cache) + 1) * sum(entry.nbytes for entry in decoded.values()) <= self.budget:
+                self.cache[at] = decoded
 
 
 @lru_cache(maxsize=16)
@@ -65,6 +86,7 @@ class Batches:
 
     A step takes `batch * accumulate * processes` images of each domain; every domain is shuffled by itself, and shows
     all its images before it repeats one. An image is cropped to `size` from `load_size` and mirrored at random.
+    `active` names the domains that a step looks at (None: all); the others are neither decoded nor in its batches.
     """
 
     domains: Sequence[Domain]
@@ -75,6 +97,7 @@ class Batches:
     accumulate: int = 1
     device: torch.device = CPU
     dtype: torch.dtype = torch.float32
+    active: Callable[[int], Collection[str] | None] = lambda step: None
 
     @classmethod
     def of(
@@ -85,7 +108,8 @@ class Batches:
         **options: Any,
     ) -> Batches:
         """Make batches of the files at `paths`, by domain, read as plain images where `readers` has no other way."""
-        budget = CACHE_SHARE * available_memory() / len(paths)
+        free = available_memory() or UNKNOWN
+        budget = CACHE_SHARE * free / distributed.local_size() / len(paths)
         known = {name: (readers or {}).get(name) or Reader(name) for name in paths}
         return cls([Domain(known[name], found, load_size, budget) for name, found in paths.items()], **options)
 
@@ -98,11 +122,13 @@ class Batches:
     def __call__(self, step: int) -> list[dict[str, Tensor]]:
         """Return the batches of `step` by entry: images [N, 3, size, size] in [-1, 1], label maps [N, size, size]."""
         out = []
+        active = self.active(step)
+        numbers = [n for n, domain in enumerate(self.domains) if active is None or domain.reader.name in active]
         for micro in range(self.accumulate):
             first = ((step * self.accumulate + micro) * distributed.size() + distributed.rank()) * self.batch
             positions = range(first, first + self.batch)
             batch: dict[str, Tensor] = {}
-            for number in range(len(self.domains)):
+            for number in numbers:
                 samples = [self.sample(number, position) for position in positions]
                 batch |= {name: self._tensor(np.stack([sample[name] for sample in samples])) for name in samples[0]}
             out.append(batch)
@@ -120,26 +146,31 @@ class Batches:
         return domain.reader.mirror(sample) if self.flip and rng.random() < 0.5 else sample
 
     def _tensor(self, entries: np.ndarray) -> Tensor:
-        x = torch.from_numpy(np.ascontiguousarray(entries)).to(self.device, non_blocking=True)
+        x = torch.from_numpy(np.ascontiguousarray(entries))
+        if self.device.type == "cuda":  # from pinned memory the copy runs beside the step
+            x = x.pin_memory()
+        x = x.to(self.device, non_blocking=True)
         if x.ndim == 4:
             return x.permute(0, 3, 1, 2).to(self.dtype).div_(127.5).sub_(1)  # stays channels-last
         return x.to(self.dtype) if x.is_floating_point() else x.long()
 
-    def stream(self, start: int, stop: int, ahead: int = 3) -> Iterator[list[dict[str, Tensor]]]:
-        """Yield the batches of steps `start` to `stop`, prepared by a thread while the previous step runs."""
-        with ThreadPoolExecutor(1) as pool:
-            waiting = [pool.submit(copy_context().run, self, step) for step in range(start, min(start + ahead, stop))]
+    def stream(self, start: int, stop: int, workers: int = 1) -> Iterator[list[dict[str, Tensor]]]:
+        """Yield the batches of steps `start` to `stop` in order, prepared by threads while the previous step runs.
+
+        However many `workers` there are, the batches are those of `self(step)`.
+        """
+        ahead = AHEAD + workers - 1
+        with ThreadPoolExecutor(workers) as pool:
+            waiting = deque(pool.submit(copy_context().run, self, s) for s in range(start, min(start + ahead, stop)))
             for step in range(start, stop):
-                batch = waiting.pop(0).result()
+                batch = waiting.popleft().result()
                 if step + ahead < stop:
                     waiting.append(pool.submit(copy_context().run, self, step + ahead))
                 yield batch
 
 
-def available_memory() -> float:
-    """Return the bytes of memory that are free to use; 4 GB where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return 4e9
+def free_workers(device: torch.device) -> int:
+    """Return how many threads may decode beside training: the cores that this process's share leaves free."""
+    cores = usable_cores() // distributed.local_size()
+    busy = torch.get_num_threads() if device.type == "cpu" else 1
+    return max(1, min(MOST_WORKERS, cores - busy))

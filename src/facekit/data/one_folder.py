@@ -8,7 +8,7 @@ from ..errors import CardError
 from ..runtime import console
 from ..storage import card
 from ..storage.folder import Folder
-from .dataset import Layout, spread, usable_images
+from .dataset import Layout, spread, usable_images, without
 
 
 def open_one_folder(data: card.Data) -> Layout:
@@ -24,7 +24,7 @@ def open_one_folder(data: card.Data) -> Layout:
     images, line = usable_images(Folder(folder), data.limit)
     count = data.holdout if data.holdout is not None else min(16, len(images) // 16)
     kept_out = spread(images, min(count, len(images) - 1))
-    training = [path for path in images if path not in set(kept_out)]
+    training = without(images, kept_out)
     shown = kept_out or training[:4]
     name = Path(folder).resolve().name
     console.note(f"{name}: {line}; previews of {len(shown)}")

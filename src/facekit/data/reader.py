@@ -23,6 +23,10 @@ class Reader:
         """Decode a file to a square of `size` px; raises InputError where that cannot be done."""
         return {self.name: np.asarray(images.resize(images.square(images.read(path)), size))}
 
+    def looked_up(self, path: Path) -> Sample:
+        """Return the entries of `read` that cost no decoding: the cache of decoded samples does not hold them."""
+        return {}
+
     def mirror(self, sample: Sample) -> Sample:
         """Return the sample as a mirror shows it."""
         return {name: entry[:, ::-1] if entry.ndim > 1 else entry for name, entry in sample.items()}

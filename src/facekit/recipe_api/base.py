@@ -232,6 +232,10 @@ class Recipe(abc.ABC):
         """Find the training images; None for two folders of images, as `data.dataset.open_layout` finds them."""
         return None
 
+    def step_domains(self, seed: int) -> Collection[str] | None:
+        """Return the layout's domains that the step with this `Scene.seed` looks at; None: all of them."""
+        return None
+
     def blank(self, batch: int, size: int) -> dict[str, Tensor]:
         """Return a batch without content, as the method's own data gives it: what the memory estimate runs on."""
         import torch

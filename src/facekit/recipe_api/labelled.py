@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -14,18 +15,22 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from ..data.dataset import Layout, shares, spread
-from ..data.label_file import Labels, read_labels
+from ..data.dataset import Layout, shares, spread, without
+from ..data.label_file import read_labels
+from ..data.label_table import LabelTable
 from ..data.reader import Reader, Sample
 from ..errors import CardError, InputError
 from ..ops import augment
 from ..runtime import console
-from ..storage import images
 from ..storage.card import Data, Domains, suggest
+from ..storage.folder import Source
+from ..storage.headers import read_sizes
 from . import base
 from .base import Recipe, Scene, view
 
 FEWEST = 8  # images of a label, to train on
+NAMED = 50  # labels whose counts are said one by one
+SHOWN = 16  # labels that a preview shows
 OFF = "no-"  # in front of an attribute: without it
 
 
@@ -50,7 +55,11 @@ class LabelledReader(Reader):
 
     def read(self, path: Path, size: int) -> Sample:
         """Decode a file to a square of `size` px; raises InputError where that cannot be done."""
-        return {**super().read(path, size), f"{self.name}_label": self.labels[path]}
+        return {**super().read(path, size), **self.looked_up(path)}
+
+    def looked_up(self, path: Path) -> Sample:
+        """Return the labels of an image, as a row that is made now."""
+        return {f"{self.name}_label": self.labels[path]}
 
 
 def open_labelled(data: Data, params: LabelledParams) -> Layout:
@@ -65,82 +74,78 @@ def open_labelled(data: Data, params: LabelledParams) -> Layout:
     found = read_labels(data)
     known = sorted({label for has in found.train.values() for label in has})
     labels = params.labels or tuple(known)
-    for label in labels:
-        if label not in known:
-            raise CardError(f"no image is labelled {label!r}{suggest(label, known)}", "fix params.labels")
-        if labels.count(label) > 1:
-            raise CardError(f"params.labels has {label!r} twice", "name each label once")
-    if params.single and len(labels) < 2:
-        raise CardError("there is only one label, nothing to translate between", "give images of two labels or more")
+    _check(labels, known, params)
     for label in sorted({label for has in found.test.values() for label in has} - set(known)):
         console.warn(f"only test images are labelled {label!r}; it is left out")
+    table = LabelTable(labels, {**found.train, **found.test})
     if params.single:
-        _refuse_several(found, labels)
-    groups, apart = _groups(found.train, labels, params.single), _groups(found.test, labels, params.single)
+        _refuse_several(table)
+    groups, apart = (
+        {name: paths[:most] for name, paths in _groups(table, part, params.single).items()}
+        for part, most in ((found.train, data.limit), (found.test, None))
+    )
+    broken = _broken(Path(data.root or "."), [*groups.values(), *apart.values()])
     dealt = {}
     for name, paths in groups.items():
-        usable = _readable(paths[: data.limit])
-        for label in [name] if params.single else labels:
-            has = sum(label in found.train[path] for path in usable)
+        usable = without(paths, broken)
+        for label, has in [(name, len(usable))] if params.single else table.counts(usable).items():
             if has < FEWEST:
                 raise InputError(f"only {has} images are labelled {label!r}, of {FEWEST} at least", "add some")
-        dealt[name] = _deal(usable, _readable(apart[name]), data)
+        dealt[name] = _deal(usable, without(apart[name], broken), data)
     train = [path for part, _, _ in dealt.values() for path in part]
     previews = _in_turn([part for _, part, _ in dealt.values()])
     test = [path for _, _, part in dealt.values() for path in part]
-    most = max(len(part) for part, _, _ in dealt.values())
-    count = {label: sum(label in found.train[path] for path in train) for label in labels}
-    other = len(found.train) - sum(map(len, groups.values()))
-    if other:
+    other = sum(not len(table.indices(path)) for path in found.train)
+    if other and params.single:
         console.note(f"{other} images have none of these labels; left out")
-    _report(count, len(train), len(previews), len(test), params)
+    _report(table.counts(train), len(train), len(previews), len(test), params)
     if params.balance:
+        most = max(len(part) for part, _, _ in dealt.values())
         train = [part[i % len(part)] for part, _, _ in dealt.values() for i in range(most)]
-    every = {**found.train, **found.test}
-    vectors = {path: _vector(every[path], labels) for path in (*train, *previews, *test)}
-    seen, scored = (
-        {label: [path for path in paths if label in every[path]] for label in labels} for paths in (previews, test)
-    )
-    reader = LabelledReader("x", vectors)
     return Layout(
-        {"x": train}, {**seen, "x": previews}, {}, {**scored, "x": test}, {"x": reader}, {"labels": list(labels)}
+        {"x": train},
+        {**table.by_label(previews), "x": previews},
+        {},
+        {**table.by_label(test), "x": test},
+        {"x": LabelledReader("x", table)},
+        {"labels": list(labels)},
     )
 
 
-def _refuse_several(found: Labels, labels: Sequence[str]) -> None:
-    """Raise InputError for images with several of `labels`."""
-    bad = {}
-    for path, has in (*found.train.items(), *found.test.items()):
-        own = [label for label in labels if label in has]
-        if len(own) > 1:
-            bad[path] = own
-    for path, own in bad.items():
+def _check(labels: Sequence[str], known: Sequence[str], params: LabelledParams) -> None:
+    """Raise CardError for labels that the data does not have, a label named twice, or too few of them."""
+    there = set(known)
+    for label, times in Counter(labels).items():
+        if label not in there:
+            raise CardError(f"no image is labelled {label!r}{suggest(label, known)}", "fix params.labels")
+        if times > 1:
+            raise CardError(f"params.labels has {label!r} twice", "name each label once")
+    if params.single and len(labels) < 2:
+        raise CardError("there is only one label, nothing to translate between", "give images of two labels or more")
+
+
+def _refuse_several(table: LabelTable) -> None:
+    """Raise InputError for images with several of the labels."""
+    bad = [path for path in table if len(table.indices(path)) > 1]
+    if bad:
         more = f", and so are {len(bad) - 1} other images" if len(bad) > 1 else ""
+        own = " and ".join(table.labels[index] for index in sorted(table.indices(bad[0])))
         hint = "fix the labels, name labels that exclude each other in params.labels, or --set params.single=false"
-        raise InputError(f"{path} is labelled {' and '.join(own)}, not one{more}", hint)
+        raise InputError(f"{bad[0]} is labelled {own}, not one{more}", hint)
 
 
-def _vector(has: Sequence[str], labels: Sequence[str]) -> np.ndarray:
-    """Return 1 for each label that an image has, [K]."""
-    return np.array([label in has for label in labels], np.float32)
-
-
-def _groups(found: Mapping[Path, Sequence[str]], labels: Sequence[str], single: bool) -> dict[str, list[Path]]:
+def _groups(table: LabelTable, paths: Iterable[Path], single: bool) -> dict[str, list[Path]]:
     """Return the images by label, or all together where an image may have several; those of other labels go."""
-    if not single:
-        return {"": list(found)}
-    return {label: [path for path, has in found.items() if label in has] for label in labels}
+    return table.by_label(list(paths)) if single else {"": list(paths)}
 
 
-def _readable(paths: Sequence[Path]) -> list[Path]:
-    usable = []
-    for path in paths:
-        try:
-            images.size_of(path)
-            usable.append(path)
-        except InputError as error:
-            console.warn(f"{error.message}; skipped")
-    return usable
+def _broken(root: Path, groups: Iterable[Sequence[Path]]) -> set[Path]:
+    """Return the images whose header cannot be read, with a warning for each."""
+    sources = [Source(path, path.relative_to(root).as_posix()) for paths in groups for path in paths]
+    errors = read_sizes(root, sources)[1]
+    for error in errors.values():
+        console.warn(f"{error.message}; skipped")
+    return {sources[index].path for index in errors}
 
 
 def _deal(usable: list[Path], apart: list[Path], data: Data) -> tuple[list[Path], list[Path], list[Path]]:
@@ -152,7 +157,7 @@ def _deal(usable: list[Path], apart: list[Path], data: Data) -> tuple[list[Path]
         usable, seen, rest = shares(usable, data.split)
         return usable, spread(seen, shown), rest
     previews = spread(usable, min(shown, len(usable) // 8 if data.holdout is None else len(usable) - 1))
-    return [path for path in usable if path not in set(previews)], previews, previews
+    return without(usable, previews), previews, previews
 
 
 def _in_turn(groups: Sequence[Sequence[Path]]) -> list[Path]:
@@ -162,11 +167,15 @@ def _in_turn(groups: Sequence[Sequence[Path]]) -> list[Path]:
 
 def _report(count: Mapping[str, int], train: int, previews: int, test: int, params: LabelledParams) -> None:
     """Say how many images each label has to train on, and how to balance them where that is far from even."""
-    parts = ", ".join(f"{label} {number} ({number / train:.0%})" for label, number in count.items())
-    after = ", each label shown as often" if params.balance else ""
-    console.note(f"{train} images with labels: {parts}{after}; previews of {previews}, {test} for scores")
-    console.fact("data", labels=dict(count), images=train, held_out=previews, test=test)
     rare, common = min(count, key=lambda label: count[label]), max(count, key=lambda label: count[label])
+    named = list(count) if len(count) <= NAMED else [common, rare]
+    parts = ", ".join(f"{label} {count[label]} ({count[label] / train:.0%})" for label in named)
+    all_of = "labels" if len(count) <= NAMED else f"{len(count)} labels, from the commonest to the rarest"
+    after = ", each label shown as often" if params.balance else ""
+    console.note(f"{train} images with {all_of}: {parts}{after}; previews of {previews}, {test} for scores")
+    if len(count) > SHOWN:
+        console.note(f"previews show {SHOWN} of the {len(count)} labels")
+    console.fact("data", labels=dict(count), images=train, held_out=previews, test=test)
     if params.single and not params.balance and count[common] > 3 * count[rare]:
         often = round(count[common] / count[rare], 1)
         console.warn(f"{common!r} has {often} times the images of {rare!r}; --set params.balance=true evens that out")
@@ -224,7 +233,8 @@ class Labelled(Recipe):
 
     def preview(self, nets: Any, x: Tensor, to: str) -> dict[str, Tensor]:
         extra = {"source": self.seen_labels(nets, x)} if self.needs_source else {}
-        return {label: self.translate(nets, x, label, **extra) for label in self.params.labels}  # type: ignore[call-arg]
+        shown = spread(self.params.labels, SHOWN)
+        return {label: self.translate(nets, x, label, **extra) for label in shown}  # type: ignore[call-arg]
 
     def seen_labels(self, nets: Any, x: Tensor) -> list[str]:
         """Return what previews take for the labels of images x, joined by +: none, where nothing can predict them."""

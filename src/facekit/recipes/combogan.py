@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +12,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..data.dataset import Layout
+from ..data.dataset import Layout, spread
 from ..errors import CardError
 from ..nets.combogan import ComboDecoder, ComboDiscriminator, ComboEncoder
 from ..nets.image_pool import ImagePool
 from ..ops.losses import lsgan, wide
 from ..recipe_api.base import Phase, Progress, term, view
-from ..recipe_api.labelled import Labelled, LabelledParams, LabelledScene, open_labelled
+from ..recipe_api.labelled import SHOWN, Labelled, LabelledParams, LabelledScene, open_labelled
 from ..recipe_api.schedules import flat_then_linear
 from ..storage.card import Data, suggest
 
@@ -43,6 +42,12 @@ def halved(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, 3, stride=2)
 
 
+def chosen_pair(seed: int, count: int) -> tuple[int, int]:
+    """Return the two of `count` domains that learn in the step of a seed."""
+    first, second = np.random.default_rng(seed).permutation(count)[:2].tolist()
+    return first, second
+
+
 class ComboScene(LabelledScene):
     """A batch of every domain, `x0`, `x1`, ..., of which a step looks at two; the nets stand in the domains' order.
 
@@ -54,8 +59,7 @@ class ComboScene(LabelledScene):
     @view
     def pair(self) -> tuple[int, int]:
         """Two domains at random, from the step's seed: the same in both phases and in every process."""
-        first, second = np.random.default_rng(self.seed).permutation(self.recipe.labels)[:2].tolist()
-        return first, second
+        return chosen_pair(self.seed, self.recipe.labels)
 
     @view
     def x(self) -> Tensor:
@@ -186,14 +190,13 @@ class ComboGAN(Labelled):
         """Find the images of each label: domain "x0" are those of the first of `params.labels`, and so on."""
         even = self.params.model_copy(update={"balance": True})  # a step takes as many of one domain as of the other
         found = open_labelled(data, even)
-        vectors, labels = found.readers["x"].labels, found.params["labels"]
+        of_label = found.readers["x"].labels.by_label(list(dict.fromkeys(found.train["x"])))
+        train = {f"x{k}": paths for k, paths in enumerate(of_label.values())}
+        return replace(found, train=train, previews={label: found.previews[label] for label in of_label})
 
-        def of(paths: Sequence[Path], k: int) -> list[Path]:
-            return [path for path in dict.fromkeys(paths) if vectors[path][k]]
-
-        train = {f"x{k}": of(found.train["x"], k) for k in range(len(labels))}
-        previews = {label: of(found.previews["x"], k) for k, label in enumerate(labels)}
-        return replace(found, train=train, previews=previews)
+    def step_domains(self, seed: int) -> list[str]:
+        """The two domains that the step looks at: images of the others are not decoded."""
+        return [f"x{k}" for k in chosen_pair(seed, self.labels)]
 
     def blank(self, batch: int, size: int) -> dict[str, Tensor]:
         return {f"x{k}": torch.empty(batch, 3, size, size) for k in range(self.labels)}
@@ -236,9 +239,9 @@ class ComboGAN(Labelled):
     def previews(self) -> dict[str, str]:
         """Each label, shown on faces of the one before it."""
         known = self.params.labels
-        return {label: known[k - 1] for k, label in enumerate(known)}
+        return {known[k]: known[k - 1] for k in spread(range(len(known)), SHOWN)}
 
     def preview(self, nets: Any, x: Tensor, to: str) -> dict[str, Tensor]:
-        source = self.previews()[to]
+        source = self.params.labels[self.number(to) - 1]
         made = self.translate(nets, x, to, [source] * len(x))
         return {"translation": made, "and back": self.translate(nets, made, source, [to] * len(x))}

@@ -24,6 +24,8 @@ from ..recipe_api.labelled import Labelled, LabelledParams, LabelledScene
 from ..recipe_api.schedules import flat_then_linear
 from ..runtime import console
 
+CONTROLS = 64  # labels whose control information is computed at once
+
 
 def misjudged(logits: Tensor, label: Tensor, single: bool) -> Tensor:
     """Return how far logits [N, K] are from labels [N, K]: cross-entropy where an image has one label.
@@ -246,8 +248,14 @@ class StarGAN(Labelled):
                 raise CardError("these weights keep the attributes that a face has, so they must know these", hint)
             has = x.new_tensor([self._row(labels.split("+")) for labels in source])
             return torch.lerp(nets.g.control(has), own, strength)
-        every = nets.g.control(torch.eye(self.labels, device=x.device, dtype=x.dtype))
-        return torch.lerp(every.mean(0, keepdim=True), own, strength)
+        return own if strength == 1 else torch.lerp(self._mean_control(nets, own), own, strength)
+
+    def _mean_control(self, nets: Any, like: Tensor) -> Tensor:
+        """Return the mean of all labels' control information, [1, N], a few labels at a time."""
+        total = torch.zeros_like(like[:1])
+        for some in torch.arange(self.labels, device=like.device).split(CONTROLS):
+            total += nets.g.control(F.one_hot(some, self.labels).to(like)).sum(0, keepdim=True)
+        return total / self.labels
 
     @property
     def needs_source(self) -> bool:

@@ -41,6 +41,11 @@ def size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def local_size() -> int:
+    """Return how many of the processes run on this machine: they share its memory and cores."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if size() > 1 else 1
+
+
 @contextlib.contextmanager
 def failing_together() -> Iterator[None]:
     """Leave the error raised inside where the other processes find it: they fail with its text."""

@@ -11,9 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 SLACK = 128 * 2**20  # bytes of freed memory that are worth giving back
-CGROUPS = (  # limit and use of this job's control group, versions 2 and 1
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+CGROUPS = (  # limit and use of this job's control group, and the part of it that is files: versions 2 and 1
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat", "inactive_file"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        "/sys/fs/cgroup/memory/memory.stat",
+        "total_inactive_file",
+    ),
 )
 
 
@@ -27,9 +32,12 @@ def available_memory(device: str = "cpu") -> int | None:
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
         bounds.append(1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")))
-    for limit, use in CGROUPS:
+    for limit, use, stat, files in CGROUPS:
         with contextlib.suppress(OSError, ValueError):  # "max": no limit
-            bounds.append(int(Path(limit).read_text()) - int(Path(use).read_text()))
+            left = int(Path(limit).read_text()) - int(Path(use).read_text())
+            with contextlib.suppress(OSError, ValueError, KeyError):  # pages of files go when memory is short
+                left += int(dict(line.split() for line in Path(stat).read_text().splitlines())[files])
+            bounds.append(left)
     return max(0, min(bounds)) if bounds else None
 
 

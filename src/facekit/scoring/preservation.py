@@ -5,6 +5,7 @@ All of it compares pairs of images, so it needs the aligned faces that were tran
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,7 +45,7 @@ def measure(
     classes = _classes(segnet) if segnet else ()
     if face and not callable(getattr(face.recipe, "embed", None)):
         raise CardError("the face model does not compute embeddings", "give weights of the recipe facefeat")
-    seen: dict[str, list[float]] = defaultdict(list)
+    seen: dict[str, array[float]] = defaultdict(lambda: array("d"))
     found = pairs(source, out)[:limit]
     with console.progress("preservation", len(found)) as bar:
         for before, after in _batches(found):
@@ -52,8 +53,8 @@ def measure(
                 for name, value in _parts(segnet, classes, before, after):
                     seen[name].append(value)
             if face:
-                seen["identity-cosine"] += _cosines(face, before, after)
-            seen["unchanged"] += [_unchanged(*pair) for pair in zip(before, after, strict=True)]
+                seen["identity-cosine"].extend(_cosines(face, before, after))
+            seen["unchanged"].extend(_unchanged(*pair) for pair in zip(before, after, strict=True))
             bar.advance(len(before))
     count = len(seen["unchanged"])
     if not count:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..data.loader import Batches
+from ..data.loader import Batches, free_workers
 from ..errors import Interrupted
 from ..recipe_api.base import Progress
 from ..runtime import console, distributed, signals
@@ -19,7 +19,7 @@ from ..runtime.cores import choose_threads
 from ..runtime.device import find_device
 from ..storage import card, lock
 from . import memory_estimate, run_folder
-from .loop import fit
+from .loop import fit, seed_of
 from .pace import Pace
 from .plan import Plan, layers, make_plan
 from .results import inputs, results
@@ -117,7 +117,7 @@ def _train(
             run.log(step, losses)
             bar.advance(0, **losses)
 
-        stream = _counted(batches.stream(first, clock.steps), run.pace, bar)
+        stream = _counted(batches.stream(first, clock.steps, free_workers(learner.device)), run.pace, bar)
         whole = not received and fit(learner, stream, clock, on_losses, run.save, lambda: bool(received))
     if not whole:
         raise Interrupted(f"train: stopped at step {learner.step}, saved", "run the same command again to continue")
@@ -155,5 +155,6 @@ def make_batches(plan: Plan, device: torch.device) -> Batches:
         flip=plan.card.data.flip,
         accumulate=plan.card.run.accumulate,
         device=device,
+        active=lambda step: plan.recipe.step_domains(seed_of(plan.card.seed, step)),
         dtype=torch.float64 if plan.card.run.precision == "fp64" else torch.float32,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -34,19 +33,21 @@ class RunPage:
         self, folder: Path, values: dict[str, Any], previews: dict[str, list[Path]], pace: Pace, board: Any = None
     ):
         self.folder, self.values, self.previews, self.pace, self.board = folder, values, previews, pace, board
+        self._faces: dict[str, list[Image.Image]] = {}
 
-    @functools.cached_property
-    def faces(self) -> dict[str, list[Image.Image]]:
-        """The first preview images of each domain that can be decoded: previews always show the same."""
-        size = self.values["data"]["size"]
-        return {side: list(itertools.islice(_decoded(paths, size), FACES)) for side, paths in self.previews.items()}
+    def faces(self, side: str) -> list[Image.Image]:
+        """Return the first preview images of a domain that can be decoded: previews always show the same."""
+        if side not in self._faces:
+            decoded = _decoded(self.previews[side], self.values["data"]["size"])
+            self._faces[side] = list(itertools.islice(decoded, FACES))
+        return self._faces[side]
 
     @torch.no_grad()
     def preview(self, learner: TrainState) -> None:
         """Write the preview of this step."""
         tables = []
         for to, source in learner.recipe.previews().items():
-            faces = self.faces[source]
+            faces = self.faces(source)
             if faces:
                 tables.append(_preview_table(learner, faces, to))
         if tables:
