@@ -54,7 +54,7 @@ COMMANDS = {
         IMAGES,
         (
             ("facekit pack faces/ shards/", "tar files of 256 MB, in WebDataset's layout, with an index"),
-            ("facekit train cyclegan --a shards/a --b shards/b", "a packed folder is used like a folder"),
+            ("facekit pack faces/ shards/ --shard-size 1000", "tar files of about 1 GB"),
             ("facekit pack downloaded/", "index tar files that another program wrote"),
         ),
     ),

@@ -1,4 +1,4 @@
-"""Reads images wherever they lie: as files, or in the tar files of a packed folder (see `packed`) above their path."""
+"""Reads images wherever they lie: as files, behind a URL (`remote`), or in the tar files of a packed folder above."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ import stat as modes
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from .remote import is_remote
+
 if TYPE_CHECKING:
     from .packed import PackedFolder
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Open an image to read; raises OSError as `open` does, InputError where a shard is damaged."""
+    """Open an image to read; raises OSError as `open` does, InputError where a store or a shard fails."""
+    if is_remote(path):
+        return io.BytesIO(read_bytes(path))
     try:
         return open(path, "rb")
     except (FileNotFoundError, NotADirectoryError):
@@ -25,12 +29,33 @@ def open_file(path: Path) -> BinaryIO:
 
 def read_bytes(path: Path) -> bytes:
     """Return the bytes of an image; raises what `open_file` does."""
-    with open_file(path) as file:
-        return file.read()
+    if not is_remote(path):
+        with open_file(path) as file:
+            return file.read()
+    from . import remote
+
+    found = None if remote.is_listed(path) else _member(path)
+    return found[0].read(found[1]) if found else remote.read(path)
+
+
+def read_part(path: Path, start: int, length: int) -> bytes:
+    """Return bytes out of the middle of a file; raises OSError, InputError where a store fails."""
+    if is_remote(path):
+        from . import remote
+
+        return remote.read(path, start, start + length)
+    with open(path, "rb", buffering=0) as file:
+        file.seek(start)
+        return file.read(length)
 
 
 def stat(path: Path) -> os.stat_result:
-    """Return the length and times of an image; raises OSError where it is not there."""
+    """Return the length and times of an image; raises OSError where it is not there, InputError where a store fails."""
+    if is_remote(path):
+        from . import remote
+
+        found = None if remote.is_listed(path) else _member(path)
+        return found[0].stat(found[1]) if found else remote.stat(path)
     try:
         return os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -42,14 +67,14 @@ def stat(path: Path) -> os.stat_result:
 
 def known_size(path: Path) -> tuple[int, int] | None:
     """Return the width and height that the index of a packed folder gives; None for a file, or where it gives none."""
-    if os.path.lexists(path):
+    if not is_remote(path) and os.path.lexists(path):
         return None
     found = _member(path)
     return found[0].size(found[1]) if found else None
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is an image, or another file, at a path."""
+    """Whether there is an image, or another file, at a path; raises InputError where a store fails."""
     try:
         return modes.S_ISREG(stat(path).st_mode)
     except OSError:
@@ -57,12 +82,24 @@ def is_file(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is a folder at a path, on the disk or as a part of a packed folder."""
-    return path.is_dir() or any(True for _ in packed_below(path))
+    """Whether there is a folder at a path: on the disk, in a store, or as a part of a packed folder."""
+    if is_remote(path):
+        from . import remote
+
+        return remote.is_folder(path) or bool(_packed_below(path))
+    return path.is_dir() or bool(_packed_below(path))
 
 
-def packed_below(folder: Path) -> list[str]:
-    """Return the names of the images below a folder that lie in the shards of a folder above it."""
+def beside(folder: Path, pattern: str) -> list[Path]:
+    """Return the files in a folder whose names fit a pattern, sorted; packed images are not among them."""
+    if is_remote(folder):
+        from . import remote
+
+        return remote.glob(folder, pattern)
+    return sorted(folder.glob(pattern))
+
+
+def _packed_below(folder: Path) -> list[str]:
     from . import packed
 
     return packed.below(folder)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..errors import OutputError
+from .remote import is_remote
 
 PART = (".facekit-", ".part")  # how the names of temporary files begin and end
 
@@ -37,6 +38,10 @@ def cannot_write(path: Path, error: OSError) -> NoReturn:
 
 def make_folder(path: Path) -> Path:
     """Make a folder with its parents; raises OutputError where that cannot be."""
+    if is_remote(path):
+        raise OutputError(
+            f"cannot write to {path}: outputs lie on a disk", "give a folder, and copy it when it is done"
+        )
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -130,7 +135,11 @@ def read_text(path: Path) -> str:
 
     Raises OSError or UnicodeDecodeError where it cannot be read.
     """
-    data = path.read_bytes()
+    return decoded(path.read_bytes())
+
+
+def decoded(data: bytes) -> str:
+    """Return text: UTF-8, with or without its mark, or UTF-16 with it; raises UnicodeDecodeError."""
     utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return data.decode("utf-16" if utf16 else "utf-8-sig")
 

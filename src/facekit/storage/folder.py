@@ -81,7 +81,7 @@ class Folder:
         Lines that name no file, or one outside the folder, are passed over with a word.
         """
         found, foreign = {}, 0
-        for path in sorted(self.path.glob("manifest*.jsonl")):
+        for path in content.beside(self.path, "manifest*.jsonl"):
             for row in read_lines(path):
                 if is_inside(row.get("file")):
                     found[row["file"]] = row
@@ -103,7 +103,7 @@ class Folder:
         found = self.listing
         if not found.names and not found.unreadable:
             extra = f" ({found.others} other files)" if found.others else ""
-            if any(self.path.glob("*.tar")):
+            if content.beside(self.path, "*.tar"):
                 raise InputError(
                     f"no images in {self.path}, but tar files without an index", f"facekit pack {self.path} writes it"
                 )

@@ -89,11 +89,7 @@ class _Cache:
         others = [(name, row) for name, row in self.rows.items() if name not in asked]
         rows = [row for _, row in others]
         text = "\0".join([*names, *(name for name, _ in others)]).encode("utf-8", "surrogateescape")
-        found = {
-            "format": np.array(FORMAT),
-            "names": np.frombuffer(text, np.uint8),
-            "stamps": np.concatenate([stamps, self.stamps[rows]]),
-            "sizes": np.concatenate([sizes, self.sizes[rows]]),
-        }
+        stamps = np.concatenate([stamps, self.stamps[rows]])
+        sizes = np.concatenate([sizes, self.sizes[rows]])
         with contextlib.suppress(OutputError), files.replacing(self.path) as part, open(part, "wb") as file:
-            np.savez(file, **found)
+            np.savez(file, format=FORMAT, names=np.frombuffer(text, np.uint8), stamps=stamps, sizes=sizes)

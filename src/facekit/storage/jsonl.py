@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime import strict_json
-from . import files
+from . import content, files
 
 Row = dict[str, Any]
 
 
 def read_lines(path: Path) -> Iterator[Row]:
     """Yield the objects of a file; a line that holds none, such as one cut by a kill, is passed over."""
-    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+    with contextlib.suppress(FileNotFoundError), content.open_file(path) as file:
         for line in file:
             with contextlib.suppress(ValueError, RecursionError):
                 row = json.loads(line.decode("utf-8", "replace"))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import signatures
+from .remote import is_remote
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm")
 NOTES = (".yaml", ".jsonl", ".html")  # what facekit itself leaves beside images
@@ -36,17 +37,20 @@ def list_images(folder: Path, without: Path | None = None) -> Listing:
     A file is an image if its ending is one of SUFFIXES, or if its first bytes are those of a picture. Links to folders
     are followed; each folder is listed once, so that links in a circle end. Hidden files, thumbnails of a NAS
     (`@eaDir`), resource forks (`__MACOSX`) and the like are not looked at. Images in the shards of a packed folder (see
-    `packed`) count as if they lay in the folder itself.
+    `packed`) count as if they lay in the folder itself. Behind a URL the ending decides alone.
     """
     from . import packed
 
     names, others = packed.below(folder), 0
     unreadable: list[str] = []
-    for name, special in _files(folder, without, unreadable) if folder.is_dir() or not names else ():
+    far = is_remote(folder)
+    for name, special in _remote_files(folder) if far else _files(folder, without, unreadable, bool(names)):
         ending = name.lower()
         if special:
             others += 1
-        elif ending.endswith(SUFFIXES) or (not ending.endswith((*NOTES, *UNFINISHED)) and _is_picture(folder / name)):
+        elif ending.endswith(SUFFIXES) or (
+            not far and not ending.endswith((*NOTES, *UNFINISHED)) and _is_picture(folder / name)
+        ):
             names.append(name)
         elif name.rpartition("/")[2] in (packed.CARD, packed.UNFINISHED):
             top = name[: name.rfind("/") + 1]
@@ -64,7 +68,9 @@ def sub_folders(folder: Path) -> list[str]:
 
     pack = packed.packed_folder(folder)
     inside = {name.partition("/")[0] for name in [*packed.below(folder), *(pack.names if pack else ())] if "/" in name}
-    if folder.is_dir():
+    if is_remote(folder):
+        inside |= {name.partition("/")[0] for name, _ in _remote_files(folder) if "/" in name}
+    elif folder.is_dir():
         inside |= {path.name for path in folder.iterdir() if path.is_dir()}
     return sorted(name for name in inside if not _is_system_folder(name))
 
@@ -87,11 +93,26 @@ def _is_picture(file: Path) -> bool:
     return signatures.kind_of(file) in signatures.PICTURES
 
 
-def _files(folder: Path, without: Path | None, unreadable: list[str]) -> Iterator[tuple[str, bool]]:
+def _remote_files(folder: Path) -> Iterator[tuple[str, bool]]:
+    """Yield the files below a URL as `_files` does."""
+    from . import remote
+
+    for name in remote.find(folder):
+        *folders, last = name.split("/")
+        system = any(map(_is_system_folder, folders)) or last.lower() in SYSTEM_FILES
+        if not system and not last.startswith("."):
+            yield name, False
+
+
+def _files(
+    folder: Path, without: Path | None, unreadable: list[str], may_miss: bool = False
+) -> Iterator[tuple[str, bool]]:
     """Yield the files below a folder by their names in it, and whether each is a pipe or the like.
 
-    Folders come before links to folders, and none twice.
+    Folders come before links to folders, and none twice. With `may_miss` the folder itself need not be there.
     """
+    if may_miss and not folder.is_dir():
+        return
     seen = {_identity(without)} if without and without.is_dir() else set()
     waiting, links = [""], list[str]()
     while waiting or links:

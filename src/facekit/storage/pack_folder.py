@@ -5,15 +5,19 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+import numpy as np
 
 from ..errors import CardError, InputError, SomeFailed
 from ..runtime import console
-from . import claim, files, lock, packed, provenance
+from . import claim, files, images, lock, packed, provenance, signatures
 from .folder import Folder, Source
+from .listing import SUFFIXES
 
 BLOCK = 512  # bytes of a tar header, and what contents are filled up to
 BESIDE = (".yaml", ".jsonl", ".txt", ".csv", ".json")  # what describes images: copied beside the shards
@@ -82,7 +86,7 @@ def index(folder: Path) -> Outcome:
         for tar in tars:
             if not _index_fits(tar):
                 files.remove(card_there)
-                packed.write_index(tar, packed.scan(tar))
+                packed.write_index(tar, scan(tar))
                 written += 1
         if not card_there.exists():
             claim.finish(folder, values, {"shards": len(tars)}, packed.CARD)
@@ -153,8 +157,59 @@ def _write(tar: Path, group: Sequence[Source], bar: console.Bar) -> list[str]:
             member.size, member.mtime = len(data), stamp["source_mtime"] // 10**9
             archive.addfile(member, io.BytesIO(data))
             mtimes[source.name] = stamp["source_mtime"]
-    packed.write_index(tar, packed.scan(tar, mtimes))
+    packed.write_index(tar, scan(tar, mtimes))
     return failed
+
+
+def scan(tar: Path, mtimes: Mapping[str, int] | None = None) -> packed.Columns:
+    """Read a tar file through and return what its index has to say; other files than images are passed over.
+
+    `mtimes` are the images' times in ns where these are known more closely than to the second. Raises InputError for a
+    tar file that is damaged or cut short, or that holds names outside its folder.
+    """
+    names: list[str] = []
+    found: dict[str, list] = {key: [] for key in packed.TYPES}
+    try:
+        with tarfile.open(tar, "r:") as archive:
+            for member in archive:
+                name = member.name.removeprefix("./")
+                data = _content(archive, member)
+                if data is None or not _is_image(name, data):
+                    continue
+                if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                    raise InputError(f"{tar} holds {name!r}, a name outside its folder", "make the shard again")
+                try:
+                    size = images.size_of(tar / name, data)
+                except InputError:
+                    size = (0, 0)
+                names.append(name)
+                found["offset"].append(member.offset_data)
+                found["length"].append(len(data))
+                found["crc"].append(zlib.crc32(data))
+                found["mtime"].append((mtimes or {}).get(name, int(member.mtime * 10**9)))
+                found["size"].append(size)
+    except (tarfile.TarError, EOFError) as error:
+        raise InputError(f"{tar} is damaged or cut short: {error}", "copy it again") from error
+    except OSError as error:
+        raise InputError(f"{tar} cannot be read: {error}", "check the file and its permissions") from error
+    arrays = {key: np.array(values, packed.TYPES[key]) for key, values in found.items()}
+    return packed.Columns(names, **{**arrays, "size": arrays["size"].reshape(-1, 2)})
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:
+    file = archive.extractfile(member) if member.isreg() else None
+    if file is None:
+        return None
+    data = file.read()
+    if len(data) < member.size:
+        raise tarfile.ReadError(f"{member.name} has {len(data)} of {member.size} bytes")
+    return data
+
+
+def _is_image(name: str, data: bytes) -> bool:
+    if PurePosixPath(name).name.startswith("."):
+        return False
+    return name.lower().endswith(SUFFIXES) or signatures.kind(data[: signatures.LENGTH]) in signatures.PICTURES
 
 
 def _copy_notes(folder: Path, out: Path) -> None:

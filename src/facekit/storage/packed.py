@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import bisect
 import functools
+import io
 import os
-import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import InputError
-from . import files, signatures
-from .listing import SUFFIXES
+from . import content, files, remote
+from .remote import is_remote
 
 CARD = "pack.card.yaml"  # marks a packed folder: written last
 UNFINISHED = "pack.card.unfinished.yaml"
@@ -46,59 +46,6 @@ class Columns(NamedTuple):
 TYPES = {"offset": np.int64, "length": np.int64, "crc": np.uint32, "mtime": np.int64, "size": np.int32}
 
 
-def scan(tar: Path, mtimes: Mapping[str, int] | None = None) -> Columns:
-    """Read a tar file through and return what its index has to say; other files than images are passed over.
-
-    `mtimes` are the images' times in ns where these are known more closely than to the second. Raises InputError for a
-    tar file that is damaged or cut short, or that holds names outside its folder.
-    """
-    from . import images
-
-    names: list[str] = []
-    found: dict[str, list] = {key: [] for key in TYPES}
-    try:
-        with tarfile.open(tar, "r:") as archive:
-            for member in archive:
-                name = member.name.removeprefix("./")
-                data = _content(archive, member)
-                if data is None or not _is_image(name, data):
-                    continue
-                if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-                    raise InputError(f"{tar} holds {name!r}, a name outside its folder", "make the shard again")
-                try:
-                    size = images.size_of(tar / name, data)
-                except InputError:
-                    size = (0, 0)
-                names.append(name)
-                found["offset"].append(member.offset_data)
-                found["length"].append(len(data))
-                found["crc"].append(zlib.crc32(data))
-                found["mtime"].append((mtimes or {}).get(name, int(member.mtime * 10**9)))
-                found["size"].append(size)
-    except (tarfile.TarError, EOFError) as error:
-        raise InputError(f"{tar} is damaged or cut short: {error}", "copy it again") from error
-    except OSError as error:
-        raise InputError(f"{tar} cannot be read: {error}", "check the file and its permissions") from error
-    arrays = {key: np.array(values, TYPES[key]) for key, values in found.items()}
-    return Columns(names, **{**arrays, "size": arrays["size"].reshape(-1, 2)})
-
-
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:
-    file = archive.extractfile(member) if member.isreg() else None
-    if file is None:
-        return None
-    data = file.read()
-    if len(data) < member.size:
-        raise tarfile.ReadError(f"{member.name} has {len(data)} of {member.size} bytes")
-    return data
-
-
-def _is_image(name: str, data: bytes) -> bool:
-    if PurePosixPath(name).name.startswith("."):
-        return False
-    return name.lower().endswith(SUFFIXES) or signatures.kind(data[: signatures.LENGTH]) in signatures.PICTURES
-
-
 def index_file(tar: Path) -> Path:
     """Return where the index of a tar file is."""
     return tar.with_name(tar.name.removesuffix(".tar") + INDEX)
@@ -107,16 +54,16 @@ def index_file(tar: Path) -> Path:
 def write_index(tar: Path, columns: Columns) -> None:
     """Write the index of a tar file; raises OutputError where that cannot be."""
     names = np.frombuffer("\0".join(columns.name).encode("utf-8", "surrogateescape"), np.uint8)
-    values = {key: getattr(columns, key) for key in TYPES}
+    values: dict[str, Any] = {key: getattr(columns, key) for key in TYPES}
     with files.replacing(index_file(tar)) as part, open(part, "wb") as file:
-        np.savez(file, format=np.array(FORMAT), bytes=np.array(tar.stat().st_size), names=names, **values)
+        np.savez(file, format=FORMAT, bytes=tar.stat().st_size, names=names, **values)
 
 
 def read_index(tar: Path) -> tuple[int, Columns]:
     """Return the length of a tar file as its index says, and the index; raises InputError where that is damaged."""
     path = index_file(tar)
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with np.load(io.BytesIO(remote.read(path)) if is_remote(path) else path, allow_pickle=False) as kept:
             if kept["format"] != FORMAT:
                 raise InputError(f"{path} has format {kept['format']}, this facekit reads {FORMAT}", "upgrade facekit")
             text = kept["names"].tobytes().decode("utf-8", "surrogateescape")
@@ -137,9 +84,9 @@ class PackedFolder:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.tars = sorted(folder.glob("*.tar"))
+        self.tars = content.beside(folder, "*.tar")
         parts = [self._checked(tar) for tar in self.tars]
-        for path in sorted(folder.glob(f"*{INDEX}")):
+        for path in content.beside(folder, f"*{INDEX}"):
             tar = path.with_name(path.name.removesuffix(INDEX) + ".tar")
             if tar not in self.tars:
                 raise InputError(f"{tar} is missing: only its index is here", "copy it again")
@@ -156,10 +103,12 @@ class PackedFolder:
             raise InputError(f"two shards of {folder} hold {twice!r}", "give images names of their own")
 
     def _checked(self, tar: Path) -> Columns:
-        if not index_file(tar).exists():
-            raise InputError(f"{tar} has no index", f"facekit pack {self.folder} writes one")
+        try:
+            _stat(index_file(tar))
+        except FileNotFoundError:
+            raise InputError(f"{tar} has no index", f"facekit pack {self.folder} writes one") from None
         length, columns = read_index(tar)
-        there = tar.stat().st_size
+        there = _stat(tar).st_size
         if there != length:
             what = "is cut short" if there < length else "is not the shard that its index is of"
             raise InputError(
@@ -180,9 +129,7 @@ class PackedFolder:
     def read(self, row: int) -> bytes:
         """Return an image's bytes; raises InputError where they are not those that the index was made of."""
         tar = self.tars[self.shard[row]]
-        with open(tar, "rb", buffering=0) as file:
-            file.seek(int(self.values["offset"][row]))
-            data = file.read(int(self.values["length"][row]))
+        data = content.read_part(tar, int(self.values["offset"][row]), int(self.values["length"][row]))
         if zlib.crc32(data) != self.values["crc"][row]:
             raise InputError(
                 f"{self.names[row]} in {tar} is not what its index says: the shard was changed or is damaged",
@@ -208,6 +155,8 @@ def packed_folder(folder: Path) -> PackedFolder | None:
 
     Raises InputError where `facekit pack` is not done with it, and as `PackedFolder` does.
     """
+    if is_remote(folder):
+        return _open_remote(str(folder))
     try:
         stat = os.stat(folder / CARD)
     except OSError:
@@ -222,10 +171,28 @@ def _open(folder: str, mtime: int, inode: int) -> PackedFolder:
     return PackedFolder(Path(folder))
 
 
+@functools.lru_cache(maxsize=1024)
+def _open_remote(folder: str) -> PackedFolder | None:
+    """Return what the shards behind a URL hold, or None; asked once in a process."""
+    path = Path(folder)
+    names = {found.name for found in content.beside(path, "pack.card*.yaml")}
+    if UNFINISHED in names and CARD not in names:
+        raise InputError(f"packing into {folder} was not finished", "run facekit pack again, and copy its folder whole")
+    return PackedFolder(path) if CARD in names else None
+
+
+def _stat(path: Path) -> os.stat_result:
+    return remote.stat(path) if is_remote(path) else os.stat(path)
+
+
 def holders(path: Path) -> Iterator[tuple[PackedFolder, str]]:
     """Yield the packed folders that a path is in, the nearest first, with its name there."""
-    for parent in path.parents:
-        pack = packed_folder(parent)
+    parents = [parent for parent in path.parents if is_remote(parent)] if is_remote(path) else path.parents
+    for parent in parents:
+        try:
+            pack = packed_folder(parent)
+        except remote.Unreachable:  # the top of a bucket that may not be listed
+            continue
         if pack:
             yield pack, path.relative_to(parent).as_posix()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from . import files
+from . import content, files
 
 LARGEST = 5_000_000  # bytes of a file
 MOST_VALUES = 100_000  # in a file, counting what aliases repeat
@@ -83,12 +83,12 @@ def read(path: Path) -> Any:
 
     Raises YamlError as `parse` does, OSError or UnicodeDecodeError where the file cannot be read.
     """
-    status = path.stat()
+    status = content.stat(path)
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
         raise OSError("it is not a plain file")
     if status.st_size > LARGEST:
         raise OSError(f"it has {status.st_size / 1e6:.0f} MB, more than {LARGEST / 1e6:.0f}")
-    return parse(files.read_text(path))
+    return parse(files.decoded(content.read_bytes(path)))
 
 
 def dump(values: Mapping[str, Any]) -> str:

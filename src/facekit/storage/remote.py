@@ -1,0 +1,143 @@
+"""Reads from object stores and web servers through fsspec: paths that begin as a URL, such as s3://bucket/faces.
+
+A URL travels as a Path, which writes it with one slash: s3:/bucket/faces means the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..errors import CardError, InputError, MissingError
+
+URL = re.compile(r"([a-z][a-z0-9+.-]+):/+([^/]+.*)")  # two letters at least: C:/ is a drive
+TRIES = 4  # of one request
+PAUSE = 0.5  # seconds before the second, twice as long before each further one
+TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")
+VERSIONS = ("ETag", "etag", "blob_id", "oid")
+
+T = TypeVar("T")
+_listed: dict[str, dict[str, Any]] = {}
+
+
+class Unreachable(InputError):
+    """A store does not answer, or not to us."""
+
+
+def is_remote(path: Path) -> bool:
+    """Whether a path is a URL."""
+    return URL.fullmatch(path.as_posix()) is not None
+
+
+def read(path: Path, start: int | None = None, end: int | None = None) -> bytes:
+    """Return the bytes of an object, or a part of them; raises FileNotFoundError, Unreachable for other failures."""
+    return _tried(path, lambda store, name: store.cat_file(name, start=start, end=end))
+
+
+def stat(path: Path) -> os.stat_result:
+    """Return the length and time of an object; raises FileNotFoundError, Unreachable for other failures.
+
+    Where the store gives no time, its version of the object counts as one.
+    """
+    url = address(path)
+    return _status(_listed.get(url) or _tried(path, lambda store, name: store.info(name)))
+
+
+def is_listed(path: Path) -> bool:
+    """Whether `find` has seen an object at a path."""
+    return address(path) in _listed
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there are objects below a path."""
+    return _tried(path, lambda store, name: store.isdir(name))
+
+
+def find(folder: Path) -> list[str]:
+    """Return the names of all objects below a folder, relative to it; remembers their lengths and times for `stat`."""
+
+    def listing(store: Any, top: str) -> dict[str, dict[str, Any]]:
+        store.invalidate_cache()
+        found = store.find(top, detail=True)
+        return {name[len(top.rstrip("/")) + 1 :]: info for name, info in found.items() if info.get("type") == "file"}
+
+    found = _tried(folder, listing)
+    _listed.update({address(folder / name): info for name, info in found.items()})
+    return sorted(found)
+
+
+def glob(folder: Path, pattern: str) -> list[Path]:
+    """Return the objects in a folder whose names fit a pattern, sorted."""
+    names = _tried(folder, lambda store, top: store.glob(f"{top.rstrip('/')}/{pattern}"))
+    return sorted(folder / name.rpartition("/")[2] for name in names)
+
+
+def address(path: Path) -> str:
+    """Return the URL of a path; raises CardError for one with a user name or password in it, which cards would keep."""
+    found = URL.fullmatch(path.as_posix())
+    assert found
+    if "@" in found[2].partition("/")[0]:
+        raise CardError(
+            f"the {found[1]}:// address has credentials in it", "leave them to the settings of the store's own library"
+        )
+    return f"{found[1]}://{found[2]}"
+
+
+def _store(scheme: str) -> Any:
+    """Return fsspec's file system of a scheme, one for each process; raises MissingError without its package."""
+    try:
+        import fsspec
+
+        return fsspec.filesystem(scheme)
+    except (ImportError, ValueError) as error:
+        raise MissingError(
+            f"{scheme}:// cannot be read here: {error}", "pip install 'facekit-anime[remote]', or the package it names"
+        ) from error
+
+
+def _tried(path: Path, ask: Callable[[Any, str], T]) -> T:
+    """Ask a store, again after a pause where it is busy or a connection breaks."""
+    url = address(path)
+    store = _store(url.partition(":")[0])
+    name = store._strip_protocol(url)
+    for attempt in range(TRIES):
+        try:
+            return ask(store, name)
+        except FileNotFoundError:
+            raise
+        except PermissionError as error:
+            hint = "check the credentials and the bucket's rules"
+            raise Unreachable(f"no permission to read {url}: {error}", hint) from error
+        except Exception as error:  # stores raise errors of their own libraries
+            if attempt == TRIES - 1:
+                raise Unreachable(f"{url} cannot be read: {error}", "check the connection, then run again") from error
+            time.sleep(PAUSE * 2**attempt)
+    raise AssertionError
+
+
+def _status(info: dict[str, Any]) -> os.stat_result:
+    mtime = _nanoseconds(info)
+    seconds = mtime // 10**9
+    mode = 0o040755 if info.get("type") == "directory" else 0o100644
+    times = {"st_mtime": mtime / 10**9, "st_mtime_ns": mtime, "st_ctime_ns": mtime}
+    return os.stat_result((mode, 0, 0, 1, 0, 0, int(info.get("size") or 0), seconds, seconds, seconds), times)
+
+
+def _nanoseconds(info: dict[str, Any]) -> int:
+    for key in TIMES:
+        value = info.get(key)
+        with contextlib.suppress(ValueError):
+            value = datetime.datetime.fromisoformat(value) if isinstance(value, str) else value
+        if isinstance(value, datetime.datetime):
+            return int(value.timestamp() * 10**6) * 1000
+        if isinstance(value, (int, float)):
+            return int(value * 10**9)
+    version = next((str(info[key]) for key in VERSIONS if info.get(key)), "")
+    return int(hashlib.sha256(version.encode()).hexdigest()[:14], 16) if version else 0
