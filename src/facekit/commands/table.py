@@ -72,6 +72,11 @@ COMMANDS = {
         TRAIN,
         (("facekit train-segnet segnet --data CelebAMask-HQ/ --out runs/segnet", "from photos with masks"),),
     ),
+    "train-detector": Command(
+        "Train a network that finds faces in photos and drawings.",
+        TRAIN,
+        (("facekit train-detector --data labelled/ --out runs/detector", "from pictures with faces.jsonl"),),
+    ),
     "ablate": Command(
         "Train variants of a method and compare their scores in one report.",
         TRAIN,

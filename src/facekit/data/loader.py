@@ -140,10 +140,11 @@ class Batches:
         epoch, place = divmod(position, len(domain.paths))
         sample = domain.sample(int(_order(self.seed, number, epoch, len(domain.paths))[place]))
         rng = np.random.default_rng([self.seed, number, position])
-        top, left = rng.integers(0, domain.size - self.size + 1, 2)
-        crop = (slice(top, top + self.size), slice(left, left + self.size))
-        sample = {name: entry[crop] if entry.ndim > 1 else entry for name, entry in sample.items()}
-        return domain.reader.mirror(sample) if self.flip and rng.random() < 0.5 else sample
+
+        def another() -> Sample:
+            return domain.sample(int(rng.integers(len(domain.paths))))
+
+        return domain.reader.present(sample, rng, self.size, self.flip, another)
 
     def _tensor(self, entries: np.ndarray) -> Tensor:
         x = torch.from_numpy(np.ascontiguousarray(entries))

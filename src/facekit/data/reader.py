@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,3 +31,16 @@ class Reader:
     def mirror(self, sample: Sample) -> Sample:
         """Return the sample as a mirror shows it."""
         return {name: entry[:, ::-1] if entry.ndim > 1 else entry for name, entry in sample.items()}
+
+    def present(
+        self, sample: Sample, rng: np.random.Generator, size: int, flip: bool, draw: Callable[[], Sample]
+    ) -> Sample:
+        """Return what the batch gets of a sample: a random crop of `size` px, with `flip` mirrored at random.
+
+        `draw` gives other random samples of the domain, for readers that put several into one.
+        """
+        edge = next(iter(sample.values())).shape[0]
+        top, left = rng.integers(0, edge - size + 1, 2)
+        crop = (slice(top, top + size), slice(left, left + size))
+        sample = {name: entry[crop] if entry.ndim > 1 else entry for name, entry in sample.items()}
+        return self.mirror(sample) if flip and rng.random() < 0.5 else sample

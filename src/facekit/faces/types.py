@@ -16,6 +16,7 @@ class Face:
     score: float  # 0..1, higher is surer; comparable within one detector only
     landmarks: np.ndarray  # (5, 2): eye, eye, nose, mouth corner, mouth corner; image left first (insightface order)
     measured: bool  # False: only box and eyes were looked for, nose and mouth stand where a mean face has them
+    kind: str = "photo"  # or "drawing"; the neural detector alone tells them apart
 
 
 Effort = Literal["quick", "first", "every"]

@@ -1,0 +1,182 @@
+"""The face detector that `align` uses, trained on composed scenes like any other network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from ..data.backgrounds import bundled
+from ..data.dataset import Layout
+from ..data.face_boxes import BOX, COLUMNS, KIND, POINTS, WEIGHT, open_labels
+from ..data.face_scenes import ROOM, SceneReader
+from ..errors import InputError
+from ..nets.detector import STRIDES, Cells, FaceDetector, decode, grid
+from ..ops.boxes import generalised_overlap, overlap
+from ..recipe_api import base
+from ..recipe_api.base import Phase, Progress, Recipe, Scene, term, view
+from ..runtime import console
+from ..storage.card import Data
+
+REACH = 1.5  # strides: how far from a face's middle a cell may lie that has to find it
+LEVELS = ((0.0, 52.0), (40.0, 120.0), (96.0, float("inf")))  # px: the faces (larger side) that each stride has to find
+FACE_COLOURS = ((0.2, 1.0, 0.2), (1.0, 0.3, 1.0))  # boxes in previews, -1..1: photos, drawings
+
+
+class DetectorScene(Scene):
+    """A batch of composed scenes `a` and their faces `a_faces` [N, ROOM, COLUMNS]."""
+
+    @view
+    def maps(self) -> list[Tensor]:
+        """The net's maps, in full precision."""
+        return [level.float() for level in self.nets.net(self.a)]
+
+    @view
+    def found(self) -> Cells:
+        """What the net says of every cell."""
+        return decode(self.maps)
+
+    @view
+    def assigned(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Each cell's face: its number [N, P], whether the cell has to find it, and whether the cell is not judged."""
+        return assign(self.a_faces, *grid(self.maps))
+
+    @view
+    def pairs(self) -> tuple[Cells, Tensor]:
+        """The cells that have a face to find, as one batch [1, K], and these faces [K, COLUMNS]."""
+        number, positive, _ = self.assigned
+        image, cell = positive.nonzero(as_tuple=True)
+        rows = self.a_faces[image, number[image, cell]]
+        return Cells(*(entry[image, cell][None] for entry in self.found)), rows
+
+    @term("D", 2.0)
+    def score(self) -> Tensor:
+        """How well a cell's box fits a face: quality focal loss (Li et al. 2020, Generalized Focal Loss, eq. 2)."""
+        number, positive, ignored = self.assigned
+        cells, rows = self.pairs
+        quality = torch.zeros_like(self.found.score)
+        quality[positive] = overlap(cells.box[0].detach(), rows[:, BOX]).clamp(0, 1)
+        logits = self.found.score
+        focus = (logits.sigmoid() - quality).abs().square()
+        each = focus * F.binary_cross_entropy_with_logits(logits, quality, reduction="none")
+        return each.masked_fill(ignored, 0).sum() / positive.sum().clamp(min=1)
+
+    @term("D", 2.0)
+    def box(self) -> Tensor:
+        """How far the boxes are from the faces': 1 - generalised IoU (Rezatofighi et al. 2019)."""
+        cells, rows = self.pairs
+        return (1 - generalised_overlap(cells.box[0], rows[:, BOX])).sum() / max(len(rows), 1)
+
+    @term("D", 8.0)
+    def landmarks(self) -> Tensor:
+        """The points' distance from the faces', as a share of the face's size: L1."""
+        cells, rows = self.pairs
+        side = ((rows[:, 2] - rows[:, 0]) * (rows[:, 3] - rows[:, 1])).clamp(min=1).sqrt()
+        away = (cells.points[0].flatten(1) - rows[:, POINTS]).abs().mean(1) / side
+        return away.sum() / max(len(rows), 1)
+
+    @term("D", 0.5)
+    def kind(self) -> Tensor:
+        """Whether the face is drawn: cross-entropy."""
+        cells, rows = self.pairs
+        return F.binary_cross_entropy_with_logits(cells.kind[0], rows[:, KIND], reduction="sum") / max(len(rows), 1)
+
+
+def assign(faces: Tensor, centres: Tensor, strides: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Say which face each cell has to find: the one whose middle is nearest, at the strides that fit its size.
+
+    `faces` is [N, M, COLUMNS], `centres` [P, 2] and `strides` [P, 1] are those of `grid`. Returns the face's number,
+    whether the cell has to find it, and whether the cell is not judged (it lies in a face of weight 0); all [N, P].
+    """
+    box = faces[..., BOX]
+    side = (box[..., 2:] - box[..., :2]).amax(2)[..., None]  # [N, M, 1]
+    middle = (box[..., :2] + box[..., 2:]) / 2
+    away = (centres - middle[:, :, None]).abs().amax(3) / strides[:, 0]  # [N, M, P] strides
+    low, high = torch.tensor(LEVELS).to(faces)[[STRIDES.index(int(s)) for s in strides[:, 0].tolist()]].T
+    weight = faces[..., WEIGHT, None]
+    candidate = (away < REACH) & (side >= low) & (side < high) & (weight > 0)
+    away = away.masked_fill(~candidate, float("inf"))
+    nearest, number = away.min(1)
+    inside = (centres[None, None] > box[:, :, None, :2]) & (centres[None, None] < box[:, :, None, 2:])
+    unsure = (inside.all(3) & (weight == 0)).any(1)
+    positive = nearest < REACH
+    return number, positive, unsure & ~positive
+
+
+class DetectorParams(base.Params):
+    """Parameters of detector."""
+
+    width: int = Field(32, ge=4, multiple_of=2, description="channels at stride 8; twice and three times that below")
+
+
+class Detector(Recipe):
+    """Face detector without anchors after Tian et al. 2019 (FCOS), for photos and drawings at any roll."""
+
+    Scene = DetectorScene
+    Params = DetectorParams
+    phases = (Phase("D", ("net",)),)
+    presets = {"detector": {}}
+    defaults = {
+        "data": {"size": 256, "batch": 32},
+        "optim": {"lr": 2e-3, "betas": [0.9, 0.999]},
+        "run": {"steps": 20000, "save_every": 500, "ema": 0.998},
+    }
+    sizes = (64, 32)
+    exports = ("net",)
+    directions = ("b",)
+    multiple = 32
+
+    def open(self, data: Data) -> Layout:
+        import cv2
+
+        cv2.setNumThreads(1)  # scenes are composed beside the training step, and their pictures are small
+        layout, faces = open_labels(data)
+        return replace(layout, readers={"a": SceneReader("a", faces, tuple(bundled()))})
+
+    def blank(self, batch: int, size: int) -> dict[str, Tensor]:
+        return {"a": torch.empty(batch, 3, size, size), "a_faces": torch.empty(batch, ROOM, COLUMNS)}
+
+    def nets(self) -> dict[str, nn.Module]:
+        return {"net": FaceDetector(self.params.width)}
+
+    def lr_factor(self, clock: Progress) -> float:
+        """Rise over 100 steps, then fall to a fiftieth along a cosine."""
+        fall = 0.5 + 0.5 * float(torch.cos(torch.tensor(torch.pi * clock.progress)))
+        return min(1.0, (clock.step + 1) / 100) * (0.02 + 0.98 * fall)
+
+    def translate(self, nets: Any, x: Tensor, to: str) -> Tensor:
+        """Return the images with a frame around every face found: green in photos, magenta in drawings."""
+        from ..faces.neural import pick
+
+        out = x.clone()
+        for image, faces in zip(out, pick(decode(nets.net(x.float()))), strict=True):
+            for face in faces:
+                colour = torch.tensor(FACE_COLOURS[int(face.kind == "drawing")]).to(out)[:, None, None]
+                points = [(px, py, px + 2, py + 2) for px, py in (face.landmarks - 1).tolist()]
+                x0, y0, x1, y1 = face.box
+                sides = [(x0, y0, x1, y0 + 2), (x0, y1 - 2, x1, y1), (x0, y0, x0 + 2, y1), (x1 - 2, y0, x1, y1)]
+                for left, top, right, bottom in (*sides, *points):
+                    rows = slice(max(0, round(top)), max(0, round(bottom)))
+                    image[:, rows, max(0, round(left)) : max(0, round(right))] = colour
+        return out
+
+    def finish(self, nets: Any, layout: Layout, folder: Path) -> dict[str, Any]:
+        """Return recall, false faces per picture and landmark error on the test pictures, each shown whole."""
+        from ..faces.neural import NeuralDetector
+        from ..faces.trial import Trial
+
+        trial, reader = Trial(), layout.readers["a"]
+        detector = NeuralDetector(nets.net, self.size)
+        for path in layout.test["a"]:
+            try:
+                sample = reader.read(path, self.size)
+            except InputError as error:
+                console.warn(f"{error.message}; not scored")
+                continue
+            trial.add(detector.detect(sample["a"]), sample["a_faces"])
+        return trial.figures()
