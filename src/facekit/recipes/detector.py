@@ -57,7 +57,7 @@ class DetectorScene(Scene):
     @term("D", 2.0)
     def score(self) -> Tensor:
         """How well a cell's box fits a face: quality focal loss (Li et al. 2020, Generalized Focal Loss, eq. 2)."""
-        number, positive, ignored = self.assigned
+        _, positive, ignored = self.assigned
         cells, rows = self.pairs
         quality = torch.zeros_like(self.found.score)
         quality[positive] = overlap(cells.box[0].detach(), rows[:, BOX]).clamp(0, 1)
