@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import skimage.data
+from PIL import Image
+
+from ..storage import images
 
 FACELESS = (
-    *("brick", "chelsea", "clock_motion", "coffee", "coins", "grass", "gravel", "horse", "ihc", "motorcycle_left"),
+    *("brick", "chelsea", "clock_motion", "coffee", "grass", "gravel", "horse", "ihc", "motorcycle_left"),
     *("page", "retina", "rocket", "text", "hubble_deep_field"),
 )
 """Pictures without a face that come with scikit-image."""
@@ -16,20 +21,17 @@ Picture = np.ndarray
 """uint8 [H, W, 3], RGB."""
 
 
+def stored(picture: Image.Image) -> Picture:
+    """Return a picture as it is kept in memory, at most 512 px."""
+    picture = picture.copy()
+    picture.thumbnail((512, 512))
+    return np.asarray(picture)
+
+
 def bundled() -> list[Picture]:
-    """Return the faceless pictures that come with scikit-image, at most 512 px."""
-    from pathlib import Path
-
-    from ..storage import images
-
+    """Return the faceless pictures that come with scikit-image."""
     folder = Path(skimage.data.__file__).parent
-    found = []
-    for name in FACELESS:
-        for file in sorted(folder.glob(f"{name}.*")):
-            picture = images.read(file)
-            picture.thumbnail((512, 512))
-            found.append(np.asarray(picture))
-    return found
+    return [stored(images.read(file)) for name in FACELESS for file in sorted(folder.glob(f"{name}.*"))]
 
 
 def flat(rng: np.random.Generator, size: int) -> Picture:

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..data.backgrounds import bundled
-from ..data.dataset import Layout
+from ..data import backgrounds
+from ..data.dataset import Layout, spread
 from ..data.face_boxes import BOX, COLUMNS, KIND, POINTS, WEIGHT, open_labels
 from ..data.face_scenes import ROOM, SceneReader
 from ..errors import InputError
@@ -21,10 +21,12 @@ from ..ops.boxes import generalised_overlap, overlap
 from ..recipe_api import base
 from ..recipe_api.base import Phase, Progress, Recipe, Scene, term, view
 from ..runtime import console
+from ..storage import images
 from ..storage.card import Data
 
 REACH = 1.5  # strides: how far from a face's middle a cell may lie that has to find it
 LEVELS = ((0.0, 52.0), (40.0, 120.0), (96.0, float("inf")))  # px: the faces (larger side) that each stride has to find
+GROUNDS = 500  # faceless pictures of the training set that are kept in memory as backgrounds
 FACE_COLOURS = ((0.2, 1.0, 0.2), (1.0, 0.3, 1.0))  # boxes in previews, -1..1: photos, drawings
 
 
@@ -122,7 +124,7 @@ class Detector(Recipe):
     phases = (Phase("D", ("net",)),)
     presets = {"detector": {}}
     defaults = {
-        "data": {"size": 256, "batch": 32},
+        "data": {"size": 256, "batch": 16},
         "optim": {"lr": 2e-3, "betas": [0.9, 0.999]},
         "run": {"steps": 20000, "save_every": 500, "ema": 0.998},
     }
@@ -136,7 +138,9 @@ class Detector(Recipe):
 
         cv2.setNumThreads(1)  # scenes are composed beside the training step, and their pictures are small
         layout, faces = open_labels(data)
-        return replace(layout, readers={"a": SceneReader("a", faces, tuple(bundled()))})
+        faceless = spread([path for path in layout.train["a"] if not len(faces[path])], GROUNDS)
+        grounds = (*backgrounds.bundled(), *(backgrounds.stored(images.read(path)) for path in faceless))
+        return replace(layout, readers={"a": SceneReader("a", faces, grounds)})
 
     def blank(self, batch: int, size: int) -> dict[str, Tensor]:
         return {"a": torch.empty(batch, 3, size, size), "a_faces": torch.empty(batch, ROOM, COLUMNS)}
