@@ -19,6 +19,7 @@ _HOMES = {
     "smooth_edges": "commands.smooth_edges",
     "train": "commands.train",
     "train_segnet": "commands.train_segnet",
+    "train_detector": "commands.train_detector",
     "ablate": "commands.ablate",
     "translate": "commands.translate",
     "sample": "commands.sample",
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from .commands.score_fid import score_fid as score_fid
     from .commands.smooth_edges import smooth_edges as smooth_edges
     from .commands.train import train as train
+    from .commands.train_detector import train_detector as train_detector
     from .commands.train_segnet import train_segnet as train_segnet
     from .commands.translate import translate as translate
     from .inference.translator import load as load

@@ -42,7 +42,10 @@ RecipeFile = Annotated[
     typer.Option("--recipe", help="the recipe file that the weights were trained with, FILE.py; its code is run"),
 ]
 Detector = Annotated[
-    str, typer.Option(help="auto, cascade, cascade:FILE, insightface or insightface:PACK", rich_help_panel=FACES)
+    str,
+    typer.Option(
+        help="auto, facekit, facekit:RUN, cascade, cascade:FILE, insightface or insightface:PACK", rich_help_panel=FACES
+    ),
 ]
 
 # of commands that train

@@ -17,7 +17,7 @@ def train_detector(
     *,
     data: Annotated[
         Optional[Path],
-        typer.Option(help="a folder of pictures with faces.jsonl beside them (or train/ test/ with such folders)"),
+        typer.Option(help="a folder with folders of `facekit align --faces all` or pictures with faces.jsonl"),
     ] = None,
     **flags: Any,
 ) -> Path:

@@ -1,4 +1,4 @@
-"""Pictures with labelled faces: `faces.jsonl` beside the pictures, one line each with boxes and landmarks."""
+"""Pictures with labelled faces: `faces.jsonl` beside the pictures, or folders that `facekit align` has written."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .dataset import Layout, shares, spread
 
 NAME = "faces.jsonl"
 KINDS = ("photo", "drawing")
+SURE = 0.5  # the detector's score from which an aligned face is a label
 BOX, POINTS, KIND, WEIGHT = slice(0, 4), slice(4, 14), 14, 15
 COLUMNS = 16
 """A face as a row of numbers: box x0 y0 x1 y1, five points x y, kind (index of KINDS), weight (0: not to be judged)."""
@@ -64,14 +65,36 @@ def _row(face: dict[str, Any]) -> np.ndarray:
     return face_row(box, points, KINDS.index(face.get("kind", "photo")), 0.0 if face.get("unsure") else 1.0)
 
 
+def read_aligned(folder: Path) -> Faces:
+    """Return the faces that `facekit align` found, as rows [n, COLUMNS] in px of the pictures that it cut them from.
+
+    A face whose crop was deleted from the folder, or that scored less than SURE, is not judged.
+    """
+    source = Path(card.load(folder / card.NAME)["options"]["source"])
+    rows: dict[Path, list[np.ndarray]] = {}
+    for name, entry in Folder(folder).entries.items():
+        if not {"source", "box", "landmarks"} <= entry.keys() or not is_inside(entry["source"]):
+            continue
+        picture = source if source.is_file() else source / entry["source"]
+        kept = (folder / name).is_file() and entry.get("score", 1.0) >= SURE
+        kind = KINDS.index(entry.get("kind", "photo"))
+        rows.setdefault(picture, []).append(face_row(entry["box"], entry["landmarks"], kind, float(kept)))
+    return {path: np.stack(found) for path, found in rows.items()}
+
+
 def find_faces(top: Path) -> Faces:
-    """Return the faces of every `faces.jsonl` in `top` and its folders; pictures that are gone are left out."""
+    """Return the faces of every `faces.jsonl` and every folder of `facekit align` in `top`.
+
+    Pictures that are gone are left out, with a warning.
+    """
     found: Faces = {}
-    for file in sorted(top.rglob(NAME)):
-        listed = read_faces(file)
+    for file in sorted([*top.rglob(NAME), *top.rglob(card.NAME)]):
+        if file.name == card.NAME and not Folder(file.parent).aligned:
+            continue
+        listed = read_faces(file) if file.name == NAME else read_aligned(file.parent)
         there = {path: rows for path, rows in listed.items() if path.is_file()}
         if len(there) < len(listed):
-            console.warn(f"{file} lists {len(listed) - len(there)} pictures that are not there; left out")
+            console.warn(f"{file}: {len(listed) - len(there)} of its pictures are not there; left out")
         found |= there
     return found
 
@@ -83,14 +106,15 @@ def open_labels(data: card.Data) -> tuple[Layout, Faces]:
     Raises CardError without a root, InputError without labels or faces.
     """
     if not data.root:
-        raise CardError("no pictures with labelled faces", f"give --data ROOT, with {NAME} beside the pictures")
+        raise CardError("no pictures with labelled faces", f"give --data ROOT, with aligned folders or {NAME}")
     root = Folder(data.root).path
     whole = not (root / "train").is_dir()
     faces = find_faces(root if whole else root / "train")
     train = list(faces)[: data.limit]
     if not any(len(faces[path]) for path in train):
         raise InputError(
-            f"no labelled face below {root}", f"`facekit align PICTURES {NAME}` writes labels with any detector"
+            f"no labelled face below {root}",
+            f"give a folder of `facekit align PICTURES FACES --faces all`, or pictures with a {NAME}",
         )
     if whole:
         train, val, test = shares(train, data.split or (8, 1, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -10,15 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import FacekitError
 from ..runtime import console
 from ..runtime.cores import usable_cores
-from ..storage import files, images, provenance
+from ..storage import card, files, images, provenance
 from ..storage.folder import Source, open_source, output_names
 from ..storage.folder_map import folder_map
 from ..storage.manifest import Output
 from . import report
-from .alignment import MARGIN, Aligned, align_face, template
+from .alignment import MARGIN, MEAN_FACE, Aligned, cut_face
 from .detectors import find_detector, find_faces
+from .framing import face_warp
 from .types import Detector, Face
 
 FEW = 32  # photos; for fewer, processes take longer to start than they save
@@ -32,10 +35,11 @@ class AlignOptions:
     """How faces are cut; see the flags of `facekit align`."""
 
     size: int = 256
-    margin: float = MARGIN
+    margin: float | None = None
     every: bool = False
     detector: str = "auto"
     model_root: Path | None = None
+    template: str = "portrait"
 
 
 def align_folder(
@@ -46,17 +50,19 @@ def align_folder(
     Raises CardError for a size or margin that makes no crop, InputError without photos, MissingError without the
     detector, SomeFailed where some photos have no face.
     """
-    template(options.size, options.margin)
+    face_warp(MEAN_FACE, options.size, options.margin, options.template)
     found = open_source(source, out)
-    detector = find_detector(options.detector, options.model_root).name  # what `auto` stands for here
+    detector = _name(options, out)
     given = {
         "source": str(source),
         "out": str(out),
         "size": options.size,
-        "margin": options.margin,
+        "margin": MARGIN if options.margin is None and options.template == "portrait" else options.margin or 0.0,
         "faces": "all" if options.every else "largest",
         "detector": detector,
     }
+    if options.template != "portrait":  # so that folders of older versions stay what they are
+        given["template"] = options.template
     if options.model_root:
         given["model_root"] = str(options.model_root)
     if dry_run:
@@ -88,6 +94,25 @@ def align_folder(
     )
 
 
+def _name(options: AlignOptions, out: Path) -> str:
+    """Return the name of the detector that `auto` stands for: that of the faces in `out`, else today's.
+
+    A folder that an older version has cut with another default is continued as it was begun, with a note.
+    """
+    name = find_detector(options.detector, options.model_root).name
+    if options.detector != "auto":
+        return name
+    for file in (out / card.NAME, out / card.UNFINISHED):
+        with contextlib.suppress(FacekitError):
+            before = card.load(file)
+            used = before["options"]["detector"] if before.get("command") == "align" else name
+            if used == "cascade" != name:
+                console.note(f"align: {out} was begun with the detector cascade and goes on with it")
+                console.note(f"align: --detector {name} --force cuts all faces again with today's default")
+                return used
+    return name
+
+
 def face_name(name: str, index: int, taken: Collection[str]) -> str:
     """Return the file name of a photo's face: `name` for the first, then `.face2` and so on, but none of `taken`."""
     if index == 0:
@@ -104,14 +129,15 @@ def align_photo(source: Source, options: AlignOptions, detector: str) -> list[Cu
     faces = find_faces(_detector(detector, options.model_root), photo, options.every, "crop the photo by hand")
     cuts = []
     for face in faces:
-        cut = align_face(photo, face, options.size, options.margin)
+        matrix = face_warp(face.landmarks, options.size, options.margin, options.template)
+        cut = cut_face(photo, face, matrix, options.size)
         cuts.append((images.encode(cut.image), manifest_entry(face, cut, photo.shape, len(faces))))
     return cuts
 
 
 def manifest_entry(face: Face, cut: Aligned, shape: tuple[int, ...], count: int) -> dict[str, Any]:
     """Return a face's manifest entry: px in the photo, degrees, and the 2 x 3 warp from photo to face image."""
-    return {
+    entry = {
         "photo_size": [shape[1], shape[0]],
         "faces_in_photo": count,
         "box": [round(float(v), 2) for v in face.box],
@@ -121,6 +147,7 @@ def manifest_entry(face: Face, cut: Aligned, shape: tuple[int, ...], count: int)
         "roll": round(float(cut.roll), 3),
         "warp": [[round(float(v), 6) for v in row] for row in cut.matrix],
     }
+    return entry if face.kind == "photo" else {**entry, "kind": face.kind}
 
 
 def _inputs(detector: str) -> dict[str, str]:

@@ -81,14 +81,21 @@ def moved(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     return points @ matrix[:, :2].T + matrix[:, 2]
 
 
-def align_face(image: np.ndarray, face: Face, size: int, margin: float = MARGIN) -> Aligned:
-    """`face` in `image` (uint8 HxWx3 RGB) as an upright square of `size` px, framed by `margin` (see `template`).
+def cut_face(image: np.ndarray, face: Face, matrix: np.ndarray, size: int) -> Aligned:
+    """Return `face` in `image` (uint8 HxWx3 RGB) as the square of `size` px that the warp `matrix` (2, 3) leads to.
 
-    Beyond the photo the crop holds its mirror image, ever more blurred. Raises as `template` and `similarity` do.
+    Beyond the photo the crop holds its mirror image, ever more blurred.
     """
-    matrix = similarity(face.landmarks, template(size, margin))
     turned = -math.degrees(math.atan2(matrix[1, 0], matrix[0, 0]))
     return Aligned(_warped(image, matrix, size), matrix, turned, moved(matrix, face.landmarks))
+
+
+def align_face(image: np.ndarray, face: Face, size: int, margin: float = MARGIN) -> Aligned:
+    """Return `face` in `image` (uint8 HxWx3 RGB) as an upright portrait of `size` px, framed by `margin`.
+
+    Raises as `template` and `similarity` do.
+    """
+    return cut_face(image, face, similarity(face.landmarks, template(size, margin)), size)
 
 
 def paste(

@@ -9,35 +9,53 @@ import numpy as np
 from ..errors import CardError, InputError
 from ..storage.card import suggest
 from .turned_search import TurnedSearch
-from .types import Detector, Face
+from .types import Detector, Effort, Face
 
-DETECTORS = ("auto", "cascade", "cascade:FILE", "insightface", "insightface:PACK")
+DETECTORS = ("auto", "facekit", "facekit:RUN", "cascade", "cascade:FILE", "insightface", "insightface:PACK")
 FRONTAL, DRAWN, SCRFD = (0.6, 0.42), (0.6, 0.33), (0.65, 0.5)
 """Scores from which an upright face is sure, and from which it counts: photos without a face reach 0.35 to 0.52."""
+OWN = 0.5  # the score from which a face counts, for facekit's own detector
+EMBEDDED = "cascade"  # what `auto` stands for where there is no pack of insightface
 SMALLEST = 16  # px, the larger side of a face's box; smaller ones are noise as often as faces
 
 
 def find_detector(name: str = "auto", model_root: Path | None = None) -> Detector:
-    """The detector called `name`.
+    """Return the detector called `name`.
 
-    `auto` is insightface where one of its packs lies under `model_root` (default ~/.insightface), else the cascade;
-    `cascade` needs nothing; `cascade:FILE` reads an LBP cascade in OpenCV's XML format, such as one for drawn faces;
-    `insightface:PACK` is a named model pack, `insightface` the one at hand, downloaded if there is none.
+    `auto` is insightface where one of its packs lies under `model_root` (default ~/.insightface), else facekit's own.
+    `facekit` finds photos and drawings with the net that comes with facekit, `facekit:RUN` with one that
+    `train-detector` has trained; `cascade` is scikit-image's frontal cascade, `cascade:FILE` an LBP cascade in OpenCV's
+    XML format; `insightface:PACK` is a named model pack, `insightface` the one at hand, downloaded if there is none.
     Raises CardError for a name that is none of these, InputError for a cascade file that cannot be read, and
-    MissingError where insightface or its models are not here.
+    MissingError where weights, insightface or its models are not here.
     """
     from .lbp_cascade import CascadeDetector
     from .scrfd import InsightFaceDetector, local_packs
 
     kind, colon, detail = name.partition(":")
     if name == "auto":
-        kind = "insightface" if local_packs(model_root) else "cascade"
+        kind = "insightface" if local_packs(model_root) else EMBEDDED
+    if kind == "facekit" and (detail or not colon):
+        from .neural import NeuralDetector
+
+        return Sure(NeuralDetector(Path(detail).expanduser() if detail else None), OWN)
     if kind == "cascade" and (detail or not colon):
         cascade = CascadeDetector(Path(detail).expanduser() if detail else None)
         return TurnedSearch(cascade, *(DRAWN if detail else FRONTAL))
     if kind == "insightface" and (detail or not colon):
         return TurnedSearch(InsightFaceDetector(detail or None, model_root), *SCRFD)
-    raise CardError(f"unknown face detector {name!r}{suggest(name, DETECTORS)}", "cascade needs no download")
+    raise CardError(f"unknown face detector {name!r}{suggest(name, DETECTORS)}", f"{EMBEDDED} needs no download")
+
+
+class Sure:
+    """A detector without the faces that it is not sure of: those that score less than `least`."""
+
+    def __init__(self, detector: Detector, least: float):
+        self.name, self._detector, self._least = detector.name, detector, least
+
+    def detect(self, image: np.ndarray, effort: Effort = "first") -> list[Face]:
+        """Return the faces in `image` (uint8 HxWx3 RGB), largest first."""
+        return [face for face in self._detector.detect(image, effort) if face.score >= self._least]
 
 
 def find_faces(detector: Detector, image: np.ndarray, every: bool = False, hint: str = "crop it by hand") -> list[Face]:

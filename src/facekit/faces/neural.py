@@ -1,16 +1,24 @@
-"""Faces in photos and drawings by facekit's own net, at any roll, small ones on enlarged tiles."""
+"""Faces in photos and drawings by facekit's own net, at any roll, small ones on a finer copy of the picture."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import cv2
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..nets.detector import Cells, decode
+from ..nets.detector import Cells, decode, load_detector
 from ..ops.boxes import suppress
 from .types import Effort, Face
 
+WEIGHTS = Path(__file__).parents[1] / "weights" / "detector.safetensors"
 LEAST = 0.05  # the score below which a cell is not looked at
+FIRST, LARGEST = 256, 2560  # px: the longest side of the coarsest and of the finest copy that the net is shown
+MARGIN = 0.06  # of the longest side: room around the coarsest copy, for faces that fill the frame
+FINE = 0.45  # of the coarsest copy's side: larger faces are left to coarser copies than the one they were found on
+FOUND = 0.8  # the score that ends the search for one face
 
 
 def pick(cells: Cells, least: float = LEAST) -> list[list[Face]]:
@@ -25,7 +33,7 @@ def pick(cells: Cells, least: float = LEAST) -> list[list[Face]]:
         drawn = (cells.kind[index, chosen] > 0).cpu().numpy()
         found.append(
             [
-                Face(tuple(box[i].tolist()), float(score[i]), points[i], True, "drawing" if drawn[i] else "photo")
+                Face((*box[i].tolist(),), float(score[i]), points[i], True, "drawing" if drawn[i] else "photo")
                 for i in suppress(box, score)
             ]
         )
@@ -33,32 +41,62 @@ def pick(cells: Cells, least: float = LEAST) -> list[list[Face]]:
 
 
 class NeuralDetector:
-    """Faces by a `FaceDetector` net; `size` is the longest side in px of what the net is shown, a multiple of 32."""
+    """Faces by a `FaceDetector` net, given or read from `file`: a trained run, its weights, or else the shipped ones.
 
-    def __init__(self, net: nn.Module, size: int = 320):
-        self.name, self._net, self._size = "facekit", net, size
+    The picture is shown whole on a copy of FIRST px. Where that leaves doubt, or every face is wanted, it is shown
+    again on finer copies, each twice the one before, to its own size or LARGEST px: faces from 24 px on, in pictures
+    up to that size. Raises MissingError where the file is missing or holds something else.
+    """
+
+    def __init__(self, file: Path | None = None, net: nn.Module | None = None):
+        self.name = f"facekit:{file}" if file else "facekit"
+        if net is None:
+            file = file or WEIGHTS
+            net = load_detector(file / "model.safetensors" if file.is_dir() else file)
+        self._net = net
 
     @torch.inference_mode()
     def detect(self, image: np.ndarray, effort: Effort = "first") -> list[Face]:
         """Return the faces in `image` (uint8 HxWx3 RGB), largest first."""
-        import cv2
+        longest = max(image.shape[:2])
+        faces = self._search(image, FIRST / (longest * (1 + 2 * MARGIN)), round(MARGIN * longest))
+        side = 2 * FIRST
+        while effort != "quick" and side < 2 * min(longest, LARGEST):
+            if effort == "first" and any(face.score >= FOUND for face in faces):
+                break
+            scale = min(1.0, side / longest, LARGEST / longest)
+            found = self._search(image, scale, 0)
+            faces += [face for face in found if _side(face) * scale <= FINE * FIRST]
+            side *= 2
+        if faces:
+            boxes, scores = np.array([face.box for face in faces]), np.array([face.score for face in faces])
+            faces = [faces[index] for index in suppress(boxes, scores)]
+        return sorted(faces, key=lambda face: (face.box[0] - face.box[2]) * (face.box[3] - face.box[1]))
 
+    def _search(self, image: np.ndarray, scale: float, pad: int) -> list[Face]:
+        """Return the faces on one copy of the picture, `pad` px of the picture around it, in px of the picture."""
         height, width = image.shape[:2]
-        scale = self._size / max(height, width)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
         how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        small = cv2.resize(image, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=how)
-        padded = np.full((self._size, self._size, 3), 128, np.uint8)
-        padded[: small.shape[0], : small.shape[1]] = small
-        x = torch.from_numpy(padded).permute(2, 0, 1)[None].to(next(self._net.parameters())).div(127.5).sub(1)
-        faces = [_scaled(face, 1 / scale) for face in pick(decode(self._net(x)))[0]]
-        return sorted(faces, key=lambda f: (f.box[0] - f.box[2]) * (f.box[3] - f.box[1]))
+        copy = image if size == (width, height) else cv2.resize(image, size, interpolation=how)
+        edge = round(pad * scale)
+        shape = [-(-(side + 2 * edge) // 32) * 32 for side in copy.shape[:2]]
+        padded = np.full((*shape, 3), 128, np.uint8)
+        padded[edge : edge + copy.shape[0], edge : edge + copy.shape[1]] = copy
+        parameter = next(self._net.parameters())
+        x = torch.from_numpy(padded).to(parameter).permute(2, 0, 1)[None].div_(127.5).sub_(1)
+        (faces,) = pick(decode(self._net(x)))
+        stretch = np.array([width / size[0], height / size[1]])
+        return [_moved(face, edge, stretch) for face in faces]
 
 
-def _scaled(face: Face, scale: float) -> Face:
-    box = tuple(v * scale for v in face.box)
-    return Face(box, face.score, face.landmarks * scale, face.measured, face.kind)  # type: ignore[arg-type]
+def _moved(face: Face, edge: int, stretch: np.ndarray) -> Face:
+    """Return a face of a copy in px of the picture."""
+    x0, y0, x1, y1 = face.box
+    (left, top), (right, bottom) = (np.array([[x0, y0], [x1, y1]]) - edge) * stretch
+    box = (float(left), float(top), float(right), float(bottom))
+    return Face(box, face.score, (face.landmarks - edge) * stretch, face.measured, face.kind)
 
 
-def to_input(image: np.ndarray) -> Tensor:
-    """Return uint8 [H, W, 3] as [1, 3, H, W] in [-1, 1]."""
-    return torch.from_numpy(image).permute(2, 0, 1)[None].float().div(127.5).sub(1)
+def _side(face: Face) -> float:
+    return max(face.box[2] - face.box[0], face.box[3] - face.box[1])

@@ -175,7 +175,7 @@ class Detector(Recipe):
         from ..faces.trial import Trial
 
         trial, reader = Trial(), layout.readers["a"]
-        detector = NeuralDetector(nets.net, self.size)
+        detector = NeuralDetector(net=nets.net)
         for path in layout.test["a"]:
             try:
                 sample = reader.read(path, self.size)

@@ -1,0 +1,188 @@
+"""The face detector's training: labels, composed scenes, what each cell has to find, and that it learns."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from facekit.data.face_boxes import BOX, COLUMNS, KIND, POINTS, WEIGHT, face_row, find_faces, open_labels, read_faces
+from facekit.data.face_scenes import SceneReader, move_face
+from facekit.data.loader import Batches
+from facekit.errors import CardError, InputError
+from facekit.nets.detector import STRIDES, Conv, FaceDetector, decode, folded, grid, load_detector
+from facekit.ops import boxes
+from facekit.recipes.detector import assign
+from facekit.storage import card
+
+POINTS_AT = ((20, 24), (40, 24), (30, 34), (23, 43), (37, 43))
+
+
+def drawn_face(path, kind="photo", shift=0):
+    """A face of discs on 64 px: skin, two eyes, a mouth."""
+    image = Image.new("RGB", (64, 64), (30, 60, 90))
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((10 + shift, 8, 50 + shift, 56), fill=(240, 200, 170) if kind == "photo" else (255, 240, 120))
+    for x in (20, 40):
+        draw.ellipse((x + shift - 4, 20, x + shift + 4, 28), fill=(20, 20, 20))
+    draw.ellipse((23 + shift, 40, 37 + shift, 46), fill=(200, 30, 40))
+    image.save(path)
+    points = [[x + shift, y] for x, y in POINTS_AT]
+    return {"box": [10 + shift, 8, 50 + shift, 56], "landmarks": points, "kind": kind}
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """Two folders of drawn faces, and one picture without a face."""
+    root = tmp_path / "labelled"
+    for kind in ("photo", "drawing"):
+        (root / kind).mkdir(parents=True)
+        rows = [{"file": f"{i}.png", "faces": [drawn_face(root / kind / f"{i}.png", kind, i)]} for i in range(6)]
+        (root / kind / "faces.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    Image.effect_noise((40, 40), 60).convert("RGB").save(root / "photo" / "none.png")
+    with (root / "photo" / "faces.jsonl").open("a") as file:
+        file.write('\n{"file": "none.png", "faces": []}\n{"file": "gone.png", "faces": []}\n')
+    return root
+
+
+def test_labels_are_read_and_missing_pictures_are_left_out(labelled):
+    faces = find_faces(labelled)
+    assert len(faces) == 13 and sum(map(len, faces.values())) == 12
+    row = faces[labelled / "drawing" / "2.png"][0]
+    assert row[BOX].tolist() == [12, 8, 52, 56] and row[KIND] == 1 and row[WEIGHT] == 1
+    assert row[POINTS].reshape(5, 2)[0].tolist() == [22, 24]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[]",
+        '{"file": "../a.png"}',
+        '{"file": "a.png", "faces": [{"box": [1, 2, 3], "landmarks": [[0, 0]]}]}',
+        '{"file": "a.png", "faces": [{"box": [9, 2, 3, 4], "landmarks": [[0,0],[0,0],[0,0],[0,0],[0,0]]}]}',
+        '{"file": "a.png", "faces": [{"box": [1,2,3,4], "landmarks": [[0,0],[0,0],[0,0],[0,0],[0,0]], "kind": "cat"}]}',
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path, line):
+    (tmp_path / "faces.jsonl").write_text('{"file": "b.png"}\n' + line)
+    with pytest.raises(InputError, match=r"faces\.jsonl, line 2"):
+        read_faces(tmp_path / "faces.jsonl")
+
+
+def test_an_aligned_folder_is_labels_and_a_deleted_crop_is_not_judged(tmp_path):
+    (tmp_path / "in").mkdir()
+    drawn_face(tmp_path / "in" / "a.png")
+    out = tmp_path / "labelled" / "out"
+    out.mkdir(parents=True)
+    (out / "card.yaml").write_text(f"facekit: 1\ncommand: align\noptions: {{source: {tmp_path / 'in'}}}\n")
+    entry = {"source": "a.png", "box": [10, 8, 50, 56], "landmarks": POINTS_AT, "score": 0.9}
+    rows = [{**entry, "file": "a.png"}, {**entry, "file": "a.face2.png"}, {**entry, "file": "c.png", "source": "../c"}]
+    (out / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (out / "a.png").touch()
+    (found,) = find_faces(tmp_path / "labelled").values()
+    assert found[:, WEIGHT].tolist() == [1, 0] and found[0, POINTS].tolist() == list(np.ravel(POINTS_AT))
+
+
+def test_no_root_and_no_faces_are_errors(tmp_path):
+    with pytest.raises(CardError, match="labelled"):
+        open_labels(card.Data())
+    with pytest.raises(InputError, match="no labelled face"):
+        open_labels(card.Data(root=str(tmp_path)))
+
+
+def test_scenes_follow_seed_and_step_and_their_boxes_hold_the_faces(labelled):
+    faces = find_faces(labelled)
+    reader = SceneReader("a", faces)
+
+    def batches(seed):
+        return Batches.of({"a": list(faces)}, 64, {"a": reader}, seed=seed, batch=24, size=96)
+
+    first, again, other = batches(3)(5)[0], batches(3)(5)[0], batches(4)(5)[0]
+    assert first["a"].shape == (24, 3, 96, 96) and first["a_faces"].shape[2] == COLUMNS
+    assert torch.equal(first["a"], again["a"]) and torch.equal(first["a_faces"], again["a_faces"])
+    assert not torch.equal(first["a"], other["a"])
+    rows = torch.cat([first["a_faces"], other["a_faces"]]).flatten(0, 1)
+    judged = rows[rows[:, WEIGHT] > 0]
+    assert len(judged) > 20 and {0.0, 1.0} == set(judged[:, KIND].tolist())
+    points = judged[:, POINTS].unflatten(1, (5, 2))
+    inside = (points > judged[:, None, :2]) & (points < judged[:, None, 2:4])
+    assert inside.all()
+    turned = torch.atan2(points[:, 1, 1] - points[:, 0, 1], points[:, 1, 0] - points[:, 0, 0]).abs()
+    assert turned.max() > 2 and (turned < 0.6).float().mean() > 0.2  # radians: upside down too, upright most
+
+
+def test_a_mirrored_face_keeps_its_left_eye_left_and_a_turned_box_holds_the_ellipse():
+    row = face_row((10, 8, 50, 56), POINTS_AT, 0)
+    mirrored = move_face(row, np.array([[-1.0, 0, 64], [0, 1, 0]]))
+    points = mirrored[POINTS].reshape(5, 2)
+    assert points[0, 0] < points[1, 0] and points[3, 0] < points[4, 0] and mirrored[:4].tolist() == [14, 8, 54, 56]
+    quarter = move_face(row, np.array([[0, -1.0, 100], [1, 0, 0]]))
+    assert quarter[:4].tolist() == [44, 10, 92, 50]
+    eighth = move_face(row, np.array([[1, -1.0, 0], [1, 1, 0]]) / np.sqrt(2))
+    assert eighth[2] - eighth[0] == pytest.approx(2 * np.sqrt((20**2 + 24**2) / 2), rel=1e-4)
+
+
+def test_each_cell_has_the_nearest_face_at_a_stride_that_fits_its_size():
+    maps = [torch.zeros(1, 16, 128 // stride, 128 // stride) for stride in STRIDES]
+    centres, strides = grid(maps)
+    faces = torch.zeros(1, 4, COLUMNS)
+    faces[..., WEIGHT] = -1
+    faces[0, 0, BOX] = torch.tensor([10.0, 10, 40, 40])  # 30 px: stride 8
+    faces[0, 1, BOX] = torch.tensor([0.0, 0, 120, 120])  # 120 px: stride 32
+    faces[0, 2, BOX] = torch.tensor([90.0, 90, 126, 126])
+    faces[0, :3, WEIGHT] = torch.tensor([1.0, 1, 0])
+    number, positive, ignored = assign(faces, centres, strides)
+    at = [(tuple(c), int(s)) for c, s in zip(centres[positive[0]].tolist(), strides[positive[0], 0], strict=True)]
+    assert {s for _, s in at} == {8, 32}
+    assert all(abs(x - 25) < 12 and abs(y - 25) < 12 for (x, y), s in at if s == 8)
+    assert set(number[0, positive[0]].tolist()) == {0, 1}
+    assert ignored[0, (centres == 108).all(1).nonzero()[0, 0]] and not ignored[0, 0]
+
+
+def test_overlaps_and_suppression():
+    one, other = torch.tensor([0.0, 0, 10, 10]), torch.tensor([5.0, 0, 15, 10])
+    assert boxes.overlap(one, other) == pytest.approx(1 / 3) and boxes.overlap(one, one) == 1
+    assert boxes.generalised_overlap(one, torch.tensor([10.0, 0, 20, 10])) == 0
+    assert boxes.generalised_overlap(one, torch.tensor([30.0, 0, 40, 10])) == pytest.approx(-0.5)
+    found = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [20, 0, 30, 10.0]])
+    assert boxes.suppress(found, np.array([0.5, 0.9, 0.7])) == [1, 2]
+    assert boxes.suppress(np.empty((0, 4)), np.empty(0)) == []
+
+
+def test_folding_the_norms_changes_nothing():
+    torch.manual_seed(0)
+    net = FaceDetector(8)
+    for _ in range(2):
+        net(torch.rand(4, 3, 64, 64))
+    x = torch.rand(1, 3, 64, 96)
+    lean = folded(net)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in lean.modules()) and any(
+        isinstance(m, Conv) for m in lean.modules()
+    )
+    for one, other in zip(net.eval()(x), lean(x), strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+    cells = decode(lean(x))
+    assert cells.score.shape == (1, (8 * 12) + (4 * 6) + (2 * 3)) and cells.points.shape[2:] == (5, 2)
+
+
+@pytest.mark.slow
+def test_it_learns_to_find_drawn_faces(labelled, tmp_path, facekit):
+    run = tmp_path / "run"
+    given = ["--size", 64, "--batch", 8, "--lr", 0.004, "--set", "params.width=8", "--set", "run.ema=0.9"]
+    done = facekit("train-detector", "--data", labelled, "--out", run, "--steps", 250, *given)
+    assert done.code == 0, done.err
+    scores = card.read_made(run / "card.yaml")["scores"]
+    assert scores["test_images"] >= 1 and scores["recall"] > 0.5
+
+
+def test_a_run_is_a_detector(labelled, tmp_path, facekit):
+    given = ["--data", labelled, "--size", 64, "--batch", 2, "--set", "params.width=4", "--set", "data.split=[6,1,3]"]
+    done = facekit("train-detector", *given, "--steps", 2, "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert "1 of its pictures are not there" in done.err
+    assert set(card.read_made(tmp_path / "run" / "card.yaml")["scores"]) >= {"recall", "false_per_image"}
+    net = load_detector(tmp_path / "run" / "model.safetensors")
+    assert [level.shape[1] for level in net(torch.zeros(1, 3, 32, 32))] == [16, 16, 16]
+    done = facekit("align", labelled / "photo", tmp_path / "out", "--detector", f"facekit:{tmp_path / 'run'}")
+    assert done.code == 4 and "no face found by facekit:" in done.err + done.out  # two steps teach it nothing
