@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import CardError, InputError
 from ..runtime import console
@@ -25,9 +25,9 @@ COLUMNS = 16
 Faces = dict[Path, np.ndarray]
 
 
-def face_row(box: Sequence[float], landmarks: Sequence[Sequence[float]], kind: int, weight: float = 1.0) -> np.ndarray:
+def face_row(box: npt.ArrayLike, landmarks: npt.ArrayLike, kind: int, weight: float = 1.0) -> np.ndarray:
     """Return a face as a row of COLUMNS numbers, float32."""
-    return np.array([*box, *np.ravel(landmarks), kind, weight], np.float32)
+    return np.array([*np.ravel(box), *np.ravel(landmarks), kind, weight], np.float32)
 
 
 def read_faces(file: Path) -> Faces:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -66,7 +67,7 @@ class Composer:
     def __init__(self, rng: np.random.Generator, size: int, flip: bool, reader: SceneReader):
         self.rng, self.size, self.flip, self.name = rng, size, flip, reader.name
         self.grounds = reader.grounds
-        self.picture = np.empty((size, size, 3), np.uint8)
+        self.picture: Any = np.empty((size, size, 3), np.uint8)
         self.rows: list[np.ndarray] = []
 
     def ground(self, draw: Draw) -> None:
@@ -138,7 +139,7 @@ class Composer:
         """Lay a picture over the scene by `matrix`; with `only` just the surroundings of that face."""
         rng, picture = self.rng, sample[self.name]
         height, width = picture.shape[:2]
-        soft = np.full((height, width), 255, np.uint8)
+        soft: Any = np.full((height, width), 255, np.uint8)
         if only is not None and rng.random() < 0.7:
             soft = _surroundings(rng, only, (height, width))
         scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
@@ -232,7 +233,7 @@ def _shown(covered: np.ndarray, box: np.ndarray) -> float:
 
 def _surroundings(rng: np.random.Generator, row: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Return a mask of a face with some hair or background around it: an ellipse or a rectangle, soft or hard."""
-    mask = np.zeros(shape, np.uint8)
+    mask: Any = np.zeros(shape, np.uint8)
     x, y = (row[0] + row[2]) / 2, (row[1] + row[3]) / 2
     grow = rng.uniform(1.1, 2.0)
     a, b = (row[2] - row[0]) / 2 * grow, (row[3] - row[1]) / 2 * grow
@@ -286,7 +287,7 @@ def _light(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
     return cv2.LUT(picture, table[None])
 
 
-def degrade(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
+def degrade(rng: np.random.Generator, picture: Any) -> np.ndarray:
     """Return the picture as a worse camera or file would have it: grey, blurred, small, noisy or compressed."""
     if rng.random() < 0.12:
         grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)

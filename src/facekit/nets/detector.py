@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +47,7 @@ class Step(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(width)
+        self.norm: nn.Module = nn.BatchNorm2d(width)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.norm(self.conv(x)))
@@ -135,9 +135,9 @@ def folded(net: FaceDetector) -> nn.Module:
     net = copy.deepcopy(net).eval()
     for module in list(net.modules()):
         if isinstance(module, Conv):
-            module[0] = fuse_conv_bn_eval(module[0], module[1])
+            module[0] = fuse_conv_bn_eval(cast(nn.Conv2d, module[0]), cast(nn.BatchNorm2d, module[1]))
             module[1] = nn.Identity()
         elif isinstance(module, Step):
-            module.conv = fuse_conv_bn_eval(module.conv, module.norm)
+            module.conv = fuse_conv_bn_eval(module.conv, cast(nn.BatchNorm2d, module.norm))
             module.norm = nn.Identity()
     return net.to(memory_format=torch.channels_last)

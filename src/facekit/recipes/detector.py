@@ -26,6 +26,7 @@ from ..storage.card import Data
 
 REACH = 1.5  # strides: how far from a face's middle a cell may lie that has to find it
 LEVELS = ((0.0, 52.0), (40.0, 120.0), (96.0, float("inf")))  # px: the faces (larger side) that each stride has to find
+SHOWN = 0.4  # the score from which previews show a face
 GROUNDS = 500  # faceless pictures of the training set that are kept in memory as backgrounds
 FACE_COLOURS = ((0.2, 1.0, 0.2), (1.0, 0.3, 1.0))  # boxes in previews, -1..1: photos, drawings
 
@@ -158,7 +159,7 @@ class Detector(Recipe):
         from ..faces.neural import pick
 
         out = x.clone()
-        for image, faces in zip(out, pick(decode(nets.net(x.float()))), strict=True):
+        for image, faces in zip(out, pick(decode(nets.net(x.float())), SHOWN), strict=True):
             for face in faces:
                 colour = torch.tensor(FACE_COLOURS[int(face.kind == "drawing")]).to(out)[:, None, None]
                 points = [(px, py, px + 2, py + 2) for px, py in (face.landmarks - 1).tolist()]
