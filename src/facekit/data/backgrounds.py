@@ -92,3 +92,19 @@ def shuffled(rng: np.random.Generator, picture: Picture, size: int) -> Picture:
     tiles = np.rot90(tiles[rng.permutation(len(tiles))], int(rng.integers(4)), (1, 2))
     mixed = tiles.reshape(count, count, tile, tile, 3).swapaxes(1, 2).reshape(tile * count, tile * count, 3)
     return np.ascontiguousarray(mixed[:size, :size])
+
+
+def beside(rng: np.random.Generator, picture: Picture, rows: np.ndarray, size: int) -> Picture:
+    """Return a square of a picture that touches none of its faces (rows that begin with a box), as `size` px.
+
+    Where no such square is found, smooth random colours.
+    """
+    height, width = picture.shape[:2]
+    for _ in range(8):
+        side = int(rng.uniform(0.15, 0.5) * min(height, width))
+        top, left = int(rng.integers(0, height - side + 1)), int(rng.integers(0, width - side + 1))
+        apart = (x1 < left or x0 > left + side or y1 < top or y0 > top + side for x0, y0, x1, y1 in rows[:, :4])
+        if side > 8 and all(apart):
+            piece = picture[top : top + side, left : left + side]
+            return cv2.resize(np.ascontiguousarray(piece), (size, size), interpolation=cv2.INTER_LINEAR)
+    return noise(rng, size)

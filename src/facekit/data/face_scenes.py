@@ -78,7 +78,8 @@ class Composer:
         elif kind < 0.62:
             self.picture = backgrounds.shuffled(rng, draw()[self.name], size)
         elif kind < 0.78:
-            self.picture = _outside(rng, draw(), self.name, size)
+            other = draw()
+            self.picture = backgrounds.beside(rng, other[self.name], other[f"{self.name}_faces"], size)
         else:
             maker = (backgrounds.flat, backgrounds.noise, backgrounds.shapes)[int(rng.integers(3))]
             self.picture = maker(rng, size)
@@ -246,22 +247,6 @@ def _surroundings(rng: np.random.Generator, row: np.ndarray, shape: tuple[int, i
         width = max(1, int(0.15 * min(a, b))) * 2 + 1
         mask = cv2.blur(mask, (width, width))
     return mask
-
-
-def _outside(rng: np.random.Generator, sample: Sample, name: str, size: int) -> np.ndarray:
-    """Return a square of a picture that touches no face, enlarged; smooth colours where there is none."""
-    picture, rows = sample[name], sample[f"{name}_faces"]
-    height, width = picture.shape[:2]
-    for _ in range(8):
-        side = int(rng.uniform(0.15, 0.5) * min(height, width))
-        top, left = int(rng.integers(0, height - side + 1)), int(rng.integers(0, width - side + 1))
-        apart = [
-            row[2] < left or row[0] > left + side or row[3] < top or row[1] > top + side for row in rows
-        ]  # a box that lies beside the square
-        if side > 8 and all(apart):
-            piece = picture[top : top + side, left : left + side]
-            return cv2.resize(np.ascontiguousarray(piece), (size, size), interpolation=cv2.INTER_LINEAR)
-    return backgrounds.noise(rng, size)
 
 
 def _cover(rng: np.random.Generator, picture: np.ndarray, row: np.ndarray) -> None:

@@ -1,6 +1,6 @@
 """Faces in photos and drawings: detectors, landmarks, upright crops, and pasting crops back."""
 
-from .alignment import MARGIN, Aligned, align_face, paste, roll, similarity, template
+from .alignment import MARGIN, Aligned, align_face, cut_face, paste, roll, similarity, template
 from .detectors import DETECTORS, find_detector, find_faces
 from .framing import TEMPLATES, face_warp
 from .types import Detector, Face
@@ -13,6 +13,7 @@ __all__ = [
     "Detector",
     "Face",
     "align_face",
+    "cut_face",
     "face_warp",
     "find_detector",
     "find_faces",

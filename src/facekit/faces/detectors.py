@@ -51,11 +51,16 @@ class Sure:
     """A detector without the faces that it is not sure of: those that score less than `least`."""
 
     def __init__(self, detector: Detector, least: float):
-        self.name, self._detector, self._least = detector.name, detector, least
+        self.name, self.least, self.detector = detector.name, least, detector
 
     def detect(self, image: np.ndarray, effort: Effort = "first") -> list[Face]:
         """Return the faces in `image` (uint8 HxWx3 RGB), largest first."""
-        return [face for face in self._detector.detect(image, effort) if face.score >= self._least]
+        return [face for face in self.detector.detect(image, effort) if face.score >= self.least]
+
+    def doubt(self, image: np.ndarray) -> str:
+        """Return what to say of the best candidate in an image without a sure face; empty where there is none."""
+        best = max((face.score for face in self.detector.detect(image)), default=0.0)
+        return f"; the best candidate scores {best:.2f}, a face {self.least:g} or more" if best else ""
 
 
 def find_faces(detector: Detector, image: np.ndarray, every: bool = False, hint: str = "crop it by hand") -> list[Face]:
@@ -68,6 +73,8 @@ def find_faces(detector: Detector, image: np.ndarray, every: bool = False, hint:
     found = [face for face in faces if max(face.box[2] - face.box[0], face.box[3] - face.box[1]) >= SMALLEST]
     if not found:
         small = f", only {len(faces)} smaller than {SMALLEST} px" if faces else ""
+        if not small and isinstance(detector, Sure):
+            small = detector.doubt(image)
         error = InputError(f"no face found by {detector.name}{small}", f"{hint}, or another --detector")
         error.stage = "detect"  # type: ignore[attr-defined]
         raise error

@@ -14,7 +14,7 @@ from ..ops.boxes import suppress
 from .types import Effort, Face
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "detector.safetensors"
-LEAST = 0.05  # the score below which a cell is not looked at
+LEAST = 0.1  # the score below which a cell is not looked at
 FIRST, LARGEST = 256, 2560  # px: the longest side of the coarsest and of the finest copy that the net is shown
 MARGIN = 0.06  # of the longest side: room around the coarsest copy, for faces that fill the frame
 FINE = 0.45  # of the coarsest copy's side: larger faces are left to coarser copies than the one they were found on

@@ -1,0 +1,156 @@
+"""What face detectors find: recall by set and roll, by face size in scenes, false faces, landmark error, speed.
+
+    python benchmarks/detector.py --labelled labelled/test --detector facekit --detector cascade
+
+`--labelled` holds folders with faces.jsonl, each a set; a set whose name ends in "-all" has boxes by rule of thumb and
+counts for recall only. Nothing in it may have been trained on.
+"""
+
+import argparse
+import itertools
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import skimage.data
+import torch
+from machine import machine
+from PIL import Image
+
+from facekit.data import backgrounds
+from facekit.data.face_boxes import find_faces
+from facekit.data.face_scenes import SceneReader, move_face
+from facekit.faces import find_detector
+from facekit.faces.trial import Trial
+from facekit.storage import images
+
+ROLLS = (0, 30, 60, 90, 180)
+SIZES = (16, 24, 32, 48, 96, 640)
+OTHER = ("moon", "cell", "color", "logo", "microaneurysms", "motorcycle_right", "phantom", "chessboard_RGB")
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--labelled", type=Path, required=True)
+parser.add_argument("--detector", action="append", required=True, help="as of `facekit align`; may be repeated")
+parser.add_argument("--model-root", type=Path)
+parser.add_argument("--limit", type=int, default=100, help="pictures of each set")
+parser.add_argument("--scenes", type=int, default=60)
+parser.add_argument("--faceless", type=int, default=200)
+parser.add_argument("--rolls", type=int, nargs="*", default=ROLLS)
+arguments = parser.parse_args()
+torch.set_num_threads(1)
+print(machine())
+
+sets = {folder.name: find_faces(folder) for folder in sorted(arguments.labelled.iterdir()) if folder.is_dir()}
+sets = {name: faces for name, faces in sets.items() if any(len(rows) for rows in faces.values())}
+reader = SceneReader("a", {p: rows for faces in sets.values() for p, rows in faces.items()}, ())
+
+
+def spread(items, count):
+    return [items[i * len(items) // count] for i in range(count)] if len(items) > count else list(items)
+
+
+def rolled(picture, rows, degrees):
+    """Turn a picture clockwise about its middle, with room for its corners in grey; its faces move along."""
+    if not degrees:
+        return picture, rows
+    turned = Image.fromarray(picture).rotate(-degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=(128,) * 3)
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    linear = np.array([[cos, -sin], [sin, cos]])
+    shift = np.array(turned.size) / 2 - linear @ (np.array(picture.shape[1::-1]) / 2)
+    matrix = np.column_stack([linear, shift])
+    return np.asarray(turned), np.stack([move_face(row, matrix) for row in rows])
+
+
+def without_faces(count):
+    """Pictures without a face: crops of other bundled pictures, and what lies beside the faces of the photos."""
+    folder = Path(skimage.data.__file__).parent
+    others = [np.asarray(images.read(file)) for name in OTHER for file in sorted(folder.glob(f"{name}.png"))]
+    for path, rows in reader.faces.items():
+        others += [np.asarray(images.read(path))] * (not len(rows))
+    for file in arguments.labelled.glob("faceless/*.jpg"):
+        others += [np.asarray(images.read(file))] * 4
+    photos = [reader.read(path, 256) for path in spread(list(reader.faces), count // 2)]
+    for index in range(count):
+        rng = np.random.default_rng(index)
+        if index % 2 and photos:
+            yield backgrounds.beside(rng, *photos[index // 2 % len(photos)].values(), 320)
+        else:
+            yield backgrounds.crop(rng, others[index // 2 % len(others)], 320)
+
+
+def scenes(count):
+    """Compose scenes of 640 px, as training does, of labelled pictures."""
+    samples = [reader.read(path, 256) for path in spread(list(reader.faces), 300)]
+    for index in range(count):
+        rng = np.random.default_rng(index)
+
+        def draw(rng=rng):
+            return samples[int(rng.integers(len(samples)))]
+
+        scene = reader.present(samples[index % len(samples)], rng, 640, True, draw)
+        yield scene["a"], scene["a_faces"]
+
+
+def speed(detector):
+    photo = np.asarray(Image.fromarray(skimage.data.astronaut()).resize((640, 640)))
+    times = {}
+    for effort in ("first", "every"):
+        took = []
+        for _ in range(8):
+            start = time.process_time()
+            detector.detect(photo, effort)
+            took.append(time.process_time() - start)
+        times[effort] = 1000 * min(took)
+    print(f"  640 px photo, one core: {times['first']:.1f} ms for one face, {times['every']:.1f} ms for every face")
+
+
+def net_speed(net):
+    import onnxruntime
+
+    x = torch.rand(1, 3, 640, 640)
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        file = Path(folder) / "net.onnx"
+        torch.onnx.export(net, (x,), str(file), dynamo=False, input_names=["x"])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        for name, run in (("torch", lambda: net(x)), ("ONNX Runtime", lambda: session.run(None, {"x": x.numpy()}))):
+            run()
+            took = []
+            for _ in range(8):
+                start = time.process_time()
+                run()
+                took.append(time.process_time() - start)
+            print(f"  the net alone at 640 x 640, one core, {name}: {1000 * min(took):.1f} ms")
+
+
+for name in arguments.detector:
+    detector = find_detector(name, arguments.model_root)
+    print(f"\n{detector.name}")
+    print(f"  {'recall by roll':20s}{''.join(f'{roll:>8d}' for roll in arguments.rolls)}   landmark error at 0, median")
+    for label, faces in sets.items():
+        recalls, error = [], ""
+        for roll in arguments.rolls:
+            trial = Trial()
+            for path in spread(list(faces), arguments.limit):
+                picture, rows = rolled(np.asarray(images.read(path)), faces[path], roll)
+                trial.add(detector.detect(picture, "every"), rows, 0.0)
+            recalls.append(trial.recall)
+            if not roll and not label.endswith("-all") and trial.errors:
+                error = f"{100 * np.median(trial.errors):.1f} % of the eye distance"
+                error += f", {trial.false} false in {trial.pictures}"
+        print(f"  {label:20s}" + "".join(f"{100 * recall:7.1f}%" for recall in recalls) + f"   {error}", flush=True)
+    trial = Trial()
+    for picture, rows in scenes(arguments.scenes):
+        trial.add(detector.detect(picture, "every"), rows, 0.0)
+    parts = []
+    for low, high in itertools.pairwise(SIZES):
+        seen = [hit for side, hit in trial.sides if low <= side < high]
+        parts += [f"{low}-{high} px {100 * np.mean(seen):.0f} % of {len(seen)}"] if seen else []
+    print(f"  scenes of 640 px, any roll, some faces partly hidden: {', '.join(parts)}; {trial.false} false")
+    false = [detector.detect(picture, "every") for picture in without_faces(arguments.faceless)]
+    print(f"  false faces in {len(false)} pictures without one: {sum(map(len, false))} in {sum(map(bool, false))}")
+    speed(detector)
+    if detector.name.startswith("facekit"):
+        net_speed(detector.detector._net)

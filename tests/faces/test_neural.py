@@ -1,0 +1,203 @@
+"""The net's detector on pictures of any size, framing by template, calibration, and the trial that scores detectors."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+
+from facekit.data.face_boxes import COLUMNS, face_row
+from facekit.errors import CardError, InputError, MissingError
+from facekit.faces import Face, align_face, calibration, cut_face, detectors, face_warp, find_detector, find_faces, roll
+from facekit.faces.alignment import MEAN_FACE, inverse, moved
+from facekit.faces.neural import NeuralDetector, pick
+from facekit.faces.trial import Trial
+from facekit.nets.detector import OUTPUTS, STRIDES, Cells, FaceDetector, load_detector
+from facekit.recipe_api import checkpoint
+
+
+class RedSquares(nn.Module):
+    """Calls red squares of about 32 px (of what it is shown) faces: much red around a cell, and less farther off."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        red = (x[:, :1] > 0.5).float() * (x[:, 1:2] < 0).float()
+        around = F.avg_pool2d(F.pad(red, (12, 12, 12, 12)), 32, 8)
+        beyond = F.avg_pool2d(F.pad(red, (28, 28, 28, 28)), 64, 8)
+        maps = [torch.full((len(x), OUTPUTS, x.shape[2] // s, x.shape[3] // s), -8.0) for s in STRIDES]
+        maps[0][:, :1] = 60 * (around - 0.7) - 200 * F.relu(beyond - 0.4)
+        maps[0][:, 2:] = 0
+        return maps
+
+
+@pytest.fixture
+def squares():
+    return NeuralDetector(net=RedSquares())
+
+
+def picture(width, height, places, side):
+    image = np.full((height, width, 3), 60, np.uint8)
+    for x, y in places:
+        image[y - side // 2 : y + side // 2, x - side // 2 : x + side // 2] = (230, 20, 20)
+    return image
+
+
+def middles(faces):
+    return sorted(((f.box[0] + f.box[2]) / 2, (f.box[1] + f.box[3]) / 2) for f in faces)
+
+
+def test_a_small_face_is_found_on_a_finer_copy(squares):
+    image = picture(1200, 800, [(900, 500)], 32)
+    assert squares.detect(image, "quick") == []
+    (face,) = squares.detect(image, "first")
+    assert np.allclose(middles([face]), (900, 500), atol=6) and face.box[2] - face.box[0] == pytest.approx(32, abs=8)
+
+
+def test_a_face_of_the_first_copy_ends_the_search_unless_every_face_is_wanted(squares):
+    image = picture(1200, 800, [(300, 400)], 160)
+    image[484:516, 884:916] = (230, 20, 20)
+    (large,) = squares.detect(image, "first")
+    assert np.allclose(middles([large]), (300, 400), atol=20)
+    assert any(np.allclose(at, (900, 500), atol=6) for at in middles(squares.detect(image, "every")))
+
+
+def test_two_hundred_faces_in_one_picture(squares):
+    places = [(44 + 64 * (i % 20), 44 + 64 * (i // 20)) for i in range(200)]
+    faces = find_faces(detectors.Sure(squares, 0.5), picture(1312, 704, places, 32), every=True)
+    assert len(faces) == 200 and np.allclose(middles(faces), sorted(places), atol=5)
+    assert [f.box[0] for f in faces] == sorted(f.box[0] for f in faces)
+
+
+def test_an_8k_picture_is_shown_scaled_and_its_coordinates_are_those_of_the_picture(squares):
+    image = picture(7680, 1600, [(6000, 900)], 96)
+    (face,) = squares.detect(image, "every")
+    assert np.allclose(middles([face]), (6000, 900), atol=12) and 70 < face.box[2] - face.box[0] < 130
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 500), (33, 20), (256, 256)])
+def test_pictures_of_any_shape_pass(squares, size):
+    assert squares.detect(np.full((*size, 3), 90, np.uint8), "every") == []
+
+
+def test_a_photo_without_a_face_says_what_the_best_candidate_scores(squares):
+    detector = detectors.Sure(squares, 0.5)
+    image = picture(256, 256, [(128, 128)], 32)
+    image[112:127, 112:144] = 60  # less than half of the square is left
+    image = np.asarray(Image.fromarray(image).resize((292, 292)))
+    with pytest.raises(InputError, match="no face found by facekit") as raised:
+        find_faces(detector, image)
+    best = max((face.score for face in squares.detect(image)), default=0)
+    assert (f"scores {best:.2f}" in raised.value.message) == (best > 0)
+
+
+def test_overlapping_cells_are_one_face_with_its_kind():
+    box = torch.tensor([[[0.0, 0, 10, 10], [1, 0, 11, 10], [40, 0, 50, 10], [90, 0, 99, 9]]])
+    points = torch.zeros(1, 4, 5, 2)
+    (faces,) = pick(Cells(torch.tensor([[1.0, 3, 0.5, -9]]), torch.tensor([[-1.0, -1, 2, 2]]), box, points))
+    assert [(f.box[0], f.kind) for f in faces] == [(1.0, "photo"), (40.0, "drawing")]
+    assert faces[0].score == pytest.approx(1 / (1 + np.exp(-3)))
+
+
+def test_a_file_that_holds_no_detector_is_named(tmp_path):
+    with pytest.raises(MissingError, match="holds no face detector"):
+        find_detector(f"facekit:{tmp_path / 'none.safetensors'}")
+    with pytest.raises(MissingError, match="holds no face detector"):
+        load_detector(checkpoint.SHIPPED / "expressions.safetensors")
+    with pytest.raises(CardError):
+        find_detector("facekit:")
+
+
+def test_calibrated_weights_give_the_fitted_scores(tmp_path):
+    torch.manual_seed(0)
+    net = FaceDetector(4).eval()
+    x = torch.rand(1, 3, 64, 64)
+    before = net(x)[0]
+    net.load_state_dict(calibration.applied(net.state_dict(), 1.5, -0.25))
+    after = net(x)[0]
+    assert torch.allclose(after[:, 0], before[:, 0] * 1.5 - 0.25, atol=1e-5)
+    assert torch.allclose(after[:, 1:], before[:, 1:])
+
+
+def test_calibration_finds_how_far_scores_are_off():
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(0.02, 0.98, 4000)
+    right = (rng.uniform(size=4000) < truth).astype(float)
+    timid = 1 / (1 + np.exp(-(np.log(truth / (1 - truth)) - 0.5) / 2))
+    scale, shift = calibration.fit(timid, right)
+    assert scale == pytest.approx(2, abs=0.15) and shift == pytest.approx(0.5, abs=0.15)
+    for _, _, _, mean, share in calibration.table(truth, right):
+        assert share == pytest.approx(mean, abs=0.06)
+
+
+def labels(*rows):
+    return np.stack(rows) if rows else np.empty((0, COLUMNS), np.float32)
+
+
+def test_a_trial_counts_hits_false_faces_and_passes_over_unsure_ones():
+    points = MEAN_FACE * 20 + (50, 45)
+    sure, unsure = face_row((30, 25, 70, 75), points, 0), face_row((130, 25, 170, 75), points + (100, 0), 0, 0.0)
+    trial = Trial()
+    found = [
+        Face((32, 24, 68, 78), 0.9, points + (1, 0), True),
+        Face((33, 24, 66, 78), 0.8, points, True),  # the same face again
+        Face((131, 25, 169, 75), 0.7, points, True),
+        Face((32, 24, 68, 78), 0.2, points, True),
+    ]
+    verdicts = trial.match(found, labels(sure, unsure))
+    assert [verdict for _, verdict in verdicts] == [True, False, None]
+    trial.add([], labels(sure))
+    assert trial.recall == 0.5 and trial.errors == [pytest.approx(1 / 20)]
+    assert Trial().match([Face((0, 0, 400, 400), 0.9, points, True)], labels(sure))[0][1] is False  # far too large
+
+
+@pytest.mark.parametrize("name", ["portrait", "ffhq", "arcface", "anime"])
+@pytest.mark.parametrize("degrees", [0, 35, -120, 180])
+def test_every_template_levels_a_turned_face_and_its_warp_can_be_undone(name, degrees):
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    points = MEAN_FACE * 40 @ np.array([[cos, -sin], [sin, cos]]).T + (300, 200)
+    matrix = face_warp(points, 128, None, name)
+    placed = moved(matrix, points)
+    assert roll(placed) == pytest.approx(0, abs=1)
+    assert placed[0, 0] < placed[1, 0] and placed[:2, 1].max() < placed[3:, 1].min()
+    assert (placed > 0).all() and (placed < 128).all()
+    assert np.allclose(moved(inverse(matrix), placed), points, atol=1e-6)
+    cut = cut_face(np.zeros((400, 600, 3), np.uint8), Face((0, 0, 1, 1), 1, points, True), matrix, 128)
+    assert cut.image.size == (128, 128) and abs((cut.roll - degrees + 180) % 360 - 180) < 1
+
+
+def test_templates_differ_in_room_as_they_say():
+    points = MEAN_FACE * 40 + (300, 200)
+    eyes = {n: np.ptp(moved(face_warp(points, 128, None, n), points)[:2, 0]) for n in ("arcface", "ffhq", "anime")}
+    assert eyes["arcface"] > eyes["ffhq"] > eyes["anime"] > 10
+    wider = moved(face_warp(points, 128, 0.25, "ffhq"), points)
+    assert np.ptp(wider[:2, 0]) == pytest.approx(eyes["ffhq"] / 1.5)
+    assert np.allclose(face_warp(points, 112, 0.1), face_warp(points, 112, 0.1, "portrait"))
+    with pytest.raises(CardError, match="did you mean 'anime'"):
+        face_warp(points, 128, None, "anim")
+    with pytest.raises(InputError, match="coincide"):
+        face_warp(np.full((5, 2), 3.0), 128, None, "ffhq")
+
+
+def test_the_template_is_noted_and_cuts_other_crops(tmp_path, facekit, monkeypatch):
+    from skimage.data import astronaut
+
+    (tmp_path / "in").mkdir()
+    Image.fromarray(astronaut()).save(tmp_path / "in" / "a.png")
+    for name in ("portrait", "anime"):
+        command = ("align", tmp_path / "in", tmp_path / name, "--detector", "cascade", "--size", 64)
+        assert facekit(*command, "--template", name).code == 0
+    cards = [(tmp_path / name / "card.yaml").read_text() for name in ("portrait", "anime")]
+    assert "template:" not in cards[0] and "template: anime" in cards[1]
+    assert (tmp_path / "portrait" / "a.png").read_bytes() != (tmp_path / "anime" / "a.png").read_bytes()
+    cascade = find_detector("cascade").detect(astronaut())[0]
+    same = np.asarray(align_face(astronaut(), cascade, 64).image)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "portrait" / "a.png")), same)
+    monkeypatch.setattr(detectors, "EMBEDDED", "facekit")
+    monkeypatch.setattr("facekit.faces.neural.load_detector", lambda file: RedSquares())
+    again = facekit("align", tmp_path / "in", tmp_path / "portrait", "--size", 64)  # begun with the default of before
+    assert again.code == 0 and "goes on with it" in again.err
+    assert (tmp_path / "portrait" / "card.yaml").read_text() == cards[0]
