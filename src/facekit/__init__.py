@@ -17,6 +17,7 @@ _HOMES = {
     "clean": "commands.clean",
     "pack": "commands.pack",
     "smooth_edges": "commands.smooth_edges",
+    "pairs": "commands.pairs",
     "train": "commands.train",
     "train_segnet": "commands.train_segnet",
     "train_detector": "commands.train_detector",
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from .commands.crawl import crawl as crawl
     from .commands.export import export as export
     from .commands.pack import pack as pack
+    from .commands.pairs import pairs as pairs
     from .commands.sample import sample as sample
     from .commands.score_fid import score_fid as score_fid
     from .commands.smooth_edges import smooth_edges as smooth_edges

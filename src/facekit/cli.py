@@ -168,7 +168,7 @@ def _from_card(ctx: typer.Context, value: Optional[Path]) -> Optional[Path]:
     return value
 
 
-CARD_KEYS = {"came_from": "from_", "source": "from_"}  # what cards call --from
+CARD_KEYS = {"came_from": "from_", "source": "from_", "and": "and_"}  # what cards call --from
 Card = Annotated[
     Optional[Path],
     typer.Option("--card", help="repeat the run of a card; flags override it", callback=_from_card, is_eager=True),

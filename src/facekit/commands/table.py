@@ -58,6 +58,15 @@ COMMANDS = {
             ("facekit pack downloaded/", "index tar files that another program wrote"),
         ),
     ),
+    "pairs": Command(
+        "Let a teacher draw faces, and keep the pairs that a student should learn from.",
+        IMAGES,
+        (
+            ("facekit pairs faces/ pairs/ --teacher runs/teacher", "drawn by weights of facekit"),
+            ("facekit pairs faces/ pairs/ --teacher-command 'python my_edit.py {in} {out}'", "drawn by any program"),
+            ("facekit pairs pairs/ --from runs/faces --and runs/toons -n 10000", "one latent through two generators"),
+        ),
+    ),
     "train": Command(
         "Train a face translator on two folders of images.",
         TRAIN,

@@ -177,6 +177,11 @@ def _rows(out: Path, name: str) -> Iterator[dict[str, Any]]:
     return itertools.chain.from_iterable(jsonl.read_lines(path) for path in _paths(out, name))
 
 
+def entries(out: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of all manifests of a folder."""
+    return _rows(out, MANIFEST)
+
+
 def failures(out: Path) -> dict[str, str]:
     """Return why images failed on their way into the folder `out`, by their source."""
     return {str(row["path"]): str(row.get("reason", "")) for row in _rows(out, FAILED) if "path" in row}
