@@ -188,8 +188,10 @@ def test_strength_scales_what_is_done(translate):
     assert translate("--to", "smile", "--strength", 0.5).code == 0
     assert abs(colour("out/000.png")[1] - level(0.25)) <= 1
     assert yaml.safe_load(Path("out/card.yaml").read_text())["options"]["strength"] == 0.5
-    done = translate("--to", "smile", "--strength", 0.5, "--from", "angry", weights="told", out="other")
-    assert done.code == 2 and "no strength" in done.err
+    assert translate("--to", "smile", "--strength", 0, "--from", "angry", weights="told", out="other").code == 0
+    assert np.array_equal(np.asarray(Image.open("other/000.png")), np.asarray(Image.open("in/000.png")))
+    done = translate("--to", "smile", "--strength", 2, "--from", "angry", weights="told", out="more")
+    assert done.code == 2 and "from 0 to 1" in done.err
 
 
 def test_a_mask_shows_where_faces_are_changed(translate):

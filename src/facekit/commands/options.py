@@ -6,7 +6,7 @@ import inspect
 import typing
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Annotated, Any, Optional, TypeVar
+from typing import Annotated, Any, Literal, Optional, TypeVar
 
 import typer
 
@@ -46,6 +46,29 @@ Detector = Annotated[
     typer.Option(
         help="auto, facekit, facekit:RUN, cascade, cascade:FILE, insightface or insightface:PACK", rich_help_panel=FACES
     ),
+]
+
+# what people may set for a translation: Recipe.controls
+CONTROLS = "Controls"
+Strength = Annotated[
+    Optional[float],
+    typer.Option(help="0 the face, 1 the translation; some methods go beyond 1", rich_help_panel=CONTROLS),
+]
+Keep = Annotated[
+    Optional[Literal["nothing", "colours"]],
+    typer.Option(help="colours: hair and skin keep the photo's", rich_help_panel=CONTROLS),
+]
+Background = Annotated[
+    Optional[Literal["paint", "keep"]],
+    typer.Option(help="keep: what is around head and neck stays as in the photo", rich_help_panel=CONTROLS),
+]
+SwapAt = Annotated[
+    Optional[int],
+    typer.Option(help="StyleGAN2: draw from this many px on only", metavar="PX", rich_help_panel=CONTROLS),
+]
+Controls = Annotated[
+    Optional[list[str]],
+    typer.Option("--control", help="any other control of the method", metavar="NAME=VALUE", rich_help_panel=CONTROLS),
 ]
 
 # of commands that train

@@ -48,10 +48,11 @@ def translate(
         Literal["largest", "all"],
         typer.Option(help="which faces --paste puts back", rich_help_panel="Faces"),
     ] = "largest",
-    strength: Annotated[
-        Optional[float],
-        typer.Option(help="strength of the change: 1 as learned, more exaggerates"),
-    ] = None,
+    strength: options.Strength = None,
+    keep: options.Keep = None,
+    background: options.Background = None,
+    swap_at: options.SwapAt = None,
+    control: options.Controls = None,
     mask: Annotated[
         bool, typer.Option("--mask", help="write where faces are changed (white: completely) instead of the faces")
     ] = False,
@@ -93,15 +94,18 @@ def translate(
     """
     from ..inference.face_input import FaceOptions
     from ..inference.translate_folder import TranslateOptions, translate_folder
+    from ..recipe_api.controls import split_pairs
     from ..runtime import console
 
     if tilted:
         rotation = rotation or OLD_ROTATION[tilted]
         console.warn(f"--tilted {tilted} is now --rotation {OLD_ROTATION[tilted]}; the old name will be removed")
     choice = FaceOptions(align, paste, faces == "all", detector, model_root, margin, rotation)
+    controls: dict[str, object] = {"strength": strength, "keep": keep, "background": background, "swap_at": swap_at}
+    controls |= split_pairs(control or [])
     run = {"limit": limit, "shard": shard, "force": force, "retry_failed": retry_failed}
     wanted = TranslateOptions(
-        to, from_, labels, classifier, weights, recipe, size, strength, mask, suffix, sheet, batch, device, workers,
+        to, from_, labels, classifier, weights, recipe, size, controls, mask, suffix, sheet, batch, device, workers,
         choice, run,
     )  # fmt: skip
     translate_folder(Path(source), Path(out), wanted, dry_run)

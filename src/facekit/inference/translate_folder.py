@@ -13,6 +13,7 @@ from ..data.roll import tilt
 from ..errors import CardError, SomeFailed
 from ..faces import paste
 from ..recipe_api import checkpoint
+from ..recipe_api.controls import read_controls
 from ..runtime import console
 from ..runtime.cores import usable_cores
 from ..runtime.device import find_device, share_threads
@@ -27,6 +28,7 @@ from .translation_sheet import SheetRows, rows_of_folder, write_sheet
 from .translator import Translator
 
 SIDE_BY_SIDE = 4  # images at most, for their memory
+FLAGS = ("strength", "keep", "background", "swap_at")  # controls that have a flag of their own
 
 Group = list[tuple[Source, FaceInput]]
 
@@ -42,7 +44,8 @@ class TranslateOptions:
     weights: str = "anime"
     recipe: str | None = None
     size: int | None = None
-    strength: float | None = None
+    controls: dict[str, Any] = field(default_factory=dict)
+    """What `Recipe.controls` lets people set, by name; None is not given."""
     mask: bool = False
     suffix: str = "png"
     sheet: bool = False
@@ -118,7 +121,11 @@ def finish_batch(
         conditions["roll"] = [crop.roll for _, crop in crops]
     out: list[list[Output]] = [[] for _ in group]
     for translator in translators:
-        faces = translator.fitted([crop.face for _, crop in crops], None, **conditions)
+        notes: list[dict[str, Any]] = []
+        faces = translator.fitted([crop.face for _, crop in crops], None, notes, **conditions)
+        measured: list[list[dict[str, Any]]] = [[] for _ in group]
+        for (place, _), note in zip(crops, notes, strict=True):
+            measured[place] += [note] if note else []
         pictures = [item.photo for _, item in group]
         for (place, crop), face in zip(crops, faces, strict=True):
             turned = tilt(face, crop.turn_back) if crop.turn_back else face
@@ -127,11 +134,12 @@ def finish_batch(
                 pictures[place] = turned
             else:
                 pictures[place] = paste(photo, turned, crop.matrix, crop.edge, crop.head)
-        for (source, _), picture, made in zip(group, pictures, out, strict=True):
+        for (source, _), picture, made, found in zip(group, pictures, out, measured, strict=True):
             assert picture is not None
             name = names[source.name] if len(translators) == 1 else f"{translator.name}/{names[source.name]}"
             encode = partial(images.encode, picture, Path(name).suffix)
-            made.append(Output(name, encode, {"size": list(picture.size)}))
+            of_faces = found[0] if len(found) == 1 else {"faces": found} if found else {}
+            made.append(Output(name, encode, {"size": list(picture.size), **of_faces}))
     return list(out)
 
 
@@ -142,7 +150,9 @@ def _translators(model: checkpoint.Model, options: TranslateOptions, single: boo
         raise CardError("one file cannot hold several translations", "give a folder for the output")
     if options.faces.paste and options.mask:
         raise CardError("a mask is of the face alone", "leave out --paste or --mask")
-    found = [Translator(model, target, options.size, options.strength, options.mask) for target in targets]
+    found = [
+        Translator(model, target, options.size, mask=options.mask, controls=options.controls) for target in targets
+    ]
     for name in [translator.name for translator in found] if len(found) > 1 else []:
         if name in (".", "..") or not name.isprintable() or "/" in name or "\\" in name:  # names come from the weights
             raise CardError(f"{name!r} cannot be the name of a folder", "translate to it alone")
@@ -167,12 +177,19 @@ def _card(
         "align": faces.align, "paste": faces.paste, "suffix": options.suffix, "margin": faces.margin,
         "faces": "all" if faces.every else None, "model_root": faces.model_root, "rotation": faces.rotation,
         "came_from": options.source_label, "labels": options.labels, "classifier": options.classifier,
-        "strength": options.strength, "mask": options.mask or None,
+        "mask": options.mask or None, **_control_flags(model, options.controls),
         "detector": read.detector.name if isinstance(read, PhotoReader | TiltedReader) else None,
     }  # fmt: skip
     given = {key: str(value) if isinstance(value, Path) else value for key, value in given.items() if value is not None}
     inputs = {"weights": files.digest(model.path), **({"source": files.digest(source)} if single else {})}
     return {"facekit": 1, "command": "translate", "options": given, "inputs": inputs}
+
+
+def _control_flags(model: checkpoint.Model, controls: dict[str, Any]) -> dict[str, Any]:
+    """Return the controls as the card notes them: by the flags that they have, the rest as texts of `--control`."""
+    values = read_controls(model.recipe.known_controls(), controls, model.card.recipe)
+    flags = {name: values.pop(name) for name in FLAGS if name in values}
+    return {**flags, "control": [f"{name}={value}" for name, value in values.items()] or None}
 
 
 def _outputs(names: dict[str, str], titles: list[str]) -> dict[str, str]:

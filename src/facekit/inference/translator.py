@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,10 @@ from ..errors import CardError, InputError, OutOfMemory
 from ..faces import paste as paste_face
 from ..ops.cpu_kernels import CpuKernels
 from ..recipe_api import checkpoint
+from ..recipe_api.controls import Control, read_controls
 from ..runtime.device import find_device
 from ..storage import images
+from .keeping import PhotoKeeper
 
 if TYPE_CHECKING:
     from .face_input import PhotoReader
@@ -31,7 +33,8 @@ class Translator:
 
     `size` is the shorter edge of the results in px; the model's training size if absent. Larger ones are translated at
     the training size and enlarged, because nets produce artefacts at sizes that they were not trained on.
-    `strength` scales the change, 1 is as learned; with `mask` the results show where faces are changed (white:
+    `strength` scales the change, 1 is as learned; `controls` are more of what the method lets people set (`keep`,
+    `background`, ...; see `Recipe.controls`). With `mask` the results show where faces are changed (white:
     completely) instead of the faces. `detector` and `model_root` choose what finds faces, as in `facekit align`.
 
     `domains` are the names that `to` takes. Raises CardError for options that the method does not have.
@@ -46,6 +49,7 @@ class Translator:
         mask: bool = False,
         detector: str = "auto",
         model_root: Path | None = None,
+        controls: Mapping[str, Any] | None = None,
     ):
         trained = model.card.data.size
         self.model, self.to, self.size = model, to, size or trained
@@ -54,9 +58,23 @@ class Translator:
         self._finding = detector, model_root
         self._readers: dict[bool, PhotoReader] = {}
         self.side = checkpoint.direction(model, to)
-        self.strength, self.mask = strength, mask
-        if strength is not None and not model.recipe.takes("strength"):
-            raise CardError(f"{model.card.recipe} has no strength", "leave it out")
+        self.mask = mask
+        given = read_controls(
+            model.recipe.known_controls(), {"strength": strength, **(controls or {})}, model.card.recipe
+        )
+        model.recipe.check_controls(given)
+        if mask and given:
+            hint = f"leave out {' and '.join(given)}, or the mask"
+            raise CardError("a mask shows the change as it was learned", hint)
+        self._own = {name: value for name, value in given.items() if model.recipe.takes(name)}
+        general = {name: value for name, value in given.items() if name not in self._own}
+        self._keeper = (
+            PhotoKeeper(
+                float(general.get("strength", 1)), general.get("keep") == "colours", general.get("background") == "keep"
+            )
+            if general
+            else None
+        )
         if mask and not model.recipe.masks:
             raise CardError(f"{model.card.recipe} has no attention mask", "leave out the mask")
         if not model.recipe.multiple and self.size != model.recipe.size:
@@ -82,6 +100,11 @@ class Translator:
         """The domain that is translated to."""
         known = {side: name for name, side in self.model.directions.items()}
         return "+".join(known[side] for side in self.side.split("+"))
+
+    @property
+    def controls(self) -> tuple[Control, ...]:
+        """What can be set for a translation."""
+        return self.model.recipe.known_controls()
 
     @property
     def domains(self) -> list[str]:
@@ -125,22 +148,34 @@ class Translator:
 
     @torch.inference_mode()
     def fitted(
-        self, pictures: Sequence[Image.Image], to: str | None = None, **told: Sequence[Any]
+        self,
+        pictures: Sequence[Image.Image],
+        to: str | None = None,
+        notes: list[dict[str, Any]] | None = None,
+        **told: Sequence[Any],
     ) -> list[Image.Image]:
         """Translate images prepared by `fit`: one batch per shape, on the processor one by one.
 
-        `told` is what the recipe's `translate` may know of each of them: `roll`, `source`.
+        `told` is what the recipe's `translate` may know of each of them: `roll`, `source`. `notes` gets what it
+        measured of each, where it measures.
         """
         side = self.side if to is None else checkpoint.direction(self.model, to)
         out: list[Image.Image | None] = [None] * len(pictures)
         groups: dict[Any, list[int]] = {}
         for i, picture in enumerate(pictures):
             groups.setdefault(i if self.alone else picture.size, []).append(i)
+        measured: list[dict[str, Any]] = [{} for _ in pictures]
         for places in groups.values():
-            known = {name: [values[i] for i in places] for name, values in told.items()}
+            known: dict[str, Any] = {name: [values[i] for i in places] for name, values in told.items()}
+            if notes is not None and self.model.recipe.takes("notes"):
+                known["notes"] = []
             made = images.to_images(self._run([pictures[i] for i in places], side, known))
             for place, picture in zip(places, made, strict=True):
                 out[place] = picture
+            for place, note in zip(places, known.get("notes", ()), strict=False):
+                measured[place] = note
+        if notes is not None:
+            notes += measured
         return [self._sized(picture) for picture in out if picture is not None]
 
     def _sized(self, picture: Image.Image) -> Image.Image:
@@ -172,13 +207,13 @@ class Translator:
         recipe: Any = self.model.recipe
         if "roll" in told:
             told["roll"] = torch.tensor(told["roll"]).to(x)
-        if self.strength is not None:
-            told["strength"] = self.strength
+        told |= self._own
         try:
             with CpuKernels() if self.alone else contextlib.nullcontext():
                 if self.mask:
                     return recipe.mask(self.model.nets, x, side).expand_as(x) * 2 - 1
-                return recipe.translate(self.model.nets, x, side, **told)
+                made = recipe.translate(self.model.nets, x, side, **told)
+            return made if self._keeper is None else self._keeper(x, made)
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
                 count, _, height, width = x.shape

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from ..errors import CardError
+from .controls import BEYOND, GENERAL, STRENGTH, Control
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -180,9 +181,12 @@ class Recipe(abc.ABC):
     domains that the method can translate to, `combines` says whether it can be asked for several at once, `multiple`
     the number of px that an image's edges must be a multiple of (0: only the training size, square), `masks` whether
     there is a method `mask` beside `translate`, with the same arguments: where x changes, [N, 1, H, W] in [0, 1];
-    `inherits` names parameters that come from the run which this one must start from (`run.init`). State that must
+    `inherits` names parameters that come from the run which this one must start from (`run.init`), and with
+    `starts_averaged` it takes that run's averaged weights. State that must
     survive a resume (an image pool) is a module of buffers among the nets: see `nets/image_pool.py`. `older_defaults`
-    are parameters that are newer than some saved weights, with the values that those learned with.
+    are parameters that are newer than some saved weights, with the values that those learned with. `controls` are what
+    people may set for each translation; those that `translate` takes as arguments are given to it, the others, which
+    must be of `controls.GENERAL`, are applied to its images.
     """
 
     Scene: ClassVar[type[Scene]] = Scene
@@ -198,6 +202,8 @@ class Recipe(abc.ABC):
     masks: bool = False
     older_defaults: ClassVar[dict[str, Any]] = {}
     inherits: ClassVar[tuple[str, ...]] = ()
+    starts_averaged: ClassVar[bool] = False
+    controls: ClassVar[tuple[Control, ...]] = GENERAL
 
     def __init__(self, params: Mapping[str, Any] | None = None, size: int = 256):
         self.params: Any = type(self).Params.model_validate(dict(params or {}))
@@ -279,8 +285,17 @@ class Recipe(abc.ABC):
     def translate(self, nets: Any, x: Tensor, to: str) -> Tensor:
         """Translate x ([N, 3, H, W] in [-1, 1]) to domain `to`, one of `targets`; same shape and range."""
 
+    @classmethod
+    def known_controls(cls) -> tuple[Control, ...]:
+        """Return `controls`; the strength of a method that scales the change itself goes beyond 1."""
+        own = "strength" in inspect.signature(cls.translate).parameters
+        return tuple(BEYOND if own and control is STRENGTH else control for control in cls.controls)
+
+    def check_controls(self, values: Mapping[str, Any]) -> None:  # noqa: B027
+        """Raise CardError for values of controls that nets of this size cannot follow."""
+
     def takes(self, name: str) -> bool:
-        """Whether `translate` takes an argument beside the domain: `roll`, `source`, `strength`."""
+        """Whether `translate` takes an argument beside the domain: `roll`, `source`, a control."""
         return name in inspect.signature(self.translate).parameters
 
     @property

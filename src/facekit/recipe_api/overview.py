@@ -75,6 +75,10 @@ def describe(name: str) -> dict[str, Any]:
             key: {"value": getattr(params, key), "about": field.description or ""}
             for key, field in kind.Params.model_fields.items()
         },
+        "controls": {
+            control.name: {"takes": control.takes, "default": control.default, "about": control.help}
+            for control in (kind.known_controls() if kind.directions else ())
+        },
         "defaults": {key: value for key, value in values.items() if key != "params"},
         "parameters": {key: count for key, count in counts.items() if count},
     }
@@ -86,6 +90,9 @@ def as_text(found: dict[str, Any]) -> str:
     lines += [f"  {k:14} {t['phase']:2} {t['weight']:<6g} {t['about']}" for k, t in found["terms"].items()]
     lines += ["", "parameters (set with params.NAME):"]
     lines += [f"  {k:14} {p['value']!s:<8} {p['about']}" for k, p in found["params"].items()]
+    if found["controls"]:
+        lines += ["", "controls of translate (set with --NAME or --control NAME=VALUE):"]
+        lines += [f"  {k:14} {c['default']!s:<8} {c['takes']}: {c['about']}" for k, c in found["controls"].items()]
     total = sum(found["parameters"].values())
     nets = ", ".join(f"{k} {count:,}" for k, count in found["parameters"].items())
     lines += ["", f"nets: {nets}; together {total:,}", "", "defaults:"]

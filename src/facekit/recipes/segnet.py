@@ -98,6 +98,7 @@ class SegNet(Recipe):
     exports = ("net",)
     directions = ("b",)
     multiple = 16
+    controls = ()
 
     def open(self, data: Data) -> Layout:
         return open_masks(data, self.params.parts)

@@ -148,7 +148,9 @@ class RunFolder:
         state = Path(init) / STATE
         if state.is_file():
             with _readable(state):
-                found = torch.load(state, map_location="cpu", weights_only=True)["nets"]
+                saved = torch.load(state, map_location="cpu", weights_only=True)
+            averaged = saved.get("ema") if learner.recipe.starts_averaged else None
+            found = {**saved["nets"], **(averaged or {})}
         elif Path(init).suffix in (".pt", ".pth"):
             found = self._public(learner, Path(init))
         else:
