@@ -16,6 +16,7 @@ from ..runtime import console
 from . import content, files, images
 from .cache import cache_folder
 from .folder import Source
+from .remote import is_remote
 
 FORMAT = 1  # of the cache
 FEWEST = 500  # images: fewer are opened again each time, and leave nothing in the cache
@@ -61,7 +62,8 @@ class _Cache:
     """The sizes of one folder's images in one file: names, stamps [N, 3] and sizes [N, 2]."""
 
     def __init__(self, folder: Path):
-        key = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:32]
+        place = folder.as_posix() if is_remote(folder) else os.path.realpath(folder)
+        key = hashlib.sha256(os.fsencode(place)).hexdigest()[:32]
         self.path = cache_folder() / "headers" / f"{key}.npz"
         self.rows: dict[str, int] = {}
         self.stamps, self.sizes = np.zeros((0, 3), np.int64), np.zeros((0, 2), np.int32)
