@@ -32,7 +32,7 @@ def pack(
     if shards is None:
         done = pack_folder.index(source)
         console.result(
-            f"pack: {done.images} images in {done.shards} shards of {source}, {done.written} indexed now",
+            f"pack: {done.images} images in {source}; of {done.shards} tar files {done.written} were indexed now",
             images=done.images,
             shards=done.shards,
             written=done.written,
@@ -50,7 +50,7 @@ def pack(
     values = {"facekit": 1, "command": "pack", "options": given}
     done = pack_folder.pack(folder, shards, shard_size * 10**6, values, force)
     console.result(
-        f"pack: {done.images} images in {done.shards} shards in {shards}, {done.written} written now",
+        f"pack: {done.images} images in {shards}; of {done.shards} tar files {done.written} were written now",
         images=done.images,
         shards=done.shards,
         written=done.written,
