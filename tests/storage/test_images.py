@@ -207,6 +207,28 @@ def test_avif_is_read_whatever_its_name(tmp_path):
     assert close(images.read(tmp_path / "a.jpg"), toy.picture(), 12)
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "avif"])
+def test_an_image_in_memory_is_read_as_its_file_is(tmp_path, suffix):
+    if suffix == "avif" and not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    path = save(tmp_path / f"a.{suffix}", toy.picture())
+    assert close(images.decode(path.read_bytes()), images.read(path))
+
+
+def test_an_image_in_memory_is_named_and_has_a_limit(tmp_path):
+    data = save(tmp_path / "a.png", toy.picture(20)).read_bytes()
+    assert images.decode(data, most=400).size == (20, 20)
+    for wrong, most, says in (
+        (data, 399, "20 x 20"),
+        (data[:60], None, "decoded"),
+        (b"", None, "empty"),
+        (b"x", None, "not"),
+    ):
+        with pytest.raises(InputError, match=says) as error:
+            images.decode(wrong, "your photo", most)
+        assert error.value.message.startswith("your photo")
+
+
 def test_avif_that_nothing_reads_is_named(tmp_path, monkeypatch):
     monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
     (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x1cftypavif" + b"\0" * 40)

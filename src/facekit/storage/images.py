@@ -53,15 +53,27 @@ def read(path: str | Path) -> Image.Image:
     not matter. Raises InputError for an empty, truncated or unknown file, and for one of more than MAX_PIXELS or with
     an edge of more than MAX_EDGE.
     """
-    path = Path(path)
+    return _read(Path(path))
 
-    def decode(image: Image.Image) -> Image.Image:
+
+def decode(data: bytes, name: str = "the image", most: int | None = None) -> Image.Image:
+    """Decode an image that is in memory, as `read` does; `name` is what errors call it.
+
+    Raises InputError as `read` does, and for an image of more than `most` px, before its pixels are decoded.
+    """
+    return _read(Path(name), data, most)
+
+
+def _read(path: Path, data: bytes | None = None, most: int | None = None) -> Image.Image:
+    def pixels(image: Image.Image) -> Image.Image:
+        if most is not None and image.width * image.height > most:
+            raise InputError(f"{path} has {image.width} x {image.height} px, more than {most:,}", "make it smaller")
         image.load()
         if image.format == "PNG" and image.mode == "RGB" and "transparency" in image.info:
-            image = depth.read_transparent_png(content.read_bytes(path), image)
+            image = depth.read_transparent_png(content.read_bytes(path) if data is None else data, image)
         return _turned(to_srgb(image, str(path)), _orientation(image))
 
-    return _open(path, decode)
+    return _open(path, pixels, data)
 
 
 def read_raw(path: str | Path) -> Image.Image:
@@ -70,11 +82,11 @@ def read_raw(path: str | Path) -> Image.Image:
     Raises InputError as `read` does.
     """
 
-    def decode(image: Image.Image) -> Image.Image:
+    def pixels(image: Image.Image) -> Image.Image:
         image.load()
         return _turned(image, _orientation(image)).copy()
 
-    return _open(Path(path), decode)
+    return _open(Path(path), pixels)
 
 
 def size_of(path: str | Path, data: bytes | None = None) -> tuple[int, int]:
