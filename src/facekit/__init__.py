@@ -23,6 +23,8 @@ _HOMES = {
     "train_detector": "commands.train_detector",
     "ablate": "commands.ablate",
     "translate": "commands.translate",
+    "serve": "commands.serve",
+    "demo": "commands.demo",
     "sample": "commands.sample",
     "compare": "commands.compare",
     "export": "commands.export",
@@ -37,11 +39,13 @@ if TYPE_CHECKING:
     from .commands.clean import clean as clean
     from .commands.compare import compare as compare
     from .commands.crawl import crawl as crawl
+    from .commands.demo import demo as demo
     from .commands.export import export as export
     from .commands.pack import pack as pack
     from .commands.pairs import pairs as pairs
     from .commands.sample import sample as sample
     from .commands.score_fid import score_fid as score_fid
+    from .commands.serve import serve as serve
     from .commands.smooth_edges import smooth_edges as smooth_edges
     from .commands.train import train as train
     from .commands.train_detector import train_detector as train_detector

@@ -103,6 +103,22 @@ COMMANDS = {
             ("facekit translate faces/ out/ --weights runs/mine --to anime", "your own weights"),
         ),
     ),
+    "serve": Command(
+        "Translate faces over HTTP, for other programs.",
+        USE,
+        (
+            ("facekit serve", "http://127.0.0.1:8000, with the weights that come with facekit"),
+            ("facekit serve runs/mine anime --port 9000", "your own weights and those"),
+        ),
+    ),
+    "demo": Command(
+        "Show a page on which people drop a photo and see it translated.",
+        USE,
+        (
+            ("facekit demo", "opens on this machine, with the weights that come with facekit"),
+            ("facekit demo runs/mine runs/expression --open", "your own weights, in your browser"),
+        ),
+    ),
     "sample": Command(
         "Draw faces from noise with a StyleGAN2 run.",
         USE,

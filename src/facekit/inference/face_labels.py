@@ -47,7 +47,7 @@ def open_known(
     if len(chosen) > 1:
         raise CardError(f"{' and '.join(chosen)} both say what the faces are", "give one of them")
     if given is not None:
-        every = _checked(given, model)
+        every = given_label(given, model)
         return lambda source, picture: every
     if labels is not None:
         return _by_name(_from_file(labels, found, model), found)
@@ -61,7 +61,8 @@ def open_known(
     return _by_name({source.name: _folder(source, model) for source in found}, found)
 
 
-def _checked(given: str, model: Model) -> str:
+def given_label(given: str, model: Model) -> str:
+    """Return what the recipe calls the labels `given`, joined by +; raises CardError for one that it does not know."""
     if model.recipe.combines and given == NONE:
         return ""
     return checkpoint.direction(model, given)

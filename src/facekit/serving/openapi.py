@@ -1,0 +1,112 @@
+"""The service's interface as an OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import __version__
+from .request import TranslateRequest
+
+ERRORS = {
+    "400": "a parameter is wrong, or the weights cannot do this",
+    "408": "the image did not arrive in time",
+    "413": "the body is too long",
+    "415": "the body is not an image",
+    "422": "the image cannot be read, has too many pixels, or shows no face",
+    "429": "the queue is full; Retry-After says when to try again",
+    "503": "no answer in time, or too little memory",
+}
+
+
+def parameters() -> list[dict[str, Any]]:
+    """Return the query parameters of a translation."""
+    found = []
+    for name, schema in TranslateRequest.model_json_schema()["properties"].items():
+        kinds = [kind for kind in schema.pop("anyOf", []) if kind.get("type") != "null"]
+        described = schema.pop("description")
+        schema.pop("title", None)
+        schema = {**(kinds[0] if kinds else {}), **schema}
+        if schema.get("default", 0) is None:
+            del schema["default"]
+        found.append({"name": name, "in": "query", "description": described, "schema": schema})
+    return found
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _list(items: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"type": "array", "items": items, **more}
+
+
+TEXT, WHOLE, NUMBER, YES_OR_NO = ({"type": name} for name in ("string", "integer", "number", "boolean"))
+NO_FACE = {"description": "null for an image that is a face already"}
+SCHEMAS = {
+    "Error": _object(error=TEXT, hint={"type": ["string", "null"]}),
+    "Health": _object(status=TEXT, version=TEXT, working=WHOLE, waiting=WHOLE, seats=WHOLE, seconds=NUMBER),
+    "Weights": _object(
+        weights=_list(
+            _object(
+                name=TEXT,
+                recipe=TEXT,
+                to=_list(TEXT),
+                size=WHOLE,
+                several={**YES_OR_NO, "description": "whether `to` takes several labels joined by +"},
+                source={**YES_OR_NO, "description": "whether `source` must be given"},
+                strength=YES_OR_NO,
+                mask=YES_OR_NO,
+            )
+        )
+    ),
+    "Translation": _object(
+        weights=TEXT,
+        to=TEXT,
+        photo=_object(width=WHOLE, height=WHOLE),
+        type={**TEXT, "description": "media type of the images"},
+        faces=_list(
+            _object(
+                box={"type": ["array", "null"], "items": NUMBER, "description": "x0, y0, x1, y1 in px of the photo"},
+                landmarks={"type": ["array", "null"], "items": _list(NUMBER), **NO_FACE},
+                score={"type": ["number", "null"], **NO_FACE},
+                image={**TEXT, "description": "the translated face, base64"},
+            )
+        ),
+        image={"type": ["string", "null"], "description": "with paste: the whole photo, base64"},
+    ),
+}
+
+
+def _answer(description: str, schema: str) -> dict[str, Any]:
+    reference = {"$ref": f"#/components/schemas/{schema}"}
+    return {"description": description, "content": {"application/json": {"schema": reference}}}
+
+
+def document(weights: list[str], most_bytes: int, most_pixels: int) -> dict[str, Any]:
+    """Return the OpenAPI document of a service with these weights and limits."""
+    image = {"schema": {"type": "string", "format": "binary"}}
+    given = parameters()
+    next(one for one in given if one["name"] == "weights")["schema"] = {"type": "string", "enum": weights}
+    done = _answer("the translated image, or JSON with answer=json", "Translation")
+    done["content"] |= dict.fromkeys(("image/png", "image/jpeg", "image/webp"), image)
+    done["headers"] = {"X-Faces": {"description": "number of faces translated", "schema": WHOLE}}
+    body = f"an image file of at most {most_bytes:,} bytes and {most_pixels:,} px"
+    translate = {
+        "operationId": "translate",
+        "summary": "Translate the face in a photo",
+        "parameters": given,
+        "requestBody": {"required": True, "description": body, "content": {"image/*": image}},
+        "responses": {"200": done, **{code: _answer(text, "Error") for code, text in ERRORS.items()}},
+    }
+    health = _answer("it takes requests (503: it is stopping)", "Health")
+    served = _answer("their names and what they can do", "Weights")
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "facekit", "version": __version__, "license": {"name": "MIT", "identifier": "MIT"}},
+        "paths": {
+            "/translate": {"post": translate},
+            "/health": {"get": {"operationId": "health", "summary": "Whether it works", "responses": {"200": health}}},
+            "/weights": {"get": {"operationId": "weights", "summary": "The weights", "responses": {"200": served}}},
+        },
+        "components": {"schemas": SCHEMAS},
+    }

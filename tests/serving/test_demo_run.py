@@ -1,0 +1,108 @@
+"""What the demo's button does, without the page: faces, grids, files to download."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.data import astronaut
+from torch import nn
+
+import toy
+from facekit.errors import CardError, InputError
+from facekit.recipe_api import checkpoint
+from facekit.serving import demo_run
+from facekit.serving.demo_run import Controls
+from facekit.serving.studio import Studio
+
+PORTRAIT = Image.fromarray(astronaut()[20:220, 110:340])
+RECIPE = '''
+import torch
+from torch import nn
+from facekit.recipe_api.labelled import Labelled
+
+class Many(Labelled):
+    """Adds a colour per label."""
+
+    presets = {"many": {}}
+    exports = ("level",)
+    multiple = 4
+
+    def nets(self):
+        return {"level": nn.Conv2d(1, 1, 1)}
+
+    def translate(self, nets, x, to, strength=1.0):
+        red, green, blue = (self.vector(to, x) * strength).T
+        return torch.stack([red, green, blue], 1)[:, :, None, None].expand_as(x) * 0.5
+'''
+
+
+@pytest.fixture
+def photo(tmp_path) -> Path:
+    path = tmp_path / "me.png"
+    PORTRAIT.save(path)
+    return path
+
+
+@pytest.fixture
+def plain(tmp_path) -> Studio:
+    torch.manual_seed(0)
+    values = {"recipe": str(toy.FILE), "data": {"size": 16}, "domains": {"a": "photo", "b": "anime"}}
+    path = tmp_path / "tiny.safetensors"
+    checkpoint.save_model(path, nn.ModuleDict({"ab": toy.Toy({}, 16).nets()["ab"]}), values)
+    return Studio([str(path)], "cpu", str(toy.FILE), "cascade")
+
+
+@pytest.fixture
+def many(tmp_path) -> Studio:
+    own = tmp_path / "many.py"
+    own.write_text(RECIPE)
+    path = tmp_path / "many.safetensors"
+    values = {"recipe": str(own), "data": {"size": 16}, "params": {"labels": ["angry", "smile", "young"]}}
+    checkpoint.save_model(path, nn.ModuleDict({"level": nn.Conv2d(1, 1, 1)}), values)
+    return Studio([str(path)], "cpu", str(own), "cascade")
+
+
+def test_a_photo_gives_the_whole_photo_its_face_and_two_files(plain, photo, tmp_path, facekit):
+    shown = demo_run.run(plain, photo, Controls("tiny", ("anime",)), tmp_path / "out")
+    assert shown.result.size == PORTRAIT.size and shown.text.startswith("1 face, ")
+    assert [text for _, text in shown.gallery] == ["face", "anime"] and shown.columns == 2
+    assert np.array_equal(np.asarray(Image.open(shown.result_file)), np.asarray(shown.result))
+    again = tmp_path / "again.png"
+    done = facekit("translate", "--card", shown.card_file, "--recipe", toy.FILE, photo, again)
+    assert done.code == 0, done.err
+    assert np.array_equal(np.asarray(Image.open(again)), np.asarray(shown.result))
+
+
+def test_several_labels_become_a_grid_with_a_column_each(many, photo, tmp_path):
+    controls = Controls("many", ("angry", "smile"), strength=2.0, align=False)
+    shown = demo_run.run(many, photo, controls, tmp_path / "out")
+    assert [text for _, text in shown.gallery] == ["face", "angry", "smile"] and shown.columns == 3
+    colours = [np.asarray(image)[0, 0].tolist() for image, _ in shown.gallery[1:]]
+    assert colours == [[255, 128, 128], [128, 255, 128]]  # strength 2
+    assert shown.result.width > 3 * demo_run.CELL
+
+
+def test_controls_that_do_not_fit_and_photos_without_a_face_are_sentences(plain, tmp_path):
+    blank = tmp_path / "blank.png"
+    Image.new("RGB", (64, 64)).save(blank)
+    for controls, kind in [
+        (Controls("tiny", ()), CardError),
+        (Controls("tiny", ("anime",), strength=2.0), CardError),
+        (Controls("tiny", ("anime",)), InputError),
+    ]:
+        with pytest.raises(kind) as error:
+            demo_run.run(plain, blank, controls, tmp_path / "out")
+        assert error.value.hint
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_are_removed_after_an_hour(plain, photo, tmp_path, monkeypatch):
+    controls = Controls("tiny", ("anime",), align=False)
+    first = demo_run.run(plain, photo, controls, tmp_path / "out")
+    second = demo_run.run(plain, photo, controls, tmp_path / "out")
+    assert first.result_file.exists() and second.result_file.exists()
+    monkeypatch.setattr(demo_run, "KEPT", -1)
+    demo_run.run(plain, photo, controls, tmp_path / "out")
+    assert not first.result_file.exists() and not second.result_file.exists()
