@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch comes in: sums are bit-identical for one number of threads only
+os.environ["FACEKIT_SETTINGS"] = os.devnull  # no defaults of whoever runs the tests
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("FACEKIT_SHARED", ROOT.parent / "shared"))
 

@@ -36,7 +36,9 @@ class FacekitGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Replace the placeholder of a command by the command."""
         if args and args[0] in COMMANDS:
-            self.commands[args[0]] = load_command(args[0])  # type: ignore[assignment]
+            command = self.commands[args[0]] = load_command(args[0])
+            if not ctx.resilient_parsing:
+                ctx.default_map = {args[0]: own_defaults(args[0], command)}
         return super().resolve_command(ctx, args)
 
     def main(self, args: Any = None, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
@@ -136,6 +138,21 @@ def load_command(name: str) -> Any:
         elif parameter.param_type_name == "argument" and parameter.metavar is None:
             parameter.metavar = parameter.name.upper() if parameter.required else f"[{parameter.name.upper()}]"
     return command
+
+
+def own_defaults(name: str, command: Any) -> dict[str, Any]:
+    """Return the defaults that the user's settings file has for a command; a usage error where they do not fit."""
+    from .errors import CardError
+    from .storage import settings
+
+    if not settings.settings_file().is_file():
+        return {}
+    options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
+    flags = {flag.lstrip("-").replace("-", "_"): one.name for one in options for flag in one.opts}
+    try:
+        return settings.defaults(name, flags, list(COMMANDS))
+    except CardError as error:
+        raise typer.BadParameter(f"{error.message} ({error.hint})") from error
 
 
 def unwrapped(text: str) -> str:

@@ -16,6 +16,10 @@ MODULES = {
     "opencv-python": "cv2",
     "clean-fid": "cleanfid",
 }
+EXTRAS = {  # of the extras that facekit itself imports: extra -> packages
+    extra: re.findall(r'"([\w-]+)', re.search(rf"^{extra} = (\[.*\])$", PYPROJECT, re.M)[1])
+    for extra in ("demo", "serve")
+}
 DECLARED = re.findall(r'"([\w-]+)', PYPROJECT.partition("\ndependencies = [")[2].partition("\n]")[0])
 
 
@@ -32,7 +36,7 @@ def imported() -> set[str]:
 
 
 def test_what_is_imported_is_declared():
-    declared = {MODULES.get(name, name) for name in DECLARED}
+    declared = {MODULES.get(name, name) for name in [*DECLARED, *(name for names in EXTRAS.values() for name in names)]}
     optional = {"pillow_heif", "pillow_jxl", "fsspec", "diffusers"}
     assert imported() - declared - {"typing_extensions"} <= optional
 
@@ -40,6 +44,13 @@ def test_what_is_imported_is_declared():
 @pytest.mark.parametrize("name", DECLARED)
 def test_what_is_declared_is_imported(name):
     assert MODULES.get(name, name) in imported()
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_an_extra_is_imported_and_explained(extra):
+    page = (ROOT / "docs/dependencies.md").read_text(encoding="utf-8")
+    assert EXTRAS[extra] and set(EXTRAS[extra]) <= imported()
+    assert re.search(rf"^\| `{extra}` \| .*{EXTRAS[extra][0]}.* \| \S", page, re.M)
 
 
 @pytest.mark.parametrize("name", DECLARED)

@@ -14,17 +14,22 @@ def env() -> dict[str, Any]:
     from ..faces import scrfd
     from ..recipe_api import checkpoint
     from ..runtime import console, environment
+    from ..storage import settings
     from ..storage.cache import cache_folder
 
     models = {
         "shipped weights": ", ".join(checkpoint.shipped()) or "none",
         "insightface packs": ", ".join(scrfd.local_packs()) or f"none in {scrfd.ROOT}/models",
     }
-    folders = {"package": Path(__file__).parents[1], "cache": cache_folder()}
+    folders = {"package": Path(__file__).parents[1], "cache": cache_folder(), "settings": settings.settings_file()}
+    read = settings.read()
     found: dict[str, dict[str, str]] = {
         "versions": environment.versions(),
         "machine": environment.machine(),
         "models": models,
+        "settings": {
+            "defaults set": ", ".join(f"{name}.{key}" for name, part in read.items() for key in part) or "none"
+        },
         "folders": {name: _short(path) for name, path in folders.items()},
     }
     console.result(_as_text(found), **found)

@@ -163,6 +163,14 @@ COMMANDS = {
             ("facekit compare --page vote/ --votes ann.json --votes ben.json", "who won, with intervals"),
         ),
     ),
+    "weights": Command(
+        "List the trained weights at hand, or show the model card of one.",
+        HELP,
+        (
+            ("facekit weights", "those that come with facekit, those downloaded, and your runs"),
+            ("facekit weights anime", "what they do well and badly, and their licence"),
+        ),
+    ),
     "recipes": Command(
         "List the methods that `train` knows, or describe one.",
         HELP,

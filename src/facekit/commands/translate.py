@@ -38,8 +38,12 @@ def translate(
     ] = None,
     weights: Annotated[
         str,
-        typer.Option(help="a run folder, a .safetensors file, or a shipped name", autocompletion=completion.weights),
+        typer.Option(
+            help="a run folder, a .safetensors file, a name that `facekit weights` lists, or a URL",
+            autocompletion=completion.weights,
+        ),
     ] = "anime",
+    sha256: Annotated[Optional[str], typer.Option(help="digest that weights by URL must have", metavar="HEX")] = None,
     recipe: options.RecipeFile = None,
     size: Annotated[Optional[int], typer.Option(min=16, help="edge to translate at, px; else the model's own")] = None,
     align: Annotated[bool, typer.Option("--align/--no-align", help="cut the face out of photos first")] = True,
@@ -95,6 +99,7 @@ def translate(
     from ..inference.face_input import FaceOptions
     from ..inference.translate_folder import TranslateOptions, translate_folder
     from ..recipe_api.controls import split_pairs
+    from ..recipe_api.remote_weights import with_digest
     from ..runtime import console
 
     if tilted:
@@ -104,6 +109,7 @@ def translate(
     controls: dict[str, object] = {"strength": strength, "keep": keep, "background": background, "swap_at": swap_at}
     controls |= split_pairs(control or [])
     run = {"limit": limit, "shard": shard, "force": force, "retry_failed": retry_failed}
+    weights = with_digest(weights, sha256)
     wanted = TranslateOptions(
         to, from_, labels, classifier, weights, recipe, size, controls, mask, suffix, sheet, batch, device, workers,
         choice, run,

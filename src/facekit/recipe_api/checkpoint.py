@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from ..errors import CardError, MissingError
 from ..storage import card, files
 from . import base as recipe
-from . import registry
+from . import registry, remote_weights
 
 FILE = "model.safetensors"
 SHIPPED = Path(__file__).parents[1] / "weights"
@@ -50,7 +51,12 @@ def shipped() -> dict[str, Path]:
 
 
 def find_weights(name: str | Path) -> Path:
-    """Return the weights file of a run folder, a file or a shipped name; raises MissingError where there is none."""
+    """Return the weights file of a run folder, a file, a shipped name or a URL, which is downloaded into the cache.
+
+    Raises MissingError where there is none, InputError where a download fails, and CardError for a malformed URL.
+    """
+    if remote_weights.is_url(name):
+        return remote_weights.fetch(str(name))
     path = Path(name)
     if (path / FILE).is_file():
         return path / FILE
@@ -63,7 +69,7 @@ def find_weights(name: str | Path) -> Path:
         raise MissingError(f"{path} holds no {FILE}", "train into it first, or give another folder")
     raise MissingError(
         f"no weights {str(name)!r}{card.suggest(str(name), known) if known else ''}",
-        "give a run folder, a .safetensors file, or the name of weights that come with facekit",
+        "give a run folder, a .safetensors file, a URL, or a name that `facekit weights` lists",
     )
 
 
@@ -87,13 +93,20 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
     Raises MissingError for a file that is cut short, is something else, or has a header over `LARGEST_HEADER` bytes.
     """
+    with _opened(path) as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a safetensors file; raises as `read_tensors` does."""
     try:
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
         if LARGEST_HEADER < length < path.stat().st_size:
             raise ValueError(f"its header takes {length:,} bytes")
-        with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        with safe_open(path, "pt") as tensors:
+            yield tensors
     except (SafetensorError, OSError, ValueError) as error:
         raise MissingError(
             f"{path} is not a complete safetensors file ({error})",
@@ -104,7 +117,12 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 def saved_card(name: str | Path) -> dict[str, Any]:
     """Return the card in weights as they hold it; raises MissingError for weights that are missing or not facekit's."""
     path = find_weights(name)
-    return _card_values(_header(path, read_tensors(path)[1]))
+    with _opened(path) as file:
+        header = file.metadata() or {}
+    try:
+        return _card_values(_header(path, header))
+    except ValueError as error:
+        raise MissingError(f"{path} has no card that can be read: {error}", "give other weights") from error
 
 
 def _header(path: Path, metadata: Mapping[str, str]) -> str:

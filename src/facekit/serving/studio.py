@@ -103,8 +103,8 @@ class Studio:
         if request.paste:
             with self._lock:
                 heads = self._heads
-            for cut, face in zip(cuts, faces, strict=True):
-                picture = paste(picture, face.after, cut.matrix, translator.net_size, heads(cut.image))
+            for cut, item in zip(cuts, faces, strict=True):
+                picture = paste(picture, item.after, cut.matrix, translator.net_size, heads(cut.image))
         return Answer(picture, faces, name, translator.name, photo.size)
 
     def _find(self, pixels: np.ndarray, every: bool) -> list[Face]:

@@ -86,8 +86,8 @@ def retry_after(value: str | None, now: datetime.datetime | None = None) -> floa
 class HttpClient:
     """The HTTP of one crawl: `rate` requests a second and host, `tries` for each, exponential back-off with jitter.
 
-    Cookies, the environment's proxies and netrc are not used. Every method raises FetchError, Stopped after `abort`,
-    and OutputError if a file cannot be written.
+    An exchange may take `longest` seconds. Cookies, the environment's proxies and netrc are not used. Every method
+    raises FetchError, Stopped after `abort`, and OutputError if a file cannot be written.
     """
 
     def __init__(
@@ -98,9 +98,10 @@ class HttpClient:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] | None = None,
         chance: random.Random | None = None,
+        longest: float = LONGEST,
     ):
         self.hosts, self.tries, self.clock, self.began = hosts, tries, clock, clock()
-        self.running: set[Deadline] = set()
+        self.longest, self.running = longest, set[Deadline]()
         self.reporter = console.current.get()  # threads do not inherit it
         self.stop = threading.Event()
         self.sleep = sleep or self._sleep
@@ -156,7 +157,6 @@ class HttpClient:
 
     def save(self, url: str, path: Path, limit: int) -> int:
         """Write the body of one answer of at most `limit` bytes to a file; return its length. One try."""
-        size = 0
         with self._open("GET", url, headers={"Accept": "image/*,*/*;q=0.1"}) as response:
             kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind.startswith("text/") or kind in ("application/json", "application/xml", "application/xhtml+xml"):
@@ -165,11 +165,20 @@ class HttpClient:
                 )
             if kind.startswith(("video/", "audio/")) or kind in ("application/zip", "application/x-shockwave-flash"):
                 raise FetchError(f"the file is {kind}, not an image", stage="content")
-            with _writing(path) as file:
-                for piece in self._pieces(response, limit, "raise --max-mb"):
-                    with _disk(path):
-                        file.write(piece)
-                    size += len(piece)
+            return self._store(response, path, limit, "raise --max-mb")
+
+    def download(self, url: str, path: Path, limit: int) -> int:
+        """Write the body of one answer of any kind, of at most `limit` bytes, to a file; return its length. One try."""
+        with self._open("GET", url) as response:
+            return self._store(response, path, limit, "download it yourself, and give the file")
+
+    def _store(self, response: requests.Response, path: Path, limit: int, hint: str) -> int:
+        size = 0
+        with _writing(path) as file:
+            for piece in self._pieces(response, limit, hint):
+                with _disk(path):
+                    file.write(piece)
+                size += len(piece)
         if size == 0:
             raise FetchError("the answer is empty", stage="content", again=True)
         return size
@@ -228,8 +237,8 @@ class HttpClient:
 
     @contextlib.contextmanager
     def _bounded(self) -> Iterator[None]:
-        """Cut the exchange in the block off after LONGEST seconds, and on `abort`; say so whatever that causes."""
-        deadline = Deadline(LONGEST)
+        """Cut the exchange in the block off after `longest` seconds, and on `abort`; say so whatever that causes."""
+        deadline = Deadline(self.longest)
         with self.lock:
             self.running.add(deadline)
         try:
@@ -244,7 +253,7 @@ class HttpClient:
                 if deadline.over:  # the end of the data may be the cut
                     if self.stop.is_set():
                         raise Stopped
-                    raise FetchError(f"the answer takes longer than {LONGEST:g} s", stage="http", again=True)
+                    raise FetchError(f"the answer takes longer than {self.longest:g} s", stage="http", again=True)
         finally:
             with self.lock:
                 self.running.discard(deadline)

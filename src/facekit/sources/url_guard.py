@@ -75,3 +75,20 @@ class Hosts:
 
     def _is_named(self, host: str) -> bool:
         return any(host == name or host.endswith("." + name) for name in self.names)
+
+
+class PublicHosts(Hosts):
+    """Any host of the public internet; with `secure` over https only, also after redirects."""
+
+    def __init__(self, ports: Iterable[int] = (), secure: bool = True):
+        super().__init__((), ports)
+        self.secure = secure
+
+    def check(self, url: str) -> str:
+        """Return the host of a URL; raises AddressRefused if it may not be contacted."""
+        if self.secure and not url.lower().startswith("https://"):
+            raise AddressRefused(f"not an https address: {redacted(url)}")
+        return super().check(url)
+
+    def _is_named(self, host: str) -> bool:
+        return True
