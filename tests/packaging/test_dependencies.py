@@ -1,6 +1,7 @@
 """Every dependency is used, declared and explained."""
 
 import ast
+import functools
 import re
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ EXTRAS = {  # of the extras that facekit itself imports: extra -> packages
 DECLARED = re.findall(r'"([\w-]+)', PYPROJECT.partition("\ndependencies = [")[2].partition("\n]")[0])
 
 
+@functools.cache
 def imported() -> set[str]:
     """Return the top-level modules from outside that facekit's sources import, wherever the import stands."""
     found = set()
