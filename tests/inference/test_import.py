@@ -480,7 +480,7 @@ def test_the_card_says_where_the_weights_are_from_and_training_continues_from_th
     settings = ["--set=params.width=8", "--set=params.blocks=2", "--set=params.d_width=4", "--size", 32]
     more = ["--steps", 1, "--out", "run", "--init", "own.safetensors"]
     done = facekit("train", "cyclegan", "--data", tmp_path / "data", *settings, *more)
-    assert done.code == 0 and "first weights from own.safetensors" in done.err, done.err
+    assert done.code == 0 and "initial weights from own.safetensors" in done.err, done.err
     toy.fill(tmp_path / "in", 1, 32)
     assert facekit("translate", "in", "out", "--weights", "own.safetensors", "--no-align").code == 0
 

@@ -251,7 +251,7 @@ def test_a_pool_holds_the_translations_into_its_own_domain():
 def test_resume_is_exact_with_domains_that_have_not_learnt_yet():
     first, second = learner_of({"identity": 1, "latent": 1}), learner_of({"identity": 1, "latent": 1})
     train_step(first, batch_of(), Progress(0, 9))
-    second.restore(copy.deepcopy(first.state()))  # torch's Adam keeps the tensors that it is given
+    second.restore(copy.deepcopy(first.snapshot()))  # torch's Adam keeps the tensors that it is given
     for step in range(1, 5):
         outcomes = [train_step(learner, batch_of(), Progress(step, 9)) for learner in (first, second)]
         assert all(torch.equal(outcomes[0][name], outcomes[1][name]) for name in outcomes[0])

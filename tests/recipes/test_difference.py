@@ -96,7 +96,7 @@ def test_a_stopped_run_continues_as_if_never_stopped():
     first = learner_of()
     train(first, 7)
     again = learner_of()
-    again.restore(copy.deepcopy(first.state()))
+    again.restore(copy.deepcopy(first.snapshot()))
     for name, value in train(again, 20).state_dict().items():
         assert torch.equal(value, whole.state_dict()[name])
 
@@ -137,7 +137,7 @@ def test_training_tells_flat_domains_apart_and_draws_its_snapshots(facekit, tmp_
 def test_a_state_of_facekit_0_1_which_held_adams_moments_continues(tmp_path):
     learner = learner_of(mode="average", rate=0.25)
     train(learner, 4)
-    old = copy.deepcopy(learner.state())
+    old = copy.deepcopy(learner.snapshot())
     moments = {name: torch.ones(1, 3, SIZE, SIZE) for name in ("exp_avg", "exp_avg_sq")}
     adam = {"lr": 0.25, "betas": (0.5, 0.999), "eps": 1e-8, "weight_decay": 0, "amsgrad": False, "params": [0]}
     old["optims"] = {"V": {"state": {0: {"step": torch.tensor(4.0), **moments}}, "param_groups": [adam]}}

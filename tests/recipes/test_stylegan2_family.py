@@ -80,7 +80,7 @@ def test_p_adapts_and_is_saved():
     state = started(augment="ada", ada_images=100)
     train_step(state, [{"a": batch()}], Progress(0, 2))
     assert float(state.nets["ada"].p) in (0.0, pytest.approx(0.04))
-    assert any(name.endswith("ada.p") for name in state.state()["nets"])
+    assert any(name.endswith("ada.p") for name in state.snapshot()["nets"])
 
 
 def test_the_structure_loss_is_zero_at_the_start_and_grows():

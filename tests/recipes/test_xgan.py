@@ -103,7 +103,7 @@ def test_shared_layers_are_still_the_same_objects_after_saving_and_loading(learn
 def test_a_resumed_learner_has_the_same_shared_layers(learner_of):
     first, second = learner_of(), learner_of()
     train_step(first, batch_of(), Progress(0, 4))
-    second.restore(first.state())
+    second.restore(first.snapshot())
     outcomes = [train_step(learner, batch_of(), Progress(1, 4)) for learner in (first, second)]
     assert all(torch.equal(outcomes[0][name], outcomes[1][name]) for name in outcomes[0])
     assert second.nets.g.encoder("a")[1] is second.nets.g.encoder("b")[1]

@@ -99,7 +99,7 @@ def huge(path):
 def test_a_card_that_would_never_end_is_refused(tmp_path, make, parent):
     make(tmp_path / "odd.yaml")
     (tmp_path / "a.yaml").write_text("extends: odd.yaml")
-    with pytest.raises(CardError, match=r"cannot read card .*odd\.yaml.*(not a plain file|100 MB)"):
+    with pytest.raises(CardError, match=r"cannot read card .*odd\.yaml.*(not a regular file|100 MB)"):
         card.load(tmp_path / ("a.yaml" if parent else "odd.yaml"))
 
 

@@ -358,7 +358,7 @@ def test_faces_are_trained_at_the_size_they_were_cut_at(train, data, tmp_path):
     card = {"facekit": 1, "command": "align", "options": {"size": 24}}
     (data / "trainA" / "card.yaml").write_text(yaml.safe_dump(card))
     dry = train("--dry-run")
-    assert yaml.safe_load(dry.out)["data"]["size"] == 24 and "data.size 24, as the faces are cut" in dry.err
+    assert yaml.safe_load(dry.out)["data"]["size"] == 24 and "data.size 24, the size of the aligned faces" in dry.err
     assert yaml.safe_load(train("--dry-run", "--size", 16).out)["data"]["size"] == 16
 
 

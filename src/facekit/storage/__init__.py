@@ -1,1 +1,1 @@
-"""What lies on disk and stays whole: files, images, folders, cards."""
+"""Reading and writing files, images, folders and cards; every write is atomic."""

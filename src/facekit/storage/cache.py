@@ -1,4 +1,4 @@
-"""The folder for downloads and for results that can be computed again."""
+"""The cache folder, for downloads and for results that can be computed again."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ import platformdirs
 
 
 def cache_folder() -> Path:
-    """Return $FACEKIT_CACHE, or else facekit's folder in the user's cache folder; it may not exist yet."""
+    """Return $FACEKIT_CACHE if it is set, else facekit's folder in the user's cache; the folder may not exist yet."""
     own = os.environ.get("FACEKIT_CACHE")
     return Path(own).expanduser() if own else platformdirs.user_cache_path("facekit", appauthor=False)

@@ -1,4 +1,4 @@
-"""Run cards: YAML files that hold every choice of a run and, afterwards, what happened."""
+"""Run cards: YAML files that hold every setting of a run and, once it has finished, its results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNFINISHED = "card.unfinished.yaml"
 
 
 class Section(BaseModel):
-    """A part of a card; keys that it does not know are errors."""
+    """A section of a card; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -58,14 +58,14 @@ class Domains(Section):
 
     @model_validator(mode="after")
     def differ(self) -> Domains:
-        """Refuse one name for both."""
+        """Refuse the same name for both domains."""
         if self.a == self.b:
             raise ValueError("both have the same name")
         return self
 
 
 class Loss(Section):
-    """How one term counts."""
+    """Weight and schedule of one loss term."""
 
     weight: float | None = Field(None, description="factor of the loss; 0 drops it and its cost")
     every: int | None = Field(None, ge=1, description="compute only every n-th step, with n times the weight")
@@ -81,7 +81,7 @@ Weighted = Annotated[Annotated[float, Tag("weight")] | Annotated[Loss, Tag("sect
 
 
 class PhaseOptim(Section):
-    """What one phase's optimiser does otherwise than the others."""
+    """Optimiser settings of one phase, where they differ from the others'."""
 
     lr: float | None = Field(None, gt=0, description="learning rate of this phase")
     betas: tuple[float, float] | None = Field(None, description="Adam's decay rates in this phase")
@@ -98,7 +98,7 @@ class Optim(Section):
 
 
 class Run(Section):
-    """How long and how to compute, what to save."""
+    """How long the run is, how it computes, and what it saves."""
 
     steps: int | None = Field(None, ge=0, description="length of the run in steps")
     epochs: int | None = Field(None, ge=1, description="length of the run in passes over the larger domain")
@@ -116,7 +116,7 @@ class Run(Section):
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the weight average that is saved; 0: none")
     save_every: int = Field(1000, ge=1, description="steps between saves, each with a preview")
     log_every: int = Field(50, ge=1, description="steps between lines of log.jsonl")
-    init: str | None = Field(None, description="a run folder, weights file or name to take the first weights from")
+    init: str | None = Field(None, description="a run folder, weights file or name whose weights the run starts from")
 
 
 class TrainCard(Section):
@@ -199,7 +199,7 @@ def of_run(folder: Path) -> bool:
 
 
 def read_made(path: Path) -> dict[str, Any]:
-    """Return what a card says happened; raises CardError where it says nothing."""
+    """Return the results (`made`) of a finished run's card; raises CardError if the card holds none."""
     try:
         return dict(yaml_text.read(path)["made"])
     except (OSError, KeyError, TypeError, ValueError) as error:
@@ -207,7 +207,7 @@ def read_made(path: Path) -> dict[str, Any]:
 
 
 def _sections(values: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return values without empty sections; raises CardError for a section that holds no keys."""
+    """Return values without empty sections; raises CardError for a section that is not a mapping."""
     for key in SECTIONS:
         if values.get(key) is not None and not isinstance(values[key], Mapping):
             raise CardError(f"{where}: {key!r} must be a section with keys (got {values[key]!r})", "correct it")
@@ -215,7 +215,7 @@ def _sections(values: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge mappings, the later over the earlier, nested ones key by key."""
+    """Merge mappings key by key, nested ones too; later values replace earlier ones."""
     out: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
@@ -225,7 +225,7 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def assignment(text: str) -> dict[str, Any]:
-    """Turn `a.b=c` (the value is YAML) into {"a": {"b": c}}; raises CardError where there is no `=`."""
+    """Turn `a.b=c` (the value is YAML) into {"a": {"b": c}}; raises CardError if there is no `=`."""
     keys, equals, value = text.partition("=")
     if not equals or not keys.strip():
         raise CardError(f"--set {text!r} has no key or no value", "write --set key.key=value")
@@ -239,7 +239,7 @@ def assignment(text: str) -> dict[str, Any]:
 
 
 def validate(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
-    """Check values against a model; raises CardError that names every wrong key, with the nearest right one."""
+    """Check values against a model; raises CardError that names every wrong key and the nearest valid one."""
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
@@ -251,7 +251,7 @@ def validate(model: type[Model], values: Mapping[str, Any], where: str) -> Model
 def _explain(model: type[BaseModel], problem: Any) -> str:
     path = [str(part) for part in problem["loc"]]
     if path[0] == "losses":
-        path = path[:2] + path[3:]  # without the tag of `Weighted`
+        path = path[:2] + path[3:]  # pydantic adds the tag of `Weighted`
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
         return f"unknown key {key!r}{suggest(path[-1], _fields_at(model, path[:-1]))}"
@@ -279,7 +279,7 @@ def suggest(word: str, known: Any) -> str:
 
 
 def plain(card: BaseModel) -> dict[str, Any]:
-    """Return a card's values as plain data, without what happened and without what is absent."""
+    """Return a card's settings as plain data, without results and without fields that are None."""
     return card.model_dump(mode="json", exclude={"made", "extends"}, exclude_none=True)
 
 
@@ -292,7 +292,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every value that is no mapping, with its dotted key."""
+    """Yield the dotted key and the value of every entry that is not a mapping."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from leaves(value, f"{prefix}{key}.")
@@ -306,7 +306,7 @@ def digest(values: Mapping[str, Any]) -> str:
 
 
 def dump(values: Mapping[str, Any]) -> str:
-    """Return a card's values as YAML, keys in their order."""
+    """Return a card's values as YAML, keys in the given order."""
     return yaml_text.dump(values)
 
 

@@ -1,4 +1,4 @@
-"""Which run an output folder belongs to: new, unfinished or finished, by the card in it."""
+"""Which run an output folder belongs to, and whether that run is new, unfinished or finished; its card says so."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import CardError
 from . import card, files, provenance
 
 HOW = ("recompute", "graphs", "threads")
-"""Keys of `run` that choose how a step is computed and leave its result as it is: a run may resume with others."""
+"""Keys of `run` that change how a step is computed but not its result: a run may resume with other values."""
 
 State = Literal["new", "unfinished", "finished"]
 
@@ -23,14 +23,14 @@ def take(
     force: bool = False,
     complete: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> State:
-    """Say whether the run of card `values` into `folder` is new, unfinished or finished; note a new one there.
+    """Return whether the run of card `values` in `folder` is new, unfinished or finished; a new run is recorded there.
 
-    `name` is the file that a finished run leaves. `complete` adds to an older training card what it does not say yet,
-    before the two are compared. Raises CardError with the differences where another run holds the folder, unless
-    `force` gives the folder to this one.
+    `name` is the card file that a finished run leaves. `complete` fills fields that an older training card lacks,
+    before the two cards are compared. With `force` the folder is taken from any other run. Raises CardError with the
+    differences if another run holds the folder.
     """
-    done, begun = folder / name, folder / name.replace(card.NAME, card.UNFINISHED)
-    for path, state in ((done, "finished"), (begun, "unfinished")):
+    finished, unfinished = folder / name, folder / name.replace(card.NAME, card.UNFINISHED)
+    for path, state in ((finished, "finished"), (unfinished, "unfinished")):
         if not force and path.exists():
             changed = differences(card.load(path), values, complete)
             if changed:
@@ -38,12 +38,12 @@ def take(
                     f"{folder} holds a run of another card: " + "; ".join(changed),
                     "choose another output folder, or --force to replace this one",
                 )
-            if state == "finished":  # killed right after its last file
-                files.remove(begun)
+            if state == "finished":  # a run that was killed right after its last file has both cards
+                files.remove(unfinished)
             return state  # type: ignore[return-value]
     files.make_folder(folder)
-    files.write_text(begun, card.dump(values))
-    files.remove(done)
+    files.write_text(unfinished, card.dump(values))
+    files.remove(finished)
     return "new"
 
 
@@ -52,33 +52,36 @@ def differences(
     new: Mapping[str, Any],
     complete: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> list[str]:
-    """List the fields in which two runs differ, as `key: old -> new`; `complete` is that of `take`."""
+    """List the fields in which two runs differ, as `key: old -> new`; for `complete` see `take`."""
     return card.differences(_completed(old, complete), _completed(new, complete))
 
 
 def _completed(
     values: Mapping[str, Any], complete: Callable[[Mapping[str, Any]], Mapping[str, Any]]
 ) -> Mapping[str, Any]:
-    """Return a training card with the fields that are newer than it, at the defaults that it was trained with."""
+    """Return an older training card with the newer fields added, at the defaults that it was trained with."""
     if values.get("command") != "train":
         return values
-    with contextlib.suppress(CardError):  # then the differences say what is wrong
+    with contextlib.suppress(CardError):  # an invalid card shows up in the differences
         values = complete(card.plain(card.validate(card.TrainCard, values, "card")))
     run = values.get("run")
     return {**values, "run": {k: v for k, v in run.items() if k not in HOW}} if isinstance(run, Mapping) else values
 
 
 def finish(folder: Path, values: Mapping[str, Any], made: Mapping[str, Any], name: str = card.NAME) -> None:
-    """Write the card of a finished run, last of all its outputs; its start is when `take` noted the run."""
-    begun = folder / name.replace(card.NAME, card.UNFINISHED)
-    start = begun.stat().st_mtime if begun.exists() else None
-    happened = {**made, "start": provenance.moment(start), "end": provenance.moment()}
-    files.write_text(folder / name, card.dump({**values, "made": happened}))
-    files.remove(begun)
+    """Write the card of a finished run with its results `made`; call it after all other outputs are written.
+
+    The run's start time is when `take` recorded the run.
+    """
+    unfinished = folder / name.replace(card.NAME, card.UNFINISHED)
+    start = unfinished.stat().st_mtime if unfinished.exists() else None
+    results = {**made, "start": provenance.moment(start), "end": provenance.moment()}
+    files.write_text(folder / name, card.dump({**values, "made": results}))
+    files.remove(unfinished)
 
 
 def reopen(folder: Path) -> None:
-    """Mark a finished run as unfinished: there is more to do."""
-    with contextlib.suppress(FileNotFoundError):  # another shard did
+    """Mark a finished run as unfinished, because there is more to do."""
+    with contextlib.suppress(FileNotFoundError):  # another shard was faster
         (folder / card.NAME).replace(folder / card.UNFINISHED)
     (folder / card.UNFINISHED).touch()

@@ -1,4 +1,4 @@
-"""Colours as sRGB: what a profile or a PNG's gamma says is converted, transparency is laid over white."""
+"""Conversion to sRGB: by ICC profile or by a PNG's gamma; transparent pixels become white."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.03
 
 
 def to_srgb(image: Image.Image, name: str = "the image") -> Image.Image:
-    """Return an image of any mode as 8-bit RGB in sRGB; `name` is what a warning calls it.
+    """Return an image of any mode as 8-bit RGB in sRGB; warnings call the image `name`.
 
-    An ICC profile is followed with littleCMS (perceptual), else what a PNG says of its gamma and primaries. A profile
-    that is broken or of another kind of image is left aside with a warning: then the values count as sRGB.
-    Transparent pixels show white.
+    The ICC profile is applied with littleCMS (perceptual intent); a PNG without one is converted by its gamma and
+    primaries. A profile that is broken or is for another kind of image is ignored with a warning, and the values
+    count as sRGB. Transparent pixels become white.
     """
     profile = image.info.get("icc_profile") or _png_profile(image.info)
     image = depth.to_8_bits(image) if depth.is_deep(image) else image
@@ -59,7 +59,7 @@ def _converted(image: Image.Image, profile: bytes | None, name: str) -> Image.Im
 
 @lru_cache(maxsize=16)
 def _transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
-    """Return the mode of a profile's pixels, and what turns them into sRGB; None where that changes nothing."""
+    """Return the mode of a profile's pixels and the transform to sRGB, which is None if it would change nothing."""
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     space = source.profile.xcolor_space.strip()
     if space not in SPACES:
@@ -78,7 +78,7 @@ def _transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
 
 
 def _png_profile(info: dict[Any, Any]) -> bytes | None:
-    """Return what a PNG's gAMA and cHRM say, as a profile; None where they say nothing, or sRGB within 5 %."""
+    """Return an ICC profile of a PNG's gAMA and cHRM chunks; None if they are absent or within 5 % of sRGB."""
     gamma, primaries = info.get("gamma"), info.get("chromaticity") or SRGB_CHROMATICITY
     if "srgb" in info or not (gamma or info.get("chromaticity")):
         return None
@@ -88,7 +88,7 @@ def _png_profile(info: dict[Any, Any]) -> bytes | None:
         return None
     try:
         return _profile(None if same else 1 / gamma, tuple(primaries))
-    except (np.linalg.LinAlgError, ZeroDivisionError, ValueError, struct.error):  # primaries that make no colours
+    except (np.linalg.LinAlgError, ZeroDivisionError, ValueError, struct.error):  # impossible primaries
         return None
 
 
@@ -96,8 +96,8 @@ def _png_profile(info: dict[Any, Any]) -> bytes | None:
 def _profile(exponent: float | None, chromaticity: tuple[float, ...]) -> bytes:
     """Return an ICC profile of RGB primaries and a power curve; without `exponent` the curve is sRGB's.
 
-    `chromaticity` is x and y of white, red, green and blue. The layout of a profile is that of ICC.1:2022, the
-    adaptation to its white is Bradford's (annex E).
+    `chromaticity` holds x and y of white, red, green and blue. The layout follows ICC.1:2022; white is adapted by the
+    Bradford transform (annex E).
     """
     white, *primaries = (np.array([x / y, 1, (1 - x - y) / y]) for x, y in zip(*[iter(chromaticity)] * 2, strict=True))
     matrix = np.stack(primaries, 1)

@@ -1,4 +1,4 @@
-"""Images of more than 8 bits a channel, brought to 8 by the maximum that their file declares."""
+"""Images of more than 8 bits per channel, scaled to 8 bits by the maximum that the file declares."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def to_8_bits(image: Image.Image) -> Image.Image:
-    """Return a deep grey image as 8-bit grey, its declared maximum as white.
+    """Return a deep grey image as 8-bit grey; its declared maximum becomes white.
 
-    A value that is declared transparent becomes transparent (mode LA). Floats are taken for 0 to 1 where none is
-    larger; NaN is black.
+    A value that is declared transparent becomes transparent (mode LA). Floats of at most 1 are read as 0 to 1; NaN
+    becomes black.
     """
     values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)
     if image.mode == "I" and _tiff_tag(image, SAMPLE_FORMAT) == UNSIGNED:
@@ -46,7 +46,7 @@ def _maximum(image: Image.Image, values: np.ndarray) -> float:
     bits = _tiff_tag(image, BITS) or (16 if image.mode.startswith("I;16") else 32)
     if bits <= 16:
         return 2**bits - 1
-    # Many programs store 8 or 16 bits in 32: by the declared maximum all of these would be black.
+    # Many programs store 8 or 16 bits in 32; scaled by the maximum of 32 bits, such images would be black.
     return 255 if top <= 255 else 65535 if top <= 65535 else 2**32 - 1 if top >= 2**31 else _top_of_32(image)
 
 
@@ -81,9 +81,9 @@ def read_packed_tiff(data: bytes) -> Image.Image | None:
 
 
 def read_transparent_png(data: bytes, image: Image.Image) -> Image.Image:
-    """Return an RGB PNG with a transparent colour as RGBA if it has 16 bits, else `image`, which Pillow decoded.
+    """Return a 16-bit RGB PNG with a transparent colour as RGBA, any other as `image`, which Pillow decoded.
 
-    Pillow compares that colour with the upper 8 bits, which makes other pixels transparent, or none.
+    Pillow compares that colour with the upper 8 bits only, and so makes the wrong pixels transparent.
     """
     pixels = _opencv(data) if data[24] == 16 else None  # IHDR's bit depth
     if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 4:

@@ -23,16 +23,16 @@ def folder() -> Path:
 
 
 def names() -> list[str]:
-    """Return the examples' names, relative to their folder, with forward slashes, sorted."""
+    """Return the sorted names of the examples, relative to their folder, with forward slashes."""
     here = folder()
     paths = (path.relative_to(here) for path in here.rglob("*") if path.is_file())
     return sorted(path.as_posix() for path in paths if not any(mark in path.as_posix() for mark in HIDDEN))
 
 
 def write(out: Path, force: bool = False) -> tuple[list[str], list[str]]:
-    """Copy the examples to `out`; return the names of those written, and of those that differ and were kept.
+    """Copy the examples to `out`; return the names of those written, and of existing ones that differ and were kept.
 
-    `force` overwrites files that differ. Raises OutputError where the folder cannot be written.
+    `force` overwrites files that differ. Raises OutputError if the folder cannot be written.
     """
     here, written, kept = folder(), [], []
     for name in names():

@@ -1,4 +1,4 @@
-"""Files that are either there whole or not at all."""
+"""Atomic file operations: a file is complete or absent, also after a kill."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import NoReturn
 from ..errors import OutputError
 from .remote import is_remote
 
-PART = (".facekit-", ".part")  # how the names of temporary files begin and end
+PART = (".facekit-", ".part")  # prefix and suffix of temporary files
 
 REASONS = {
     errno.ENOSPC: ("the disk is full", "free some space and run the same command again: finished work is kept"),
     errno.EDQUOT: ("the disk quota is used up", "free some space and run the same command again"),
-    errno.EROFS: ("the place is read-only", "choose another output folder"),
+    errno.EROFS: ("the file system is read-only", "choose another output folder"),
     errno.EACCES: ("no permission to write", "choose another output folder, or change its permissions"),
     errno.EPERM: ("no permission to write", "choose another output folder, or change its permissions"),
     errno.ENOTDIR: ("a part of the path is a file", "choose another output folder"),
@@ -31,13 +31,13 @@ REASONS = {
 
 
 def cannot_write(path: Path, error: OSError) -> NoReturn:
-    """Raise OutputError for an OSError met while writing `path`."""
+    """Raise OutputError for an OSError that occurred while writing `path`."""
     reason, hint = REASONS.get(error.errno or 0, (str(error), "choose another output folder"))
     raise OutputError(f"cannot write {path}: {reason}", hint) from error
 
 
 def make_folder(path: Path) -> Path:
-    """Make a folder with its parents; raises OutputError where that cannot be."""
+    """Create a folder and its parents; raises OutputError if that fails."""
     if is_remote(path):
         raise OutputError(
             f"cannot write to {path}: outputs lie on a disk", "give a folder, and copy it when it is done"
@@ -50,9 +50,9 @@ def make_folder(path: Path) -> Path:
 
 
 def temporary(folder: Path, path: Path | None = None) -> Path:
-    """Make an empty file of a free temporary name in a folder, with the permissions of any new file.
+    """Create an empty file with an unused temporary name in a folder, with the permissions of any new file.
 
-    Raises OutputError, of `path` if given, where that cannot be.
+    Raises OutputError if that fails; the message names `path` if it is given.
     """
     part = folder / f"{PART[0]}{secrets.token_hex(8)}{PART[1]}"
     try:
@@ -64,9 +64,9 @@ def temporary(folder: Path, path: Path | None = None) -> Path:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path` to write to; it takes its real name when the block ends well.
+    """Yield a temporary file beside `path` to write to, and rename it to `path` when the block succeeds.
 
-    Raises OutputError where the place cannot be written.
+    Raises OutputError if the folder cannot be written.
     """
     make_folder(path.parent)
     part = temporary(path.parent, path)
@@ -75,23 +75,23 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     except BaseException as error:
         part.unlink(missing_ok=True)
-        cause = error.__context__ if isinstance(error, RuntimeError) else error  # torch.save raises one over the other
+        cause = error.__context__ if isinstance(error, RuntimeError) else error  # torch.save wraps the OSError
         if isinstance(cause, OSError):
             cannot_write(path, cause)
         raise
 
 
 def sweep(folder: Path, ours: bool = True) -> None:
-    """Remove the temporary files that a killed process left in a folder; no other process may be writing there.
+    """Remove temporary files that a killed process left in a folder; no other process may be writing there.
 
-    In a folder that is `ours` those of its sub-folders go too.
+    In a folder that facekit created (`ours`), sub-folders are swept too.
     """
     for part in folder.rglob(f".*{PART[1]}") if ours else folder.glob(f"{PART[0]}*{PART[1]}"):
         remove(part)
 
 
 def remove(path: Path) -> None:
-    """Remove a file if it is there; raises OutputError where that cannot be."""
+    """Remove a file if it exists; raises OutputError if that fails."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -99,9 +99,9 @@ def remove(path: Path) -> None:
 
 
 def move(path: Path, target: Path) -> None:
-    """Move a file to a name that is free; raises OutputError where that cannot be.
+    """Move a file to an unused name; raises OutputError if that fails.
 
-    To another device it is copied first: the copy is on the disk, whole and under its name, before the original goes.
+    On another device, a complete copy is on disk under its final name before the original is removed.
     """
     make_folder(target.parent)
     try:
@@ -114,26 +114,26 @@ def move(path: Path, target: Path) -> None:
         shutil.copyfile(path, part)
         with open(part, "rb+") as file:
             os.fsync(file.fileno())
-    with contextlib.suppress(OSError):  # not every file system takes times and modes
+    with contextlib.suppress(OSError):  # not every file system stores times and modes
         shutil.copystat(path, target)
     remove(path)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a whole file."""
+    """Write a file atomically."""
     with replacing(path) as part:
         part.write_bytes(data)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole text file."""
+    """Write a text file atomically, as UTF-8."""
     write_bytes(path, encoded(text))
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file: UTF-8, with or without its mark, or UTF-16 with it; line ends stay as they are.
+    """Return the text of a file: UTF-8 with or without a byte order mark, or UTF-16 with one; line ends are kept.
 
-    Raises OSError or UnicodeDecodeError where it cannot be read.
+    Raises OSError or UnicodeDecodeError if it cannot be read.
     """
     return decoded(path.read_bytes())
 
@@ -160,7 +160,7 @@ def read_lines(path: Path) -> Iterator[str]:
 
 
 def encoded(text: str) -> bytes:
-    """Return text as UTF-8; what is not (in file names) is escaped as JSON does it."""
+    """Return text as UTF-8; lone surrogates (from undecodable file names) are escaped as in JSON."""
     return text.encode("utf-8", "backslashreplace")
 
 
@@ -170,7 +170,7 @@ def digest(path: Path) -> str:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line with a single write, so that a killed process leaves at most one cut line, the last."""
+    """Append one line with a single write, so that a killed process truncates the last line at most."""
     data = encoded(line + "\n")
     try:
         with open(path, "ab", buffering=0) as file:

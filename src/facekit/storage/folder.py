@@ -1,4 +1,4 @@
-"""Folders of images: what lies in them, what their manifest says, and the names of outputs."""
+"""Folders of images: their contents, their manifest, and the names of outputs."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ FAILED = "failed.jsonl"
 
 @dataclass(frozen=True)
 class Source:
-    """An image to read: where it is, and its name relative to its folder (forward slashes).
+    """An image to read: its path, and its name relative to its folder (forward slashes).
 
-    A name that ends in a slash is a sub-folder that cannot be read; reading it fails, as an image would.
+    A name that ends in a slash is a sub-folder that cannot be read; reading it fails like a broken image.
     """
 
     path: Path
@@ -37,7 +37,7 @@ class Source:
         return content.read_bytes(self.path)
 
     def stamp(self) -> dict[str, int]:
-        """Return what shows whether the file has changed: its size and times; nothing for one that is gone."""
+        """Return size and times of the file, which show whether it has changed; empty if the file is gone."""
         try:
             stat = content.stat(self.path)
         except OSError:
@@ -46,9 +46,9 @@ class Source:
 
 
 class Folder:
-    """A folder of images, sub-folders included, with what `manifest.jsonl` says about them if there is one.
+    """A folder of images with its sub-folders and the entries of its `manifest.jsonl`, if it has one.
 
-    The folder `without` is left out. Raises InputError where the folder is missing or cannot be read.
+    The folder `without` is left out. Raises InputError if the folder is missing or cannot be read.
     """
 
     def __init__(self, path: str | Path, without: str | Path | None = None):
@@ -61,13 +61,13 @@ class Folder:
 
     @cached_property
     def listing(self) -> Listing:
-        """What lies in the folder and below, see `list_images`; a sub-folder that cannot be read is a warning."""
-        found = list_images(self.path, self.without)
-        if "" in found.unreadable:
+        """The images in the folder and below, see `list_images`; a sub-folder that cannot be read is a warning."""
+        listing = list_images(self.path, self.without)
+        if "" in listing.unreadable:
             raise InputError(f"{self.path} cannot be read", "change its permissions")
-        for name in found.unreadable:
+        for name in listing.unreadable:
             console.warn(f"{self.path / name} cannot be read")
-        return found
+        return listing
 
     @property
     def names(self) -> list[str]:
@@ -76,20 +76,20 @@ class Folder:
 
     @cached_property
     def entries(self) -> dict[str, dict[str, Any]]:
-        """The manifest by file name; the manifests of shards (`manifest.2-of-4.jsonl`) count as one.
+        """The manifest's entries by file name; the manifests of shards (`manifest.2-of-4.jsonl`) count as one.
 
-        Lines that name no file, or one outside the folder, are passed over with a word.
+        Lines that name no file, or a file outside the folder, are ignored with a warning.
         """
-        found, foreign = {}, 0
+        entries, foreign = {}, 0
         for path in content.beside(self.path, "manifest*.jsonl"):
             for row in read_lines(path):
                 if is_inside(row.get("file")):
-                    found[row["file"]] = row
+                    entries[row["file"]] = row
                 else:
                     foreign += 1
         if foreign:
             console.warn(f"{self.path / MANIFEST}: {foreign} lines do not name a file of this folder and are ignored")
-        return found
+        return entries
 
     @property
     def aligned(self) -> bool:
@@ -99,20 +99,20 @@ class Folder:
         return False
 
     def sources(self) -> list[Source]:
-        """The images and unreadable sub-folders as sources; raises InputError where there is none."""
-        found = self.listing
-        if not found.names and not found.unreadable:
-            extra = f" ({found.others} other files)" if found.others else ""
+        """The images and unreadable sub-folders as sources; raises InputError if there are none."""
+        listing = self.listing
+        if not listing.names and not listing.unreadable:
+            extra = f" ({listing.others} other files)" if listing.others else ""
             if content.beside(self.path, "*.tar"):
                 raise InputError(
                     f"no images in {self.path}, but tar files without an index", f"facekit pack {self.path} writes it"
                 )
             raise InputError(f"no images in {self.path}{extra}", f"images end in {' '.join(SUFFIXES)}")
-        return [Source(self.path / name, name) for name in sorted([*found.names, *found.unreadable])]
+        return [Source(self.path / name, name) for name in sorted([*listing.names, *listing.unreadable])]
 
 
 def is_inside(name: Any) -> bool:
-    """Whether a name that was read from a file stays inside the folder that it is relative to."""
+    """Whether a relative name that was read from a file stays inside its folder."""
     if not isinstance(name, str) or not name or "\0" in name:
         return False
     path = PurePath(name)
@@ -120,9 +120,9 @@ def is_inside(name: Any) -> bool:
 
 
 def open_source(path: str | Path, out: str | Path | None = None) -> list[Source]:
-    """List the sources of a folder or of a single image file, without what lies in the output folder `out`.
+    """List the sources of a folder or of a single image file, without those in the output folder `out`.
 
-    Raises InputError where there is none, CardError where `path` is `out`.
+    Raises InputError if there are none, CardError if `path` is `out`.
     """
     path = Path(path)
     if out and os.path.realpath(out) == os.path.realpath(path):
@@ -136,7 +136,7 @@ def open_source(path: str | Path, out: str | Path | None = None) -> list[Source]
 
 
 def output_names(sources: Sequence[Source], suffix: str = ".png") -> dict[str, str]:
-    """Return each source's output name: its own with `suffix`; `a.jpg` beside `a.png` become `a_jpg` and `a_png`."""
+    """Return each source's output name: its own name with `suffix`. `a.jpg` and `a.png` become `a_jpg` and `a_png`."""
     stems = Counter(_stem(source.name)[0] for source in sources)
     out = {}
     for source in sources:

@@ -1,4 +1,4 @@
-"""The one function that maps a folder of images onto another."""
+"""`folder_map`, which maps one folder of images to another: the base of align, translate and other commands."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from .shard import LOCKS, Shard
 
 T = TypeVar("T")
 Group = list[tuple[Source, Any]]
-PATIENCE = 60.0  # seconds that a shard waits for another that starts or ends
+PATIENCE = 60.0  # seconds that a shard waits while another one starts or finishes
 
 
 @dataclass
 class Outcome:
-    """What a folder_map did: images made now, sources done before, sources that failed now."""
+    """Counts of a folder_map: images made now, sources done in earlier runs, sources that failed now."""
 
     made: int = 0
     kept: int = 0
@@ -54,26 +54,28 @@ def folder_map(
     mirror: Callable[[str], bool] | None = None,
     made: Callable[[], dict[str, Any]] = dict,
 ) -> Outcome:
-    """Map images into the folder `out`: resumable, atomic, failures noted, and its card `values` written last.
+    """Map images into the folder `out`. It can resume, writes atomically, lists failures, and writes the card last.
 
-    `work` reads one source, in a pool of `workers` threads (or processes: then it must be picklable); `together` turns
-    up to `batch` of its results into images, in this thread, while threads read the next and encode those before;
-    without it `work` returns the images itself (list[Output]). `names` are the output names by source, where they are
-    known before.
+    `work` reads one source, in a pool of `workers` threads (or processes: then it must be picklable). `together` turns
+    up to `batch` of its results into images, in this thread, while the threads read the next ones and encode the
+    previous ones. Without `together`, `work` returns the images itself (list[Output]). `names` are the output names by
+    source, if they are known in advance. `values` is the card; `made` returns further results for it.
 
-    A source whose images stand in the manifest is done. One that has changed loses its old images and lines and is
-    done again. One that failed is tried again when its file has changed, with `retry_failed` or with `force`. An
-    exception that `work` raises or `together` returns is a line in `failed.jsonl`: path, stage, reason. With `limit`
-    only the first images are asked for; the card of shards is written when all of them are done. With `mirror` images
-    whose source is not, or no longer, to have them are removed, if it returns true for the source's name.
+    A source whose images are in the manifest is done. If the source has changed, its old images and lines are removed
+    and it is processed again. A source that failed is tried again when its file has changed, with `retry_failed` or
+    with `force`. An exception that `work` raises or `together` returns becomes a line in `failed.jsonl`: path, stage,
+    reason. `limit` processes only the first images. The card of shards is written when all of them are done. `mirror`
+    removes images that no source has any more, if it returns true for the source's name.
 
-    Raises CardError where `out` holds another card's run or files that facekit has not made, OutputError where another
-    process is at work in `out`, Interrupted on Ctrl-C, OutOfMemory where a worker process was killed, and at the end
-    SomeFailed if any of the sources has failed, now or before.
+    Raises CardError if `out` holds a run of another card or files that facekit did not create, OutputError if another
+    process is writing to `out`, Interrupted on Ctrl-C, OutOfMemory if a worker process was killed, and at the end
+    SomeFailed if any of the sources has failed, in this run or an earlier one.
     """
     part = Shard.parse(shard)
     if force and not part.whole:
-        raise CardError("--force would undo what the other shards do", f"remove {out}, then start the shards again")
+        raise CardError(
+            "--force would delete the other shards' output", f"remove {out}, then start the shards without --force"
+        )
     with _holding(out, title, part) as briefly:
         with briefly():
             job = _plan(title, sources, out, values, names or {}, part, limit, force, retry_failed, mirror)
@@ -87,11 +89,11 @@ def folder_map(
 
 @contextlib.contextmanager
 def _holding(out: Path, title: str, part: Shard) -> Iterator[Callable[[], contextlib.AbstractContextManager]]:
-    """Hold the output, or a shard's share of it; what is given holds all of it for a moment."""
+    """Lock the output, or a shard's share of it; yields a function that locks all of it for a moment."""
     with lock.held(out, title, part.lock):
         if part.whole:
             for path in sorted(out.glob(LOCKS)):
-                with lock.held(out, title, path.name):  # no shard may be at work
+                with lock.held(out, title, path.name):  # raises if a shard is running
                     pass
             yield contextlib.nullcontext
         else:
@@ -100,7 +102,10 @@ def _holding(out: Path, title: str, part: Shard) -> Iterator[Callable[[], contex
 
 @dataclass
 class Job:
-    """What there is to do: the sources of this process, those that are not done, and what is known of the output."""
+    """The work of this process: its sources, those that are not done, and the state of the output.
+
+    `cleaned` says whether outdated images or failures were removed, `replace` whether foreign files may be overwritten.
+    """
 
     part: Shard
     state: claim.State
@@ -123,7 +128,7 @@ def _plan(
     retry_failed: bool,
     mirror: Callable[[str], bool] | None,
 ) -> Job:
-    """Claim the output, read what is done, and take away what is no longer true."""
+    """Claim the output, read what is done, and remove what is out of date."""
     manifest = Manifest(out, part)
     ours = any((out / name).exists() for name in (card.NAME, card.UNFINISHED))
     if ours:
@@ -142,7 +147,7 @@ def _plan(
     todo = [source for source in mine if states[source.name] in again]
     stale = _stale(sources, names, manifest, mirror) if part.whole else set()
     known = (manifest.made.keys() | manifest.failed.keys()) & ({source.name for source in todo} | stale)
-    if state == "finished" and (todo or known):  # there is more to do
+    if state == "finished" and (todo or known):
         claim.reopen(out)
     if stale & manifest.made.keys():
         console.note(f"{title}: {len(stale & manifest.made.keys())} images of {out} are out of date and are removed")
@@ -152,14 +157,14 @@ def _plan(
     if todo:
         kept = len(mine) - len(todo)
         before = f", {kept} done before" if kept else ""
-        console.note(f"{title}: {len(todo)} images" + (f" ({changed} have changed)" if changed else "") + before)
+        console.note(f"{title}: {len(todo)} images" + (f" ({changed} changed)" if changed else "") + before)
     return Job(part, state, manifest, mine, todo, bool(known), force or state == "unfinished")
 
 
 def _refuse_foreign(
     out: Path, sources: Sequence[Source], names: Mapping[str, str], manifest: Manifest, ours: bool, force: bool
 ) -> None:
-    """Raise CardError where output would replace an input, or a file that no run of facekit has made."""
+    """Raise CardError if output would replace an input, or a file that facekit did not create."""
     finished = ours and not (out / card.UNFINISHED).exists()
     real_folder: dict[str, str] = {}
 
@@ -191,7 +196,7 @@ def _refuse_foreign(
 def _stale(
     sources: Sequence[Source], names: Mapping[str, str], manifest: Manifest, mirror: Callable[[str], bool] | None
 ) -> set[str]:
-    """Return the sources whose failures, or with `mirror` whose images, are of inputs that are gone or moved."""
+    """Return the sources whose failures (with `mirror` also whose images) belong to inputs that are gone or moved."""
     here = {source.name for source in sources}
     stale = {name for name in manifest.failed if name not in here}
     if mirror:
@@ -211,7 +216,7 @@ def _work_through(
     workers: int,
     processes: bool,
 ) -> None:
-    """Do what is to do, and note it source by source, in order."""
+    """Process the sources that are not done, and record each of them in order."""
     ahead = 2 * max(workers, 1) + batch
     with (
         stoppable(title, lambda: f"{outcome.made} images"),
@@ -239,7 +244,7 @@ def _work_through(
 def _finish(
     out: Path, values: dict[str, Any], sources: Sequence[Source], job: Job, made: Callable[[], dict[str, Any]]
 ) -> None:
-    """Write the card, if this was all or the last of all shards."""
+    """Write the card if the folder is complete: with shards, the last one to finish does it."""
     manifest = job.manifest
     if not job.part.whole:
         manifest = Manifest(out, job.part)
@@ -253,7 +258,7 @@ def _finish(
 
 
 def _report(title: str, out: Path, job: Job, outcome: Outcome) -> Outcome:
-    """Say what was done; raises SomeFailed if sources of this process have failed, now or before."""
+    """Print the result; raises SomeFailed if sources of this process have failed, in this run or an earlier one."""
     bad = sum(source.name in job.manifest.failed for source in job.mine)
     idle = not job.todo and job.state == "finished" and not job.cleaned
     if bad:
@@ -263,22 +268,22 @@ def _report(title: str, out: Path, job: Job, outcome: Outcome) -> Outcome:
             f"{job.manifest.failed_path} says which and why; --retry-failed tries them again",
         )
     if idle:
-        console.note(f"{title}: nothing to do, {out} is complete ({outcome.kept} sources; --force does them again)")
+        console.note(f"{title}: nothing to do, {out} is complete ({outcome.kept} sources; --force does all again)")
     else:
         console.note(f"{title}: {outcome.made} images made in {out}")
     return outcome
 
 
 def _attempt(work: Callable[[Source], Any], source: Source) -> tuple[Stamp, Any]:
-    """Return what a source is before it is read, and `work` of it or the exception that it raises."""
+    """Return a source's stamp from before it is read, and the result of `work` or the exception that it raises."""
     return source.stamp(), _guard(work, source)
 
 
 def _guard(work: Callable[[Any], Any], item: Any) -> Any:
-    """Run `work`; whatever one image raises must not stop the folder."""
+    """Run `work` and return its result or its exception: one broken image must not stop the folder."""
     try:
         return work(item)
-    except OutOfMemory:  # the next images would fail as well
+    except OutOfMemory:  # the next images would fail too
         raise
     except Exception as error:
         return error
@@ -296,9 +301,9 @@ def _images(
     together: Callable[[Group], list[Any]] | None,
     ahead: int,
 ) -> Iterator[tuple[Source, Stamp, list[Output] | Exception]]:
-    """Yield each source with its stamp and its images, encoded, or an exception, in order.
+    """Yield each source in order, with its stamp and its encoded images or an exception.
 
-    A pool encodes up to `ahead` of them.
+    The pool encodes up to `ahead` of them in advance.
     """
     waiting: deque[tuple[Source, Stamp, futures.Future]] = deque()
     for group in groups:
@@ -316,7 +321,7 @@ def _images(
 
 
 def _apply(together: Callable[[Group], list[Any]] | None, group: Group) -> list[Any]:
-    """Turn a group of results into lists of images; exceptions of `work` pass through."""
+    """Turn a group of results into lists of images; exceptions of `work` are passed on."""
     good = [(source, value) for source, value in group if not isinstance(value, Exception)]
     made = iter(together(good) if together and good else [value for _, value in good])
     return [value if isinstance(value, Exception) else next(made) for _, value in group]

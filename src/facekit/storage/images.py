@@ -1,4 +1,4 @@
-"""Images in and out: decoding files of every kind, the one resize, encoding, and PIL images as tensors."""
+"""Reading, resizing and writing images, and conversion between PIL images and tensors."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # a multi-picture JPEG counts as JPEG
-PLUGINS = {  # what a file is -> the format that reads it, and the module that adds it where Pillow has it not
+PLUGINS = {  # kind of file -> Pillow's name of the format, and the module that adds it if Pillow lacks it
     "AVIF": ("AVIF", "pillow_avif"),
     "HEIC": ("HEIF", "pillow_heif.HeifImagePlugin"),
     "JPEG XL": ("JXL", "pillow_jxl"),
     "JPEG 2000": ("JPEG2000", "PIL.Jpeg2KImagePlugin"),
 }
-MAX_PIXELS = 2 * 89_478_485  # Pillow's own limit, too
-MAX_EDGE = 65_535  # px, the most that a JPEG can have
-MOST_REPAIRED = 500_000_000  # bytes of a file that is searched for damage
+MAX_PIXELS = 2 * 89_478_485  # Pillow's limit
+MAX_EDGE = 65_535  # px, the limit of JPEG
+MOST_REPAIRED = 500_000_000  # bytes; larger files are not repaired
 ORIENTATION = 0x0112  # EXIF tag
 WIDTH, HEIGHT = 256, 257  # TIFF tags
 TURNS = {
@@ -47,11 +47,11 @@ T = TypeVar("T")
 
 
 def read(path: str | Path) -> Image.Image:
-    """Decode an image file to 8-bit RGB in sRGB, turned as its EXIF says; transparent pixels show white.
+    """Decode an image file to 8-bit RGB in sRGB, rotated by its EXIF orientation; transparent pixels become white.
 
-    The content decides the format, not the name. Damage beside the pixels (text, checksums, a missing end marker) does
-    not matter. Raises InputError for an empty, truncated or unknown file, and for one of more than MAX_PIXELS or with
-    an edge of more than MAX_EDGE.
+    The content decides the format, not the name. Damage outside the pixel data (text, checksums, a missing end marker)
+    is repaired. Raises InputError for an empty, truncated or unknown file, and for an image of more than MAX_PIXELS or
+    with an edge longer than MAX_EDGE.
     """
     return _read(Path(path))
 
@@ -77,7 +77,7 @@ def _read(path: Path, data: bytes | None = None, most: int | None = None) -> Ima
 
 
 def read_raw(path: str | Path) -> Image.Image:
-    """Decode an image file, turned as its EXIF says, in its own mode: palette indices and 16 bits stay as they are.
+    """Decode an image file, rotated by its EXIF orientation, in its own mode: palette indices and 16 bits are kept.
 
     Raises InputError as `read` does.
     """
@@ -90,16 +90,16 @@ def read_raw(path: str | Path) -> Image.Image:
 
 
 def size_of(path: str | Path, data: bytes | None = None) -> tuple[int, int]:
-    """Return the width and height of what `read` gives, from the header alone; raises InputError as `read` does.
+    """Return the width and height of the image that `read` returns, from its header or the index of a packed folder.
 
-    The index of a packed folder knows it without the header. `data` is the file's content, if it is at hand.
+    `data` is the file's content, if it has been read already. Raises InputError as `read` does.
     """
     known = None if data is not None else content.known_size(Path(path))
     if known:
         return known
 
     def measure(image: Image.Image) -> tuple[int, int]:
-        tags = getattr(image, "tag_v2", None)  # only some versions of Pillow turn a TIFF's size
+        tags = getattr(image, "tag_v2", None)  # only some versions of Pillow rotate the size of a TIFF
         width, height = (tags[WIDTH], tags[HEIGHT]) if tags else image.size
         return (height, width) if _orientation(image) >= 5 else (width, height)
 
@@ -107,7 +107,7 @@ def size_of(path: str | Path, data: bytes | None = None) -> tuple[int, int]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return how an image is stored: 1 (upright) to 8 as in EXIF; 1 where that cannot be read."""
+    """Return the EXIF orientation of an image, 1 (upright) to 8; 1 if it cannot be read."""
     try:
         value = image.getexif().get(ORIENTATION)
     except Exception:  # Pillow raises many kinds of errors on a damaged EXIF
@@ -121,15 +121,15 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def _open(path: Path, take: Callable[[Image.Image], T], data: bytes | None = None) -> T:
-    """Return what `take` makes of an image file; whatever Pillow raises becomes an InputError with the reason."""
+    """Return `take(image)` of an image file; whatever Pillow raises becomes an InputError with the reason."""
     kind = None
     try:
-        # A file, not its name: from a name Pillow maps some TIFFs into memory, and gets turned ones wrong.
+        # An open file, not its name: Pillow maps some named TIFFs into memory, and gets rotated ones wrong.
         with content.open_file(path) if data is None else io.BytesIO(data) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             head = file.read(signatures.LENGTH)
             if not head:
-                raise InputError(f"{path} is empty", "fetch it again")
+                raise InputError(f"{path} is empty", "download or copy it again")
             kind = signatures.kind(head)
             file.seek(0)
             try:
@@ -153,11 +153,11 @@ def _open(path: Path, take: Callable[[Image.Image], T], data: bytes | None = Non
     except Image.DecompressionBombError as error:
         raise InputError(f"{path} has more than {MAX_PIXELS:,} px, too many", "make it smaller") from error
     except Exception as error:
-        raise InputError(f"{path} cannot be decoded: {error}", "fetch it again") from error
+        raise InputError(f"{path} cannot be decoded: {error}", "download or copy it again") from error
 
 
 def _formats(path: Path, kind: str | None) -> tuple[str, ...]:
-    """Return Pillow's formats for a file; raises InputError where it is of a kind that nothing installed reads."""
+    """Return the Pillow formats to try for a file; raises InputError if no installed plugin reads its kind."""
     if kind not in PLUGINS:
         return FORMATS
     name, module = PLUGINS[kind]
@@ -178,7 +178,7 @@ def _of_fit_size(image: Image.Image, path: Path) -> Image.Image:
 
 
 def _repaired(path: Path, data: bytes | None, kind: str | None) -> Image.Image | None:
-    """Open an image that Pillow alone cannot read; None where there is no way, or the pixels are damaged."""
+    """Open an image that Pillow cannot read as it is; None if it cannot be repaired or its pixels are damaged."""
     if data is None and content.stat(path).st_size > MOST_REPAIRED:
         return None
     data = content.read_bytes(path) if data is None else data
@@ -189,7 +189,7 @@ def _repaired(path: Path, data: bytes | None, kind: str | None) -> Image.Image |
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return an image of any mode as 8-bit RGB in sRGB; transparent pixels show white."""
+    """Return an image of any mode as 8-bit RGB in sRGB; transparent pixels become white."""
     return to_srgb(image)
 
 
@@ -199,14 +199,14 @@ def resize(image: Image.Image, size: int) -> Image.Image:
 
 
 def square(image: Image.Image) -> Image.Image:
-    """Crop the middle square."""
+    """Crop the central square."""
     edge = min(image.size)
     left, top = (image.width - edge) // 2, (image.height - edge) // 2
     return image.crop((left, top, left + edge, top + edge)) if image.width != image.height else image
 
 
 def encode(image: Image.Image, suffix: str = ".png") -> bytes:
-    """Encode an image: PNG (losslessly), or by `suffix` JPEG or WebP at quality 95."""
+    """Encode an image in the format of `suffix`: PNG (lossless), or JPEG or WebP at quality 95."""
     out = io.BytesIO()
     if suffix.lower() == ".png":
         image.save(out, "PNG", compress_level=4)
@@ -216,7 +216,7 @@ def encode(image: Image.Image, suffix: str = ".png") -> bytes:
 
 
 def save(image: Image.Image, path: str | Path) -> None:
-    """Write an image whole, in the format of its name."""
+    """Write an image atomically, in the format of its suffix."""
     files.write_bytes(Path(path), encode(image, Path(path).suffix))
 
 
@@ -226,19 +226,19 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 def from_bytes(pixels: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-    """Return pixels (uint8 [N, H, W, 3]) as a float tensor [N, 3, H, W] in [-1, 1], in channels-last."""
+    """Return pixels (uint8 [N, H, W, 3]) as a float tensor [N, 3, H, W] in [-1, 1], channels-last in memory."""
     import torch
 
     return torch.from_numpy(np.array(pixels)).to(device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
 def to_image(x: Tensor) -> Image.Image:
-    """Return a tensor [3, H, W] in [-1, 1] as an RGB image; values outside are cut, NaN becomes black."""
+    """Return a tensor [3, H, W] in [-1, 1] as an RGB image; values outside are clipped, NaN becomes black."""
     return to_images(x[None])[0]
 
 
 def to_images(x: Tensor) -> list[Image.Image]:
-    """Return a tensor [N, 3, H, W] in [-1, 1] as RGB images, which leave the device together; see `to_image`."""
+    """Return a tensor [N, 3, H, W] in [-1, 1] as RGB images, in one transfer from the device; see `to_image`."""
     import torch
 
     pixels = torch.nan_to_num(x.detach().float(), nan=-1.0).add(1).mul(127.5).round_().clamp_(0, 255)

@@ -1,4 +1,4 @@
-"""JSON-lines files: one object a line, lines end in a newline and nothing else."""
+"""JSON Lines files: one object per line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Row = dict[str, Any]
 
 
 def read_lines(path: Path) -> Iterator[Row]:
-    """Yield the objects of a file; a line that holds none, such as one cut by a kill, is passed over."""
+    """Yield the objects of a file; a line that holds none, for example one truncated by a kill, is skipped."""
     with contextlib.suppress(FileNotFoundError), content.open_file(path) as file:
         for line in file:
             with contextlib.suppress(ValueError, RecursionError):
@@ -31,19 +31,19 @@ def line(row: Row) -> str:
 
 
 def append(path: Path, rows: Iterable[Row]) -> None:
-    """Append objects with a single write; raises OutputError where that cannot be."""
+    """Append objects with a single write; raises OutputError if that fails."""
     files.append_line(path, "\n".join(map(line, rows)))
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:
-    """Write a whole file of objects in the place of the old one; raises OutputError where that cannot be."""
+    """Replace a file with these objects, atomically; raises OutputError if that fails."""
     with files.replacing(path) as part, open(part, "wb") as file:
         for row in rows:
             file.write(files.encoded(line(row) + "\n"))
 
 
 def drop_cut_line(path: Path) -> None:
-    """Remove what a killed process left behind the last newline of a file, if anything."""
+    """Remove an incomplete last line, which a killed process may have left."""
     try:
         with open(path, "rb+") as file:
             end = file.seek(0, os.SEEK_END)

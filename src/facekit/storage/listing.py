@@ -1,4 +1,4 @@
-"""The images below a folder: by ending or by content, through links, without what systems leave beside them."""
+"""Finding the images below a folder, by suffix or by content, without hidden files and system folders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from . import signatures
 from .remote import is_remote
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm")
-NOTES = (".yaml", ".jsonl", ".html")  # what facekit itself leaves beside images
+NOTES = (".yaml", ".jsonl", ".html")  # files that facekit writes beside images
 UNFINISHED = (".part", ".crdownload", ".download", ".tmp")
 SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
 SYSTEM_FOLDERS = ("@eadir", "__macosx", "#recycle", "$recycle.bin", "system volume information", "lost+found")
@@ -21,9 +21,9 @@ SYSTEM_FOLDERS = ("@eadir", "__macosx", "#recycle", "$recycle.bin", "system volu
 
 @dataclass(frozen=True)
 class Listing:
-    """The names of the images below a folder, sorted, with forward slashes, and how many other files there are.
+    """The sorted names of the images below a folder, with forward slashes, and the number of other files.
 
-    `unreadable` names the sub-folders that cannot be read, each with a slash at its end.
+    `unreadable` lists the sub-folders that cannot be read, each with a trailing slash.
     """
 
     names: list[str]
@@ -32,12 +32,12 @@ class Listing:
 
 
 def list_images(folder: Path, without: Path | None = None) -> Listing:
-    """List the images in a folder and its sub-folders, but for the folder `without`.
+    """List the images in a folder and its sub-folders, except in the folder `without`.
 
-    A file is an image if its ending is one of SUFFIXES, or if its first bytes are those of a picture. Links to folders
-    are followed; each folder is listed once, so that links in a circle end. Hidden files, thumbnails of a NAS
-    (`@eaDir`), resource forks (`__MACOSX`) and the like are not looked at. Images in the shards of a packed folder (see
-    `packed`) count as if they lay in the folder itself. Behind a URL the ending decides alone.
+    A file is an image if its suffix is one of SUFFIXES, or if its first bytes are those of a picture. Links to folders
+    are followed; each folder is listed once, so circular links do no harm. Hidden files, thumbnails of a NAS
+    (`@eaDir`), resource forks (`__MACOSX`) and the like are skipped. Images in the shards of a packed folder (see
+    `packed`) count as files of the folder itself. Behind a URL only the suffix decides.
     """
     from . import packed
 
@@ -76,7 +76,7 @@ def sub_folders(folder: Path) -> list[str]:
 
 
 def composed(name: str) -> str:
-    """Return a name with its accents composed, to match names: macOS writes them apart, people type them as one."""
+    """Return a name in Unicode's composed form, for comparisons: macOS stores accents decomposed, people type them composed."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -107,9 +107,9 @@ def _remote_files(folder: Path) -> Iterator[tuple[str, bool]]:
 def _files(
     folder: Path, without: Path | None, unreadable: list[str], may_miss: bool = False
 ) -> Iterator[tuple[str, bool]]:
-    """Yield the files below a folder by their names in it, and whether each is a pipe or the like.
+    """Yield the relative name of each file below a folder, and whether it is a special file such as a pipe.
 
-    Folders come before links to folders, and none twice. With `may_miss` the folder itself need not be there.
+    Folders are visited before links to folders, and each only once. With `may_miss` the folder may be missing.
     """
     if may_miss and not folder.is_dir():
         return
@@ -140,7 +140,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _is_special(entry: os.DirEntry[str]) -> bool:
-    """Whether a file is a pipe, a socket or a device, which must not be opened; a link that leads nowhere is none."""
+    """Whether a file is a pipe, a socket or a device, which must not be opened; a dangling link is not."""
     try:
         return not entry.is_file() and not entry.is_dir() and os.path.exists(entry.path)
     except OSError:

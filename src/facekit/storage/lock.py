@@ -1,4 +1,4 @@
-"""One holder of an output folder at a time: a second command is told who is at work there, and stops."""
+"""A lock on an output folder: a second command stops and names the process that is using the folder."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _held: dict[Path, int] = {}  # how often this process holds each lock
 
 @contextlib.contextmanager
 def held(folder: Path, command: str, name: str = NAME, wait: float = 0) -> Iterator[None]:
-    """Hold an output folder while the block runs; `command` is what others are told is at work in it.
+    """Lock an output folder while the block runs; the error that another process gets names `command`.
 
-    The operating system holds the lock, so that of a killed process is free at once. The same process may take it
-    again. `name` is the lock's file in the folder, `wait` the seconds to wait for it. Raises OutputError where another
-    process holds it, with that process's host, number and start. Where the file system cannot lock, says so and goes
-    on without.
+    The operating system holds the lock, so it is free as soon as its process dies. The same process may take it again.
+    `name` is the lock file in the folder, `wait` the seconds to wait for the lock. If the file system does not support
+    locks, warns and continues without one. Raises OutputError with the holder's host, process id and start time if
+    another process holds the lock.
     """
     path = files.make_folder(Path(folder)).resolve() / name
     if path in _held:
@@ -62,7 +62,7 @@ def held(folder: Path, command: str, name: str = NAME, wait: float = 0) -> Itera
         try:
             with contextlib.suppress(OSError):  # Windows does not remove a file that is open
                 path.unlink()
-        finally:  # also after Ctrl-C at this very moment
+        finally:  # also if Ctrl-C comes during the removal
             lock.release()
 
 

@@ -1,4 +1,4 @@
-"""What an output folder says about its images: which source each was made of, and which sources failed."""
+"""The manifest of an output folder: which source each image comes from, and which sources failed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ State = Literal["done", "failed", "changed", "new"]
 
 @dataclass
 class Output:
-    """An image to write: name in the output folder, bytes (or a function that encodes them) and manifest entry."""
+    """An image to write: name in the output folder, bytes (or a function that returns them) and manifest entry."""
 
     name: str
     data: bytes | Callable[[], bytes]
@@ -29,9 +29,10 @@ class Output:
 
 
 class Manifest:
-    """The manifests and lists of failures of an output folder, all shards together, read once.
+    """The manifests and lists of failures of an output folder, of all shards together.
 
-    `made` holds (file, bytes, mtime) of each image by its source, `failed` the stamp of each source that failed.
+    `made` maps each source to its images as (file, source bytes, source mtime); `failed` maps each source that failed
+    to its stamp.
     """
 
     def __init__(self, out: Path, shard: Shard):
@@ -42,7 +43,7 @@ class Manifest:
         self.files: set[str] = set()
 
     def read(self) -> None:
-        """Read the folder's manifests and lists of failures; lines that name files outside are passed over."""
+        """Read the folder's manifests and lists of failures; lines that name files outside the folder are ignored."""
         foreign = 0
         for row in _rows(self.out, MANIFEST):
             file, source = row.get("file"), row.get("source")
@@ -61,7 +62,7 @@ class Manifest:
             console.warn(f"{self.out / MANIFEST}: {foreign} lines do not name a file of this folder and are ignored")
 
     def state(self, source: Source) -> State:
-        """Return what is known of a source as it is now: all images made of it are there, or it failed, or neither."""
+        """Return the state of a source: done (all its images exist), failed, changed since then, or new."""
         stamp = source.stamp()
         images = self.made.get(source.name, ())
         if stamp:
@@ -78,13 +79,13 @@ class Manifest:
 
     @property
     def count(self) -> int:
-        """How many images there are."""
+        """The number of images."""
         return len(self.files)
 
     def check(self, images: Sequence[Output], replace: bool) -> None:
-        """Raise OutputError where an image has a name that the file system does not take, or that is taken.
+        """Raise OutputError if the name of an image is invalid on this file system or belongs to a foreign file.
 
-        Files that no manifest names were not made by facekit; they may go only with `replace`.
+        A file that no manifest names was not created by facekit; `replace` allows it to be overwritten.
         """
         for image in images:
             path = self.out / image.name
@@ -98,9 +99,9 @@ class Manifest:
                 raise OutputError(f"{path} already exists and was not created by facekit", "move it, or use --force")
 
     def add(self, source: Source, stamp: Stamp, images: Sequence[Output]) -> None:
-        """Note images, then write them: what a kill leaves half done has its line, and is made again.
+        """Add the images to the manifest, then write them: after a kill in between, the next run makes them again.
 
-        Raises OutputError where that cannot be.
+        Raises OutputError if they cannot be written.
         """
         own: dict[str, Any] = {key: stamp[key] for key in ("source_bytes", "source_mtime") if key in stamp}
         if images:
@@ -112,7 +113,7 @@ class Manifest:
         self.files.update(image.name for image in images)
 
     def fail(self, source: Source, stamp: Stamp, error: Exception) -> None:
-        """Note that a source failed, and why."""
+        """Record that a source failed, and why."""
         reason = error.message if isinstance(error, FacekitError) else f"{type(error).__name__}: {error}"
         row = {"path": source.name, "stage": getattr(error, "stage", "read"), "reason": reason, **stamp}
         jsonl.append(self.failed_path, [row])
@@ -120,7 +121,7 @@ class Manifest:
         console.warn(f"{source.name}: {reason}")
 
     def forget(self, sources: Collection[str]) -> None:
-        """Remove the images made of these sources, then their lines; those of images that failed too."""
+        """Remove the images of these sources, then their lines in the manifests and lists of failures."""
         names = set(sources)
         for name in names & self.made.keys():
             for file, *_ in self.made.pop(name):
@@ -136,7 +137,7 @@ class Manifest:
             del self.failed[name]
 
     def clear(self) -> None:
-        """Remove all images that were read from the manifests, then the manifests and lists of failures."""
+        """Remove all images that the manifests name, then the manifests and lists of failures."""
         for file in sorted(self.files):
             self._remove(file)
         for path in notes(self.out):
@@ -144,7 +145,7 @@ class Manifest:
         self.made, self.failed, self.files = {}, {}, set()
 
     def merge(self) -> None:
-        """Make the manifests of all shards one, and their failures: whole before theirs go, in order of sources."""
+        """Merge the manifests and lists of failures of all shards, sorted by source; theirs are removed afterwards."""
         for name, key in ((MANIFEST, "source"), (FAILED, "path")):
             unique = {jsonl.line(dict(sorted(row.items()))): row for row in _rows(self.out, name)}
             rows = sorted(unique.values(), key=lambda row: (str(row.get(key)), str(row.get("file"))))
@@ -156,13 +157,13 @@ class Manifest:
         self.path, self.failed_path = self.out / MANIFEST, self.out / FAILED
 
     def _own(self, name: str) -> list[Path]:
-        """Return the files of a kind that this process may rewrite: no shard at work beside it appends to them."""
+        """Return the files `name` that this process may rewrite, because no other running shard appends to them."""
         others = f"-of-{self.shard.count}.jsonl"
         own = (self.path, self.failed_path)
         return [p for p in _paths(self.out, name) if self.shard.whole or p in own or not p.name.endswith(others)]
 
     def _remove(self, name: str) -> None:
-        """Remove an image, unless a link on the way leads out of the folder."""
+        """Remove an image, unless its path leads out of the folder through a link."""
         path, top = self.out / name, os.path.realpath(self.out)
         if os.path.commonpath([os.path.realpath(path.parent), top]) == top:
             files.remove(path)
@@ -183,10 +184,10 @@ def entries(out: Path) -> Iterator[dict[str, Any]]:
 
 
 def failures(out: Path) -> dict[str, str]:
-    """Return why images failed on their way into the folder `out`, by their source."""
+    """Return the reason of each failure in the folder `out`, by source."""
     return {str(row["path"]): str(row.get("reason", "")) for row in _rows(out, FAILED) if "path" in row}
 
 
 def notes(out: Path) -> list[Path]:
-    """Return the manifests and lists of failures that lie in a folder."""
+    """Return the paths of the manifests and lists of failures in a folder."""
     return [*_paths(out, MANIFEST), *_paths(out, FAILED)]

@@ -1,4 +1,4 @@
-"""What a card notes of its run: time, versions, git state, command line, host."""
+"""What a card records about its run: time, versions, git state, command line, host."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .. import __version__
 
 
 def moment(seconds: float | None = None) -> str:
-    """Return a time stamp, or now, in UTC, to the second."""
+    """Return a POSIX time stamp, or the current time, as ISO 8601 in UTC, to the second."""
     zone = datetime.timezone.utc
     when = datetime.datetime.now(zone) if seconds is None else datetime.datetime.fromtimestamp(seconds, zone)
     return when.isoformat(timespec="seconds")
 
 
 def collect(*packages: str) -> dict[str, Any]:
-    """Return what a card notes of the surroundings: versions, git state of the working folder, command line, host."""
+    """Return versions (of `packages` too), git state of the code, command line, host and user."""
     versions = {"facekit": __version__}
     for package in packages:
         try:

@@ -1,6 +1,6 @@
-"""Image files whose pixels are whole and whose rest is damaged: the same picture without the rest.
+"""Repair of image files whose pixel data is complete: damaged parts that do not affect the picture are dropped.
 
-Text, thumbnails and checksums beside the pixels do not matter to a picture, but decoders stumble over them.
+Such parts are text, thumbnails and checksums; decoders fail on them although the picture does not need them.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from PIL import Image
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_PIXELS = (b"IHDR", b"PLTE", b"IDAT")
 PNG_MEANING = {b"tRNS": 1, b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"iCCP": 4, b"eXIf": 4}
-"""What changes how the pixels are shown, and how many bytes it has at least."""
+"""Chunks that change how the pixels are shown, and the least number of bytes of each."""
 WEBP_PIXELS = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF")
-WEBP_MEANING = {b"ICCP": 0x20, b"EXIF": 0x08}  # and their bits in the flags of VP8X
+WEBP_MEANING = {b"ICCP": 0x20, b"EXIF": 0x08}  # with their bits in the flags of VP8X
 XMP = 0x04
-MOST = 1_000_000  # bytes of an inflated profile; Pillow takes no more
+MOST = 1_000_000  # bytes of a decompressed profile, Pillow's limit
 FILLERS = (b"\xaa" * 999, b"\x37" * 999, b"\xfe" * 999)
 
 
 def repaired(data: bytes) -> bytes | None:
-    """Return an image file without the damage beside its pixels; None if it has none that is known here."""
+    """Return an image file without damaged parts that the picture does not need; None if it cannot be repaired."""
     if data.startswith(PNG_START):
         return _png(data)
     if data.startswith(b"\xff\xd8\xff"):
@@ -35,7 +35,7 @@ def repaired(data: bytes) -> bytes | None:
 
 
 def _png(data: bytes) -> bytes:
-    """Keep the chunks that make the picture; those that change how it is shown only if they are whole."""
+    """Keep the chunks of the pixels, and those that change how they are shown if they are intact."""
     kept = []
     at = len(PNG_START)
     while at + 8 <= len(data):
@@ -62,10 +62,10 @@ def _is_bomb(kind: bytes, body: bytes) -> bool:
 
 
 def _jpeg(data: bytes) -> bytes | None:
-    """Add the end marker that is missing, if the picture is complete without it.
+    """Add the missing end marker, if the picture is complete without it.
 
-    A decoder fills what is missing with grey. So the picture is complete if more bytes before the end marker do not
-    change it.
+    The decoder reads on to the end marker. So the picture is complete if extra bytes before the marker do not change
+    it.
     """
     body = data[:-1] if data.endswith(b"\xff") else data
     ended = body + b"\xff\xd9"
@@ -83,7 +83,7 @@ def _decoded(data: bytes) -> bytes:
 
 
 def _webp(data: bytes) -> bytes:
-    """Keep the chunks that make the picture, and the profile and EXIF if they are whole."""
+    """Keep the chunks of the pixels, and the profile and EXIF if they are intact."""
     kept, flags = [], 0
     for kind, body, whole in _riff(data):
         if kind in WEBP_PIXELS or (kind in WEBP_MEANING and whole):
@@ -99,7 +99,7 @@ def _webp(data: bytes) -> bytes:
 
 
 def _riff(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
-    """Yield the chunks of a WebP file: name, content, and whether it is whole."""
+    """Yield the chunks of a WebP file: name, content, and whether the content is complete."""
     at = 12
     while at + 8 <= len(data):
         kind, length = struct.unpack("<4sI", data[at : at + 8])

@@ -1,4 +1,4 @@
-"""A part of a folder, for processes or machines that share the work."""
+"""Shards: parts of a folder that several processes or machines work on at the same time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LOCKS = ".facekit.*-of-*.lock"  # of all shards
 
 @dataclass(frozen=True)
 class Shard:
-    """Which part of a folder this process does: every `count`-th image from `index` on (1-based, as in `2/4`)."""
+    """The share of this process: every `count`-th image, starting at `index` (1-based, as in `2/4`)."""
 
     index: int = 1
     count: int = 1
@@ -33,7 +33,7 @@ class Shard:
 
     @property
     def whole(self) -> bool:
-        """Whether this is all of the folder."""
+        """Whether this process does the whole folder."""
         return self.count == 1
 
     @property

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, whatever its name says."""
+"""The kind of a file by its first bytes, whatever its name says."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from . import content
 
-LENGTH = 64  # bytes that `kind` looks at
+LENGTH = 64  # bytes that `kind` needs
 STARTS = (
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -27,12 +27,12 @@ STARTS = (
 )
 BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"hevx": "HEIC"}
 BRANDS |= {b"heim": "HEIC", b"heis": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC"}
-BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # bytes of the header that follows "BM" and 12 more
+BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # possible sizes, in bytes, of the header at offset 14
 PICTURES = ("JPEG", "PNG", "GIF", "WebP", "BMP", "AVIF", "HEIC", "JPEG XL")
 
 
 def kind(head: bytes) -> str | None:
-    """Return what a file with these first bytes (LENGTH are enough) is: "PNG", "HEIC", "a PDF", or None."""
+    """Return the kind of a file with these first bytes (LENGTH are enough): "PNG", "HEIC", "a PDF", or None."""
     for start, name in STARTS:
         if head.startswith(start):
             return name
@@ -40,8 +40,8 @@ def kind(head: bytes) -> str | None:
         return {b"WEBP": "WebP", b"AVI ": "an AVI video"}.get(head[8:12])
     if head[4:8] == b"ftyp":
         brands = [head[8:12], *(head[at : at + 4] for at in range(16, len(head), 4))]
-        found = {BRANDS.get(brand) for brand in brands}
-        return "AVIF" if "AVIF" in found else "HEIC" if "HEIC" in found else "an MP4 or QuickTime video"
+        kinds = {BRANDS.get(brand) for brand in brands}
+        return "AVIF" if "AVIF" in kinds else "HEIC" if "HEIC" in kinds else "an MP4 or QuickTime video"
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in BMP_HEADERS:
         return "BMP"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
@@ -51,7 +51,7 @@ def kind(head: bytes) -> str | None:
 
 
 def kind_of(path: Path) -> str | None:
-    """Return what a file is; None where that is not known, or the file cannot be read."""
+    """Return the kind of a file; None if it is unknown or the file cannot be read."""
     try:
         with content.open_file(path) as file:
             return kind(file.read(LENGTH))

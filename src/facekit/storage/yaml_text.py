@@ -1,4 +1,4 @@
-"""YAML 1.2 (core schema) in and out: `no` is text, 010 is ten, 1e-4 is a number, and duplicate keys are errors."""
+"""Reading and writing YAML 1.2 (core schema): `no` is text, 010 is ten, 1e-4 is a number; duplicate keys are errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 from . import content, files
 
 LARGEST = 5_000_000  # bytes of a file
-MOST_VALUES = 100_000  # in a file, counting what aliases repeat
+MOST_VALUES = 100_000  # of a file, with aliases expanded
 CORE = (  # https://yaml.org/spec/1.2.2/#1032-tag-resolution
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
@@ -24,7 +24,7 @@ CORE = (  # https://yaml.org/spec/1.2.2/#1032-tag-resolution
 
 
 class YamlError(ValueError):
-    """Text that is not YAML, or more than a person would write; the message says why and in which line."""
+    """Text that is not valid YAML, or exceeds a limit; the message says why and in which line."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -39,7 +39,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes whatever YAML 1.1 or 1.2 would take for something other than text; writes no aliases."""
+    """Quotes text that YAML 1.1 or 1.2 would read as another type; writes no aliases."""
 
     yaml_implicit_resolvers = {key: list(rules) for key, rules in yaml.SafeDumper.yaml_implicit_resolvers.items()}
 
@@ -54,7 +54,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.integer)
 
 
 def parse(text: str) -> Any:
-    """Return what a YAML text holds; raises YamlError where it is not YAML, has a key twice, or is a bomb."""
+    """Return the value of a YAML text; raises YamlError if it is invalid, has a duplicate key or exceeds a limit."""
     loader = None
     try:
         loader = _Loader(text)
@@ -79,44 +79,44 @@ def parse(text: str) -> Any:
 
 
 def read(path: Path) -> Any:
-    """Return what a YAML file holds, UTF-8 or UTF-16 with its mark.
+    """Return the value of a YAML file in UTF-8, or in UTF-16 with a byte order mark.
 
-    Raises YamlError as `parse` does, OSError or UnicodeDecodeError where the file cannot be read.
+    Raises YamlError as `parse` does, OSError or UnicodeDecodeError if the file cannot be read.
     """
     status = content.stat(path)
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-        raise OSError("it is not a plain file")
+        raise OSError("it is not a regular file")
     if status.st_size > LARGEST:
         raise OSError(f"it has {status.st_size / 1e6:.0f} MB, more than {LARGEST / 1e6:.0f}")
     return parse(files.decoded(content.read_bytes(path)))
 
 
 def dump(values: Mapping[str, Any]) -> str:
-    """Return values as YAML, keys in their order."""
+    """Return values as YAML, keys in the given order."""
     return yaml.dump(
         dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
     )
 
 
 def _check(node: yaml.Node, sizes: dict[int, int]) -> int:
-    """Return how many values a node holds; raises YamlError for a duplicate key or too many values."""
+    """Return the number of values in a node; raises YamlError for a duplicate key or too many values."""
     if sizes.get(id(node)) == 0:
         raise YamlError(f"a value contains itself, line {node.start_mark.line + 1}")
     if id(node) not in sizes:
         sizes[id(node)] = 0
         children: list[yaml.Node] = []
         if isinstance(node, yaml.MappingNode):
-            _refuse_twins(node)
+            _refuse_duplicate_keys(node)
             children = [child for pair in node.value for child in pair]
         elif isinstance(node, yaml.SequenceNode):
             children = node.value
         sizes[id(node)] = 1 + sum(_check(child, sizes) for child in children)
         if sizes[id(node)] > MOST_VALUES:
-            raise YamlError(f"it holds more than {MOST_VALUES:,} values, counting what aliases repeat")
+            raise YamlError(f"it holds more than {MOST_VALUES:,} values with aliases expanded")
     return sizes[id(node)]
 
 
-def _refuse_twins(node: yaml.MappingNode) -> None:
+def _refuse_duplicate_keys(node: yaml.MappingNode) -> None:
     lines: dict[tuple[str, str], int] = {}
     for key, _ in node.value:
         if isinstance(key, yaml.ScalarNode):

@@ -1,1 +1,1 @@
-"""The training loop, which knows no method."""
+"""Training: the loop, its state, the run folder and its page; nothing here depends on a particular recipe."""

@@ -1,8 +1,8 @@
-"""Less memory for training: cheap activations are recomputed in the backward pass instead of being kept.
+"""Activation checkpointing: cheap layers are recomputed in the backward pass, so that training needs less memory.
 
-Between two convolutions stand normalisation, activation, up-sampling and padding. Each of them keeps a tensor for the
-backward pass, although all of them follow, in little time, from what the first convolution returned. `recompute` keeps
-only that (`torch.utils.checkpoint`, Chen et al. 2016, "Training deep nets with sublinear memory cost").
+Normalisation, activation, up-sampling and padding between two convolutions each store a tensor for the backward pass,
+although all of these can be computed quickly from the output of the first convolution. `recompute` stores only that
+output (`torch.utils.checkpoint`; Chen et al. 2016, "Training deep nets with sublinear memory cost").
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ CHEAP = (
 
 
 def recompute(nets: nn.Module, context: Context = contextlib.nullcontext) -> None:
-    """Make every `nn.Sequential` in nets recompute the layers before each convolution in the backward pass.
+    """Make every `nn.Sequential` in `nets` recompute the cheap layers before each convolution in the backward pass.
 
-    Values and gradients stay the same to the bit, second derivatives included. Layers that draw random numbers or
-    update statistics are left as they are. `context` returns the context of the forward pass: torch leaves it in the
-    backward pass, and layers are recomputed in a new one.
+    Values, gradients and second derivatives stay bit-identical. Layers that draw random numbers or update statistics
+    are not recomputed. `context` returns a new context manager like that of the forward pass; layers are recomputed in
+    it, because the backward pass runs outside the original one.
     """
     for module in nets.modules():
         if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
@@ -44,7 +44,7 @@ def recompute(nets: nn.Module, context: Context = contextlib.nullcontext) -> Non
 
 
 def segments(layers: list[nn.Module]) -> list[tuple[list[nn.Module], bool]]:
-    """Split layers into runs, and say of each whether it is recomputed: cheap layers and the convolution after them."""
+    """Split layers into groups, each with whether it is recomputed: cheap layers and the convolution after them are."""
     out: list[tuple[list[nn.Module], bool]] = []
     run: list[nn.Module] = []
     for layer in layers:
@@ -60,7 +60,7 @@ def segments(layers: list[nn.Module]) -> list[tuple[list[nn.Module], bool]]:
 
 
 def is_cheap(layer: nn.Module) -> bool:
-    """Return whether a layer takes little time and gives the same result each time (`cheap = True` marks others)."""
+    """Whether a layer is fast and deterministic; own layers are marked with `cheap = True`."""
     return getattr(layer, "cheap", False) or (
         isinstance(layer, CHEAP) and not getattr(layer, "track_running_stats", False)
     )

@@ -1,4 +1,4 @@
-"""The training loop. It knows phases and terms, and no method."""
+"""The training loop: it runs the phases and loss terms of any recipe."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def fit(
     on_save: Callable[[TrainState], None],
     stopped: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Train from `state.step` to `clock.steps`; returns False where `stopped` ended training early.
+    """Train from `state.step` to `clock.steps`; returns False if `stopped` ended training early.
 
-    `batches` yields the batches of each step from `state.step` on. Every `run.log_every` steps `on_losses` gets the
-    mean of each term since the last call; `on_save` is called every `run.save_every` steps, at the end and on a stop.
-    Several processes ask each other about a stop every tenth step, and whenever they log or save.
-    Raises Diverged with the term and the step at the first loss that is not finite: nothing is saved after it.
+    `batches` yields the batches of each step from `state.step` on. Every `run.log_every` steps, `on_losses` gets the
+    mean of each term since the last call. `on_save` is called every `run.save_every` steps, at the end and on a stop.
+    With several processes, `stopped` is checked every tenth step and whenever losses are logged or the run is saved.
+    Raises Diverged with the term and the step at the first loss that is not finite; nothing is saved after it.
     """
     run = state.card.run
     for batch in batches:
@@ -41,8 +41,8 @@ def fit(
         state.step += 1
         save = state.step == clock.steps or state.step % run.save_every == 0
         log = save or state.step % run.log_every == 0
-        ask = log or distributed.size() == 1 or state.step % 10 == 0
-        stop = ask and distributed.any_of(stopped(), state.device)
+        check = log or distributed.size() == 1 or state.step % 10 == 0
+        stop = check and distributed.any_of(stopped(), state.device)
         if log or stop:
             on_losses(state.step, _flush(state))
         if save or stop:
@@ -53,9 +53,9 @@ def fit(
 
 
 def train_step(state: TrainState, batch: Sequence[Batch], clock: Progress) -> dict[str, Tensor]:
-    """Take one step: an optimiser step of every phase that is live. Returns the terms' values, detached.
+    """Take one step, which is an optimiser step of every live phase. Returns the values of the terms, detached.
 
-    Random numbers are a function of the card's seed, the step and the process.
+    Random numbers are a function of the card's seed, the step and the rank of the process.
     """
     torch.manual_seed(seed_of(state.card.seed, clock.step, distributed.rank()))
     if state.recipe.begins_stage(clock):
@@ -69,22 +69,22 @@ def train_step(state: TrainState, batch: Sequence[Batch], clock: Progress) -> di
             for group in state.optims[phase.name].param_groups:
                 group["lr"] = group["initial_lr"] * state.recipe.lr_factor(clock)
     shared: list[dict[str, Any]] = [{} for _ in batch]
-    if len(batch) == 1:  # accumulated batches would all keep their graphs
+    if len(batch) == 1:  # with accumulation the graphs of all batches would stay in memory
         for later in steps[1:]:
             shared = later.precompute() if later.phase.precompute else shared
     values: dict[str, Tensor] = {}
     previous: PhaseStep | None = None
     while steps:
-        now = steps.pop(0)  # a phase that is done lets go of its graph
-        values |= now.take(previous.views(now.phase.reuse) if previous else shared)
-        previous = now
+        current = steps.pop(0)  # popped, so that the graph of a finished phase is freed
+        values |= current.take(previous.views(current.phase.reuse) if previous else shared)
+        previous = current
     update_average(state)
     state.pending.append((clock.step, values))
     return values
 
 
 def seed_of(seed: int, step: int, rank: int = 0) -> int:
-    """Return the seed of a step: different in each process, whose noise has to be independent."""
+    """Return the seed of a step; each rank has its own, so that noise is independent across processes."""
     common = (seed << 32) + step
     if not rank:
         return common
@@ -93,7 +93,7 @@ def seed_of(seed: int, step: int, rank: int = 0) -> int:
 
 @dataclass
 class PhaseStep:
-    """One phase's part of a training step: its terms in scenes of the step's batches."""
+    """One phase's part of a training step: its active terms, and a scene for each of the step's batches."""
 
     state: TrainState
     phase: Phase
@@ -103,7 +103,7 @@ class PhaseStep:
     scenes: list[Scene] = field(default_factory=list)
 
     def precompute(self) -> list[dict[str, Any]]:
-        """Compute the views that `phase.precompute` names, with their graph, and return them detached."""
+        """Compute the views named in `phase.precompute` for this phase's own use, and return them detached."""
         self.unfreeze()
         self.open([{} for _ in self.batch])
         with self.arithmetic():
@@ -112,13 +112,13 @@ class PhaseStep:
         return self.views(self.phase.precompute)
 
     def views(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        """Return the views of `names` that were computed, for each batch, detached."""
+        """Return, for each batch, those of the views `names` that have been computed, detached."""
         return [scene.carry(names) for scene in self.scenes]
 
     def take(self, views: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """Take an optimiser step on the weighted sum of the active terms; returns their values, detached.
 
-        `views` holds, for each batch, views that another phase has computed.
+        `views` holds, for each batch, the views that another phase has already computed.
         """
         state, optim = self.state, self.state.optims[self.phase.name]
         state.heap.give_back(self.phase.name)
@@ -138,16 +138,16 @@ class PhaseStep:
         distributed.average_gradients(p for group in optim.param_groups for p in group["params"])
         optim.step()
         state.recipe.after(state.nets, self.phase.name)
-        optim.zero_grad(set_to_none=True)  # the next phase needs the memory
+        optim.zero_grad(set_to_none=True)  # frees memory for the next phase
         return values
 
     def unfreeze(self) -> None:
-        """Let the phase's nets learn and freeze all others."""
+        """Unfreeze the phase's nets and freeze all others."""
         for name, net in self.state.nets.items():
             net.requires_grad_(name in self.phase.nets)
 
     def open(self, views: Sequence[dict[str, Any]]) -> None:
-        """Make a scene of each batch, with views that are known already."""
+        """Make a scene of each batch, with the views that are already computed."""
         state, clock, names = self.state, self.clock, [t.name for t in self.active]
         seed = seed_of(state.card.seed, clock.step)
         self.scenes = [
@@ -159,7 +159,7 @@ class PhaseStep:
 
     @contextlib.contextmanager
     def arithmetic(self) -> Iterator[None]:
-        """Compute in the card's precision, on the processor with the kernels that the card chooses."""
+        """Compute in the card's precision and with the CPU kernels that the card chooses."""
         run, device = self.state.card.run, self.state.device
         with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bf16"), kernels(run, device):
             yield
@@ -167,7 +167,7 @@ class PhaseStep:
 
 @torch.no_grad()
 def update_average(state: TrainState) -> None:
-    """Move the weight average towards the weights: faster in the first steps, so that the start is forgotten."""
+    """Move the weight average towards the weights, faster in the first steps so that initial weights fade quickly."""
     if state.ema is None:
         return
     decay = min(state.card.run.ema, (1 + state.step) / (10 + state.step))
@@ -179,7 +179,7 @@ def update_average(state: TrainState) -> None:
 
 
 def _flush(state: TrainState) -> dict[str, float]:
-    """Return the mean of every term since the last flush; losses are read from the device only here."""
+    """Return the mean of every term since the last call; losses are copied from the device only here."""
     sums: dict[str, list[float]] = {}
     names = [(step, name) for step, values in state.pending for name in values]
     flat = [value.double() for _, values in state.pending for value in values.values()]

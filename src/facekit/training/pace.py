@@ -1,4 +1,4 @@
-"""How fast a run trains, and how long it will take."""
+"""The speed of a training run, and the time that it still needs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Pace:
-    """Steps done of `steps`, timed from the end of the first one of this start: that one warms up."""
+    """Progress and speed of a run; timing starts after the first step since the (re)start, which is slow."""
 
     steps: int
     step: int = 0
@@ -17,7 +17,7 @@ class Pace:
     seconds: float = 0.0
 
     def reach(self, step: int) -> None:
-        """Note that `step` steps are done."""
+        """Record that `step` steps are done."""
         now = time.monotonic()
         self.step = step
         if self.began is None:
@@ -28,10 +28,10 @@ class Pace:
 
     @property
     def seconds_per_step(self) -> float | None:
-        """The mean time of a step, saving included; None before the second step."""
+        """Mean time of a step in seconds, saving included; None before the second step."""
         return self.seconds / self.timed if self.timed else None
 
     @property
     def seconds_left(self) -> float | None:
-        """The time that the rest of the run takes at this pace; None before the second step."""
+        """Seconds that the rest of the run takes at this speed; None before the second step."""
         return None if self.seconds_per_step is None else self.seconds_per_step * (self.steps - self.step)

@@ -1,4 +1,4 @@
-"""What a training run will do, decided before anything is computed."""
+"""The plan of a training run: its checked card, recipe, loss terms and images, before anything is computed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SOURCES = {"root", "a", "b"}  # keys of a card's `data` that name folders
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked card, with the recipe, the weighted terms and the images that it stands for."""
+    """A checked card with its recipe, its weighted loss terms and its images."""
 
     card: card.TrainCard
     recipe: Recipe
@@ -32,16 +32,16 @@ class Plan:
 
     @property
     def values(self) -> dict[str, Any]:
-        """The card as plain data, every default written out."""
+        """The card as plain data, with all defaults filled in."""
         return card.plain(self.card)
 
     @property
     def load_size(self) -> int:
-        """The edge in px that images have before the random crop."""
+        """The edge of an image before the random crop, in px."""
         return self.card.data.load_size or self.recipe.load_size(self.card.data.size)
 
     def steps(self, epoch_steps: int) -> int:
-        """Return the length of the run; raises CardError where the card gives none."""
+        """Return the length of the run in steps; raises CardError if the card sets none."""
         run = self.card.run
         if run.steps is not None:
             return run.steps
@@ -50,7 +50,7 @@ class Plan:
         raise CardError("neither run.steps nor run.epochs is set", "set a length, for example with --steps N")
 
     def refuse_folder(self, folder: Path) -> None:
-        """Raise CardError where `folder`, meant for the run, is one of those that the training images lie in."""
+        """Raise CardError if `folder`, meant for the run, is one of the folders of training images."""
         data, target = self.card.data, Path(folder).resolve()
         tops = {Path(name).resolve() for name in (data.root, data.a, data.b) if name}
         parts = (self.layout.train, self.layout.previews, self.layout.test)
@@ -62,9 +62,9 @@ class Plan:
 
 
 def layers(path: Path | None, changes: Sequence[str], flags: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the card at `path`, `changes` (KEY.KEY=VALUE) and the flags that are given as layers of card values.
+    """Return the layers of card values: the card at `path`, then `changes` (KEY.KEY=VALUE), then the flags.
 
-    Folders among the flags take the place of all folders of the card. Raises CardError for what cannot be read.
+    If a flag names a folder, all folders of the card are dropped. Raises CardError for what cannot be read.
     """
     given = _given(flags)
     out = [card.load(Path(path))] if path else []
@@ -74,7 +74,7 @@ def layers(path: Path | None, changes: Sequence[str], flags: Mapping[str, Any]) 
 
 
 def _given(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the flags that were given, as card values."""
+    """Return the flags that are set (not None), as card values."""
     out: dict[str, Any] = {}
     for key, value in flags.items():
         if isinstance(value, Mapping):
@@ -85,7 +85,7 @@ def _given(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def two_names(text: str | None) -> dict[str, str] | None:
-    """Split `photo,anime` into the names of domain a and b; raises CardError where there are not two."""
+    """Split `photo,anime` into the names of domains a and b; raises CardError unless there are two different ones."""
     if text is None:
         return None
     names = [name.strip() for name in text.split(",")]
@@ -95,9 +95,9 @@ def two_names(text: str | None) -> dict[str, str] | None:
 
 
 def make_plan(layers: Sequence[Mapping[str, Any]], where: str) -> Plan:
-    """Decide a run from layers of card values, the later over the earlier, all over the recipe's own defaults.
+    """Make the plan of a run from layers of card values: later layers win, and all win over the recipe's defaults.
 
-    Raises CardError for values that do not fit, InputError where the images are not there.
+    Raises CardError for invalid values, InputError if the images are missing.
     """
     chosen = card.merge(*layers)
     if not chosen.get("recipe"):
@@ -107,7 +107,7 @@ def make_plan(layers: Sequence[Mapping[str, Any]], where: str) -> Plan:
     if kind.inherits:
         merged = card.merge(kind.defaults, preset, _inherited(kind, merged), *layers)
     run = merged.get("run")
-    if isinstance(run, dict) and "steps" in run and "epochs" in run:  # the later layer's length counts
+    if isinstance(run, dict) and "steps" in run and "epochs" in run:  # the later layer's length wins
         every = (kind.defaults, preset, *layers)
         last = next(layer["run"] for layer in reversed(every) if {"steps", "epochs"} & set(layer.get("run") or ()))
         run.pop("epochs" if "steps" in last else "steps")
@@ -123,7 +123,7 @@ def make_plan(layers: Sequence[Mapping[str, Any]], where: str) -> Plan:
         if name not in phases:
             raise CardError(f"no phase {name!r}{card.suggest(name, phases)}", f"fix {name!r} in optim.phases")
     layout = recipe.open(checked.data) or open_layout(checked.data)
-    if layout.params:  # what only the data can tell, as the number of classes
+    if layout.params:  # parameters that depend on the data, for example the labels
         params = card.validate(kind.Params, {**params.model_dump(), **layout.params}, f"{where}, params")
         recipe = kind(params.model_dump(), checked.data.size)
     changes: dict[str, Any] = {
@@ -141,14 +141,14 @@ def make_plan(layers: Sequence[Mapping[str, Any]], where: str) -> Plan:
 
 
 def _inherited(kind: type[Recipe], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the size and the parameters that a run takes from the one it starts from, where that is facekit's.
+    """Return the size and the parameters that a run inherits from the run that it starts from.
 
-    Raises CardError where the card names no run to start from.
+    Empty for a public checkpoint, which has no card. Raises CardError if the card names no run to start from.
     """
     init = (values.get("run") or {}).get("init")
     if not init:
         raise CardError(f"{values['recipe']} starts from trained weights", "name them: --init RUN")
-    if Path(str(init)).suffix in (".pt", ".pth"):  # a public checkpoint says nothing of itself
+    if Path(str(init)).suffix in (".pt", ".pth"):
         return {}
     base = checkpoint.saved_card(init)
     params = base.get("params") or {}
@@ -160,7 +160,7 @@ def _inherited(kind: type[Recipe], values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sized_as_its_faces(kind: type[Recipe], checked: card.TrainCard) -> card.TrainCard:
-    """Return the card with the size that `facekit align` cut the faces at, where the method can work at it."""
+    """Return the card with the size of the aligned faces as `data.size`, if the recipe supports that size."""
     size = aligned_size(checked.data)
     if size in (None, checked.data.size):
         return checked
@@ -168,9 +168,9 @@ def _sized_as_its_faces(kind: type[Recipe], checked: card.TrainCard) -> card.Tra
         data = card.validate(card.Data, {**checked.data.model_dump(), "size": size}, "data")
         kind(checked.params, data.size).check(data.size)
     except CardError as error:
-        console.warn(f"the faces are cut at {size} px, training is at {checked.data.size}: {error.message}")
+        console.warn(f"the aligned faces are {size} px, training uses {checked.data.size} px: {error.message}")
         return checked
-    console.note(f"data.size {size}, as the faces are cut (the recipe's default is {checked.data.size}; see --size)")
+    console.note(f"data.size {size}, the size of the aligned faces (the recipe's default: {checked.data.size}; --size)")
     return checked.model_copy(update={"data": data})
 
 
@@ -184,5 +184,5 @@ def _warn_of_small_images(plan: Plan) -> None:
         if edges and (usual := statistics.median_low(edges)) < size:
             name = plan.layout.names.get(side, side)
             console.warn(
-                f"{name}: images of {usual} px are enlarged to {size}; --size {usual} trains at their own size"
+                f"{name}: images of {usual} px are enlarged to {size}; --size {usual} trains at their original size"
             )

@@ -1,4 +1,4 @@
-"""What the card of a finished run notes: how it was made, and of which images."""
+"""The results that the card of a finished run records: environment, length, and a digest of the images."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .plan import Plan
 from .state import TrainState
 
 
-def results(learner: TrainState, plan: Plan, steps: int, first: int, seconds: float) -> dict[str, Any]:
-    """Return versions, device, length and parameter counts of a run whose last start went from step `first` on."""
-    count = {name: sum(p.numel() for p in net.parameters()) for name, net in learner.nets.items()}
+def results(state: TrainState, plan: Plan, steps: int, first: int, seconds: float) -> dict[str, Any]:
+    """Return versions, device, length and parameter counts of a run; its last start began at step `first`."""
+    count = {name: sum(p.numel() for p in net.parameters()) for name, net in state.nets.items()}
     per_step = plan.card.data.batch * plan.card.run.accumulate * distributed.size()
-    cuda = learner.device.type == "cuda"
+    cuda = state.device.type == "cuda"
     return {
         **provenance.collect("torch"),
-        "device": torch.cuda.get_device_name(learner.device) if cuda else learner.device.type,
+        "device": torch.cuda.get_device_name(state.device) if cuda else state.device.type,
         "processes": distributed.size(),
         "steps": steps,
         "images_per_domain": steps * per_step,
@@ -29,6 +29,6 @@ def results(learner: TrainState, plan: Plan, steps: int, first: int, seconds: fl
 
 
 def inputs(plan: Plan) -> dict[str, Any]:
-    """Return the number and a digest (names and sizes) of the training images by domain, as they are now."""
+    """Return the number of training images and a digest of their names and sizes, by domain."""
     files = {side: [[p.name, p.stat().st_size] for p in paths] for side, paths in plan.layout.train.items()}
     return {side: {"images": len(rows), "digest": card.digest({"files": rows})} for side, rows in files.items()}

@@ -27,12 +27,12 @@ from .run_folder import RunFolder
 from .state import TrainState, build_state
 
 Item = TypeVar("Item")
-TIMED = 20  # steps after which the rest of the run is estimated
+TIMED = 20  # steps after which the remaining time is printed
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where a run is, and what to say of it: a line for people, fields for machines."""
+    """The folder of a run and what to print about it: a line for people, fields for `--json`."""
 
     folder: Path
     text: str
@@ -49,9 +49,9 @@ def train(
     tensorboard: bool = False,
     dry_run: bool = False,
 ) -> Outcome:
-    """Train what a card, `changes` (KEY.KEY=VALUE) and flags say, the later over the earlier; see `plan.layers`.
+    """Train with the settings of a card, `changes` (KEY.KEY=VALUE) and flags; later ones win (see `plan.layers`).
 
-    The folder is `out`, else the run folder that the card lies in, else runs/RECIPE. Raises what `run_plan` raises.
+    The run folder is `out`, else the run folder of the card, else runs/RECIPE. Raises what `run_plan` raises.
     """
     plan = make_plan(layers(card_path, changes, flags), str(card_path) if card_path else "these flags")
     folder = Path(out) if out else run_folder.find(card_path) or Path("runs") / Path(plan.card.recipe).stem
@@ -67,10 +67,10 @@ def train(
 
 
 def run_plan(plan: Plan, folder: Path, device_name: str = "auto", force: bool = False, board: bool = False) -> None:
-    """Train a plan into a run folder, from where an earlier start left it.
+    """Train a plan into a run folder; a run that was stopped continues from its last save.
 
-    Raises CardError where the folder holds another run or the training images, OutputError where it holds foreign
-    files or another process trains into it, Interrupted after a signal, Diverged.
+    Raises CardError if the folder holds another run or the training images, OutputError if it holds foreign files or
+    another process is training into it, Interrupted after a signal, Diverged if a loss or weight is not finite.
     """
     device = distributed.start(find_device(device_name))
     if device.type == "cpu":
@@ -90,52 +90,52 @@ def run_plan(plan: Plan, folder: Path, device_name: str = "auto", force: bool = 
         batches = make_batches(plan, device)
         clock = Progress(0, plan.steps(batches.epoch_steps), batches.epoch_steps)
         decided = memory_estimate.decide(plan.recipe, plan.terms, plan.card, device)
-        learner = build_state(plan.recipe, plan.terms, decided, device)
+        state = build_state(plan.recipe, plan.terms, decided, device)
         with contextlib.closing(RunFolder(folder, plan.values, plan.layout, clock.steps, board)) as run:
             if not fresh:
-                run.resume(learner, clock)
+                run.resume(state, clock)
             else:
                 if plan.card.run.init:
-                    run.start_from(learner, plan.card.run.init)
-                plan.recipe.start(learner.nets, plan.layout)
-                learner.restart_average()
-            run.begin(status, learner.step)
-            start = "starting" if fresh else f"continuing from step {learner.step}"
+                    run.start_from(state, plan.card.run.init)
+                plan.recipe.start(state.nets, plan.layout)
+                state.restart_average()
+            run.begin(status, state.step)
+            start = "starting" if fresh else f"continuing from step {state.step}"
             console.note(f"train: {start}, {clock.steps} steps of {plan.card.data.batch} images per domain on {device}")
-            _train(run, learner, plan, batches, clock, received)
+            _train(run, state, plan, batches, clock, received)
     console.note(f"train: done, look at {folder}/index.html")
 
 
 def _train(
-    run: RunFolder, learner: TrainState, plan: Plan, batches: Batches, clock: Progress, received: Sequence[int]
+    run: RunFolder, state: TrainState, plan: Plan, batches: Batches, clock: Progress, received: Sequence[int]
 ) -> None:
-    """Take the steps that are left, then write what a finished run leaves."""
-    noted, first, began = inputs(plan), learner.step, time.monotonic()
+    """Take the remaining steps, then write the results of the finished run."""
+    used, first, began = inputs(plan), state.step, time.monotonic()
     with console.progress("train", clock.steps, first) as bar:
 
         def on_losses(step: int, losses: dict[str, float]) -> None:
             run.log(step, losses)
             bar.advance(0, **losses)
 
-        stream = _counted(batches.stream(first, clock.steps, free_workers(learner.device)), run.pace, bar)
-        whole = not received and fit(learner, stream, clock, on_losses, run.save, lambda: bool(received))
-    if not whole:
-        raise Interrupted(f"train: stopped at step {learner.step}, saved", "run the same command again to continue")
+        stream = _counted(batches.stream(first, clock.steps, free_workers(state.device)), run.pace, bar)
+        complete = not received and fit(state, stream, clock, on_losses, run.save, lambda: bool(received))
+    if not complete:
+        raise Interrupted(f"train: stopped at step {state.step}, saved", "run the same command again to continue")
     if clock.steps == first:  # killed between the last save and the card, or a run of no steps
-        run.save(learner)
+        run.save(state)
     if distributed.rank() == 0:
-        found = results(learner, plan, clock.steps, first, time.monotonic() - began)
-        scores = run.score(learner, plan.layout)
+        record = results(state, plan, clock.steps, first, time.monotonic() - began)
+        scores = run.score(state, plan.layout)
         if scores:
-            found["scores"] = scores
+            record["scores"] = scores
             console.note(f"train: {', '.join(f'{name} {value}' for name, value in scores.items())}")
-        run.finish({**found, "inputs": noted})
+        run.finish({**record, "inputs": used})
 
 
 def _counted(stream: Iterable[Item], pace: Pace, bar: console.Bar) -> Iterator[Item]:
-    """Yield the batches; a step is done when the next one is asked for. After a few steps, say how long it takes."""
+    """Yield the batches and advance the bar; after TIMED steps, print the speed and the remaining time."""
     for step, batch in enumerate(stream, pace.step + 1):
-        yield batch
+        yield batch  # the step is done when the next batch is requested
         pace.reach(step)
         bar.advance()
         if pace.timed == TIMED and pace.seconds_left:

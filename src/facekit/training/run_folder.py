@@ -1,4 +1,4 @@
-"""A run folder: what training leaves behind, and how it goes on after a stop."""
+"""The run folder: what training writes to disk, and how a stopped run continues."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from .run_page import LOG, PREVIEWS, RunPage
 from .state import TrainState
 
 STATE = "state.pt"
-WRITTEN = (LOG, checkpoint.FILE, "losses.png", "index.html", PREVIEWS, "tb/events.*")  # beside the cards and the state
+WRITTEN = (LOG, checkpoint.FILE, "losses.png", "index.html", PREVIEWS, "tb/events.*")  # all outputs but cards and state
 LENGTH = ("run.steps", "run.epochs")
 
 Status = Literal["new", "unfinished", "longer", "finished"]
 
 
 def check(folder: Path, values: dict[str, Any], force: bool) -> Status:
-    """Return how the run of card `values` stands in `folder`; writes nothing.
+    """Return the status of the run of card `values` in `folder`; writes nothing.
 
-    "longer" is a run that is there, with another length. A run that has saved nothing yet gives way to any other.
-    Raises CardError where the folder holds a run of another card, OutputError where it holds files of the same names
-    that facekit did not write; `force` makes both "new".
+    "longer" means that the folder holds this run with another length. An unfinished run that has saved nothing yet
+    counts as "new", whatever its card; with `force` everything does. Raises CardError if the folder holds a run of
+    another card, OutputError if it holds files that training would overwrite and facekit did not write.
     """
     if force:
         return "new"
@@ -64,14 +64,14 @@ def check(folder: Path, values: dict[str, Any], force: bool) -> Status:
 
 
 def tidy(folder: Path) -> None:
-    """Remove what a kill at the very end of a run left beside the card of the finished run."""
+    """Remove the unfinished card and temporary files that a kill at the very end of a run left."""
     if distributed.rank() == 0 and (folder / card.UNFINISHED).exists():
         (folder / card.UNFINISHED).unlink()
         files.sweep(folder)
 
 
 def find(path: Path | None) -> Path | None:
-    """Return the run folder that a card belongs to: one that lies beside its log or state; None for other cards."""
+    """Return the run folder that a card belongs to, if a log or state lies beside it; None for other cards."""
     if path and path.name in (card.NAME, card.UNFINISHED):
         return path.parent if any((path.parent / name).exists() for name in (LOG, STATE)) else None
     return None
@@ -88,9 +88,9 @@ class RunFolder:
         self.page = RunPage(path, values, layout.previews, self.pace, self.board)
 
     def begin(self, status: Status, step: int) -> None:
-        """Note in the folder that the run starts, or goes on from `step`, and remove what lies beyond that.
+        """Write the card of a run that starts, or continues from `step`, and remove logs and previews of later steps.
 
-        Killed at any moment, the next start finds the old run with its state or a run that has saved nothing.
+        Whenever a kill comes, the next start finds either the old run with its state or a run that has saved nothing.
         """
         if not self.first:
             return
@@ -110,73 +110,76 @@ class RunFolder:
         self.begun = True
         self.page.write(running=True)
 
-    def resume(self, learner: TrainState, clock: Progress) -> None:
-        """Restore the run as its last save left it.
+    def resume(self, state: TrainState, clock: Progress) -> None:
+        """Restore the last save of the run.
 
-        Raises MissingError for a state file that is damaged, CardError for a run that is longer than `clock` says.
+        Raises MissingError if the state file is damaged, CardError if the run is already longer than `clock.steps`.
         """
         file = self.path / STATE
         with _readable(file):
-            learner.restore(torch.load(file, map_location=learner.device, weights_only=True))
-        if learner.step > clock.steps:
+            state.restore(torch.load(file, map_location=state.device, weights_only=True))
+        if state.step > clock.steps:
             raise CardError(
-                f"{self.path} is already trained to step {learner.step}, beyond {clock.steps}",
-                f"--steps {learner.step} or more continues; --force starts again",
+                f"{self.path} is already trained to step {state.step}, beyond {clock.steps}",
+                f"--steps {state.step} or more continues it; --force starts it again",
             )
-        self.pace.step = learner.step
+        self.pace.step = state.step
         if self.first:
-            self._compare_rates(learner, clock)
+            self._compare_rates(state, clock)
 
-    def _compare_rates(self, learner: TrainState, clock: Progress) -> None:
-        """Warn where the steps done had other learning rates than a run of the new length gives them."""
+    def _compare_rates(self, state: TrainState, clock: Progress) -> None:
+        """Warn if the steps so far had other learning rates than they would have in a run of the new length."""
         path = next(path for path in (self.path / card.NAME, self.path / card.UNFINISHED) if path.exists())
         old = card.load(path).get("run", {})
         length = old.get("steps") or old.get("epochs", 0) * clock.epoch_steps or clock.steps
-        factor, before = learner.recipe.lr_factor, replace(clock, steps=length)
-        steps = range(0, learner.step, max(1, learner.step // 100))
+        factor, before = state.recipe.lr_factor, replace(clock, steps=length)
+        steps = range(0, state.step, max(1, state.step // 100))
         if any(factor(replace(before, step=step)) != factor(replace(clock, step=step)) for step in steps):
             console.warn(
-                f"the first {learner.step} steps had the learning rates of a run of {length} steps; "
-                f"a run of {clock.steps} from the start would differ"
+                f"the first {state.step} steps had the learning rates of a run of {length} steps; "
+                f"the result will differ from a new run of {clock.steps} steps"
             )
 
-    def start_from(self, learner: TrainState, init: str) -> None:
-        """Take the first weights from another run folder (all its nets as they were saved), a model or a public file.
+    def start_from(self, state: TrainState, init: str) -> None:
+        """Load initial weights from another run folder (all its nets), a model file or a public checkpoint.
 
-        Raises CardError where less than half of those weights fit.
+        Raises CardError if at least half of the shared weights have other shapes.
         """
-        state = Path(init) / STATE
-        if state.is_file():
-            with _readable(state):
-                saved = torch.load(state, map_location="cpu", weights_only=True)
-            averaged = saved.get("ema") if learner.recipe.starts_averaged else None
-            found = {**saved["nets"], **(averaged or {})}
+        file = Path(init) / STATE
+        if file.is_file():
+            with _readable(file):
+                saved = torch.load(file, map_location="cpu", weights_only=True)
+            averaged = saved.get("ema") if state.recipe.starts_averaged else None
+            tensors = {**saved["nets"], **(averaged or {})}
         elif Path(init).suffix in (".pt", ".pth"):
-            found = self._public(learner, Path(init))
+            tensors = self._public(state, Path(init))
         else:
-            found, _ = checkpoint.read_tensors(checkpoint.find_weights(init))
-        own = learner.nets.state_dict()
-        shared = {key: value for key, value in found.items() if key in own}
+            tensors, _ = checkpoint.read_tensors(checkpoint.find_weights(init))
+        own = state.nets.state_dict()
+        shared = {key: value for key, value in tensors.items() if key in own}
         fitting = {key: value for key, value in shared.items() if own[key].shape == value.shape}
         if 2 * sum(x.numel() for x in fitting.values()) <= sum(x.numel() for x in shared.values()):
             raise CardError(
                 f"the weights of {init} do not fit this recipe's nets",
                 "start from weights of the same recipe and width",
             )
-        learner.nets.load_state_dict(fitting, strict=False)
-        console.note(f"train: first weights from {init}: {len(fitting)} of {len(own)} tensors")
+        state.nets.load_state_dict(fitting, strict=False)
+        console.note(f"train: initial weights from {init}: {len(fitting)} of {len(own)} tensors")
 
-    def _public(self, learner: TrainState, file: Path) -> dict[str, Tensor]:
-        """Read a public checkpoint without running code that it may hold; raises CardError for another layout."""
+    def _public(self, state: TrainState, file: Path) -> dict[str, Tensor]:
+        """Read a public checkpoint without running code in it; raises CardError if the recipe does not know its layout.
+
+        Raises MissingError if the file is missing or damaged.
+        """
         if not file.is_file():
             raise MissingError(f"no weights file {file}", "check the path")
         with _readable(file, "give a complete checkpoint"):
-            found = torch.load(file, map_location="cpu", weights_only=True)
-        tensors = learner.recipe.from_public(found) if isinstance(found, dict) else None
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        tensors = state.recipe.from_public(content) if isinstance(content, dict) else None
         if tensors is None:
             raise CardError(
-                f"{file} is not in a layout that {learner.card.recipe} knows",
-                "give a run folder, or turn it into facekit's weights with: facekit import",
+                f"{state.card.recipe} does not know the layout of {file}",
+                "give a run folder, or convert the file with: facekit import",
             )
         return tensors
 
@@ -190,42 +193,42 @@ class RunFolder:
             for name, value in losses.items():
                 self.board.add_scalar(f"loss/{name}", value, step)
 
-    def save(self, learner: TrainState) -> None:
-        """Save the model, its previews and, last, the state that a resume starts from.
+    def save(self, state: TrainState) -> None:
+        """Save the model, the previews and, last, the state that a resume starts from.
 
-        Raises Diverged where a weight is not finite; what was saved before stays.
+        Raises Diverged if a weight is not finite; the previous save stays.
         """
-        if not all(bool(torch.isfinite(p).all()) for p in learner.nets.parameters()):
+        if not all(bool(torch.isfinite(p).all()) for p in state.nets.parameters()):
             raise Diverged(
-                f"weights became infinite or NaN by step {learner.step}", "lower optim.lr; the last save is untouched"
+                f"weights became infinite or NaN by step {state.step}", "lower optim.lr; the last save is untouched"
             )
         if self.first:
             checkpoint.save_model(
-                self.path / checkpoint.FILE, learner.exports, {**self.values, "made": {"step": learner.step}}
+                self.path / checkpoint.FILE, state.exports, {**self.values, "made": {"step": state.step}}
             )
-            self.page.preview(learner)
-            self.pace.step = learner.step
-            self.page.write(running=learner.step < self.pace.steps)
+            self.page.preview(state)
+            self.pace.step = state.step
+            self.page.write(running=state.step < self.pace.steps)
             with files.replacing(self.path / STATE) as part, part.open("wb") as file:
-                torch.save(learner.state(), file)
+                torch.save(state.snapshot(), file)
         distributed.barrier()
 
     @torch.no_grad()
-    def score(self, learner: TrainState, layout: Layout) -> dict[str, Any]:
-        """Return what the recipe measures of the finished nets."""
-        nets = learner.exports
+    def score(self, state: TrainState, layout: Layout) -> dict[str, Any]:
+        """Return the scores that the recipe measures of the finished nets."""
+        nets = state.exports
         was = nets.training
-        found = learner.recipe.finish(nets.eval(), layout, self.path)
+        scores = state.recipe.finish(nets.eval(), layout, self.path)
         nets.train(was)
-        return found
+        return scores
 
     def finish(self, results: dict[str, Any]) -> None:
-        """Write the card of the finished run, with its results, and the finished page."""
+        """Write the final run page, then the card of the finished run with its results."""
         self.page.write(running=False)
         claim.finish(self.path, self.values, results)
 
     def close(self) -> None:
-        """Close the TensorBoard file; a page of a run that is not finished says where it stopped."""
+        """Close the TensorBoard file; the page of an unfinished run says where it stopped."""
         if self.board:
             self.board.close()
         if self.begun and self.pace.step < self.pace.steps:
@@ -234,7 +237,7 @@ class RunFolder:
 
 @contextlib.contextmanager
 def _readable(file: Path, hint: str = "--force starts the run again") -> Iterator[None]:
-    """Turn what torch raises on a damaged file into MissingError."""
+    """Turn whatever torch raises on a damaged file into MissingError."""
     try:
         yield
     except (RuntimeError, ValueError, KeyError, TypeError, EOFError, OSError, pickle.UnpicklingError) as error:

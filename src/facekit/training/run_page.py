@@ -1,4 +1,4 @@
-"""What a person looks at while a run trains: previews, the plot of the losses, and the page that shows both."""
+"""The page of a run: progress, preview images and a plot of the losses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FACES = 8  # rows of a preview
 
 
 class RunPage:
-    """`index.html` of a run folder, with `previews/STEP.png` and `losses.png`; refreshes while the run trains.
+    """`index.html` of a run folder, with `previews/STEP.png` and `losses.png`; it reloads itself during training.
 
     `previews` are the preview images by domain, `board` is TensorBoard's writer.
     """
@@ -36,28 +36,28 @@ class RunPage:
         self._faces: dict[str, list[Image.Image]] = {}
 
     def faces(self, side: str) -> list[Image.Image]:
-        """Return the first preview images of a domain that can be decoded: previews always show the same."""
+        """Return the first preview images of a domain that can be decoded; all previews of a run show the same ones."""
         if side not in self._faces:
             decoded = _decoded(self.previews[side], self.values["data"]["size"])
             self._faces[side] = list(itertools.islice(decoded, FACES))
         return self._faces[side]
 
     @torch.no_grad()
-    def preview(self, learner: TrainState) -> None:
+    def preview(self, state: TrainState) -> None:
         """Write the preview of this step."""
         tables = []
-        for to, source in learner.recipe.previews().items():
+        for to, source in state.recipe.previews().items():
             faces = self.faces(source)
             if faces:
-                tables.append(_preview_table(learner, faces, to))
+                tables.append(_preview_table(state, faces, to))
         if tables:
             sheet = _stack(tables)
-            images.save(sheet, self.folder / "previews" / f"{learner.step:08d}.png")
+            images.save(sheet, self.folder / "previews" / f"{state.step:08d}.png")
             if self.board:
-                self.board.add_image("preview", images.to_tensor(sheet).add(1).div(2), learner.step)
+                self.board.add_image("preview", images.to_tensor(sheet).add(1).div(2), state.step)
 
     def forget_after(self, step: int) -> None:
-        """Remove the log lines and previews of later steps, and a line that a kill has cut."""
+        """Remove the log lines and previews of later steps, and a log line that a kill has truncated."""
         log = self.folder / LOG
         if log.exists():
             rows = {row["step"]: row for row in jsonl.read_lines(log) if row["step"] <= step}
@@ -67,7 +67,7 @@ class RunPage:
                 preview.unlink()
 
     def write(self, running: bool) -> None:
-        """Write `losses.png` and `index.html`: how far the run is, every preview, newest first, and the card."""
+        """Write `losses.png` and `index.html`: progress, the previews (newest first) and the card."""
         rows = list(jsonl.read_lines(self.folder / LOG))
         if rows:
             plots.losses(self.folder / "losses.png", rows)
@@ -87,7 +87,7 @@ class RunPage:
 
 
 def _status(pace: Pace, running: bool) -> str:
-    """Return how far a run is, in one sentence."""
+    """Return the progress of a run in one sentence."""
     parts = [f"Step {pace.step:,} of {pace.steps:,}"]
     if pace.seconds_per_step is not None:
         parts.append(f"{pace.seconds_per_step:.3g} s per step")
@@ -106,19 +106,19 @@ def _decoded(paths: list[Path], size: int) -> Iterator[Image.Image]:
             console.warn(f"{error.message}; left out of the previews")
 
 
-def _preview_table(learner: TrainState, faces: list[Image.Image], to: str) -> Image.Image:
-    size, recipe = learner.card.data.size, learner.recipe
-    nets = torch.nn.ModuleDict({**learner.nets, **learner.exports})
-    was = learner.exports.training
+def _preview_table(state: TrainState, faces: list[Image.Image], to: str) -> Image.Image:
+    size, recipe = state.card.data.size, state.recipe
+    nets = torch.nn.ModuleDict({**state.nets, **state.exports})
+    was = state.exports.training
     nets.eval()
     dtype = next(nets.parameters()).dtype
     columns: dict[str, list[Image.Image]] = {}
     for image in faces:  # one by one: a preview must not need more memory than a training step
-        x = images.to_tensor(image)[None].to(learner.device, dtype)
+        x = images.to_tensor(image)[None].to(state.device, dtype)
         for title, y in recipe.preview(nets, x, to).items():
             columns.setdefault(title, []).append(images.to_image(y[0]))
     nets.train(was)
-    names = {side: name for name, side in recipe.targets(learner.card.domains).items()}
+    names = {side: name for name, side in recipe.targets(state.card.domains).items()}
     name = names.get(to, to)
     columns = {name if title == "translation" else title: column for title, column in columns.items()}
     rows = [list(row) for row in zip(faces, *columns.values(), strict=True)]

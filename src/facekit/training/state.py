@@ -1,4 +1,4 @@
-"""What a run consists of while it trains: nets, frozen helpers, optimisers, weight average and step."""
+"""The state of a training run: nets, frozen helpers, optimisers, weight average and step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .activation_checkpointing import recompute
 
 @dataclass
 class TrainState:
-    """Everything that changes while a method trains."""
+    """Everything that a training run holds in memory; `snapshot` returns what a save stores of it."""
 
     recipe: Recipe
     terms: dict[str, Term]
@@ -41,16 +41,16 @@ class TrainState:
 
     @property
     def exports(self) -> nn.ModuleDict:
-        """The nets that translation needs: the averaged ones where there is an average."""
+        """The nets that translation needs: with averaged weights if the run keeps an average."""
         return self.ema if self.ema is not None else chosen(self.nets, self.recipe.exports)
 
     def restart_average(self) -> None:
-        """Set the averaged weights to the present ones."""
+        """Set the averaged weights to the current weights."""
         if self.ema is not None:
             self.ema.load_state_dict({key: self.nets.state_dict()[key] for key in self.ema.state_dict()})
 
-    def state(self) -> dict[str, Any]:
-        """Return all that an exact resume needs."""
+    def snapshot(self) -> dict[str, Any]:
+        """Return everything that an exact resume needs."""
         return {
             "step": self.step,
             "nets": self.nets.state_dict(),
@@ -60,7 +60,7 @@ class TrainState:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Load what `state` returned. Learning rates and betas come from the card, moments from the state."""
+        """Load the result of `snapshot`. Learning rates and betas come from the card, Adam's moments from the state."""
         self.nets.load_state_dict(state["nets"])
         for name, optim in self.optims.items():
             own = optim.state_dict()["param_groups"]
@@ -68,7 +68,7 @@ class TrainState:
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
         self.step = state["step"]
-        if self.card.run.threads is None and "threads" in state:  # sums are equal to the bit for equal threads only
+        if self.card.run.threads is None and "threads" in state:  # sums are bit-identical only with equal threads
             torch.set_num_threads(state["threads"])
 
 
@@ -91,12 +91,13 @@ def weighted_terms(recipe: type[Recipe], losses: Mapping[str, Any]) -> dict[str,
 def build_state(recipe: Recipe, terms: dict[str, Term], card: TrainCard, device: torch.device) -> TrainState:
     """Build the nets, their frozen helpers, an optimiser per phase and the weight average, on a device.
 
-    `run.recompute: auto` has been decided before (`memory_estimate.decide`); undecided it counts as false.
-    Raises CardError for a recipe with several phases that precompute.
+    `run.recompute: auto` counts as false here; `memory_estimate.decide` replaces it beforehand.
+    Raises CardError if several phases of the recipe precompute views.
     """
-    givers = [phase.name for phase in recipe.phases if phase.precompute]
-    if len(givers) > 1:
-        raise CardError(f"phases {' and '.join(givers)} both precompute views", "let one phase of the recipe do so")
+    precomputing = [phase.name for phase in recipe.phases if phase.precompute]
+    if len(precomputing) > 1:
+        names = " and ".join(precomputing)
+        raise CardError(f"phases {names} both precompute views", "let only one phase of the recipe precompute")
     torch.manual_seed(card.seed)
     dtype = torch.float64 if card.run.precision == "fp64" else torch.float32
     nets = nn.ModuleDict(recipe.nets()).to(device, dtype)
@@ -117,15 +118,16 @@ def build_state(recipe: Recipe, terms: dict[str, Term], card: TrainCard, device:
 
 
 def kernels(run: Run, device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Return the context in which a run computes: facekit's kernels on the processor, where the card chooses them."""
+    """Return the context manager in which a run computes: facekit's CPU kernels, if the card chooses them."""
     own = run.cpu_kernels and device.type == "cpu" and not run.compile
     return CpuKernels() if own else contextlib.nullcontext()
 
 
 def compile_nets(nets: nn.ModuleDict, device: torch.device) -> None:
-    """Compile nets at their first call (`torch.compile`); raises MissingError where there is no C++ compiler.
+    """Compile nets at their first call (`torch.compile`); raises MissingError if a C++ compiler is needed and missing.
 
-    Only nets that translate: compiled nets have no second derivative, which gradient penalties need of discriminators.
+    Use it for generators only: compiled nets have no second derivative, which gradient penalties of discriminators
+    need.
     """
     compilers = (os.environ.get("CXX", "g++"), "clang++", "cl")
     if device.type == "cpu" and not any(map(shutil.which, compilers)):
