@@ -1,1 +1,1 @@
-"""Many runs compared."""
+"""Ablations: training and scoring variants of a card, and comparing them in a report."""

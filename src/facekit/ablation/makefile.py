@@ -1,4 +1,4 @@
-"""The Makefile that trains an ablation's runs, several at a time if asked."""
+"""The Makefile that trains an ablation's runs; `make -j N` trains several at a time."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def makefile(runs: Sequence[tuple[str, str]]) -> str:
 
 
 def _target(path: str) -> str:
-    """Return a path as make reads it in a rule."""
+    """Escape a path for a rule of make."""
     return re.sub(r"([ #:%\\])", r"\\\1", path).replace("$", "$$")
 
 
 def _word(path: str) -> str:
-    """Return a path as make gives it to the shell."""
+    """Escape a path for a shell command in a Makefile."""
     return shlex.quote(path).replace("$", "$$")

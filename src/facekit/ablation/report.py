@@ -1,4 +1,4 @@
-"""The page of an ablation: its table, the same faces by every variant, the sweeps, and the losses."""
+"""The page of an ablation: its table, the same faces translated by every variant, the sweeps and the losses."""
 
 from __future__ import annotations
 

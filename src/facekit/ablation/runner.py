@@ -1,4 +1,4 @@
-"""An ablation from its cards to the report: train what is missing, score every run, write the table."""
+"""Running an ablation: train the missing runs, score every run, write the table and the report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OWN = ("Makefile", "report.html", "table.md", "table.yaml", "losses.png", "sweep
 
 @dataclass
 class Study:
-    """What an ablation compares: variants of the card that `plan` stands for, each with the cards of its seeds."""
+    """What an ablation compares: variants of the card of `plan`, each with one card per seed."""
 
     out: Path
     plan: Plan
@@ -38,13 +38,13 @@ class Study:
 
     @property
     def seeds(self) -> int:
-        """How many runs every variant has."""
+        """The number of runs of every variant."""
         return len(next(iter(self.cards.values())))
 
     def runs(self) -> list[tuple[str, int, str]]:
-        """Return variant, seed and name of every run: all variants once, then again with the next seed.
+        """Return variant, seed and name of every run: all variants with the first seed, then with the next, and so on.
 
-        A study that is stopped is a fair comparison so far.
+        So a study that is stopped early has as many runs of each variant as possible.
         """
         order = [(index, name) for index in range(self.seeds) for name in self.cards]
         return [(name, seed, f"{name}-s{seed}") for i, name in order for seed in [sorted(self.cards[name])[i]]]
@@ -67,7 +67,7 @@ def plan_study(
 ) -> Study:
     """Plan the variants of a card or recipe `base` and check every card; writes nothing.
 
-    `changes` are KEY.KEY=VALUE, `data` values of the card's section that take the place of its folders. Raises
+    `changes` are KEY.KEY=VALUE; `data` holds values of the card's section `data`, which replace its folders. Raises
     CardError for a term, key or value that a variant does not have.
     """
     data = {key: str(value) if isinstance(value, Path) else value for key, value in (data or {}).items() if value}
@@ -109,8 +109,8 @@ def _seeded(variant: Variant, seeds: int) -> dict[int, dict[str, Any]]:
 def write_cards(study: Study, force: bool = False) -> None:
     """Write a card per run, and a Makefile that trains them.
 
-    Raises CardError where another ablation is there, OutputError where files are that facekit did not write; `force`
-    replaces both.
+    Raises CardError if the folder holds another ablation, OutputError if it holds files that facekit did not write;
+    `force` replaces both.
     """
     _refuse_foreign(study.out, force)
     pairs = []
@@ -130,7 +130,7 @@ def write_cards(study: Study, force: bool = False) -> None:
 
 
 def _refuse_foreign(out: Path, force: bool) -> None:
-    """Raise OutputError where `out` holds files that an ablation would replace and did not write."""
+    """Raise OutputError if `out` holds files that an ablation would overwrite and did not write."""
     ours = any((out / "cards").glob("*.yaml"))
     foreign = [] if ours else [name for name in OWN if (out / name).exists()]
     path = out / "Makefile"
@@ -148,8 +148,8 @@ def compare(
 ) -> str:
     """Write the cards, train, translate and score what is missing, and write table and report; returns the table.
 
-    With `plan_only` only the cards and the Makefile are written, and where it is is returned. `translate` is
-    `facekit.translate`. A variant that fails becomes a row that says why. Raises InputError before any training where
+    With `plan_only` only the cards and the Makefile are written, and the path of the Makefile is returned. `translate`
+    is `facekit.translate`. A variant that fails becomes a row that says why. Raises InputError before any training if
     there are too few held-out images to score.
     """
     scoring = open_scoring(study.out, study.plan, to, scorer, translate)
@@ -158,7 +158,7 @@ def compare(
         if plan_only:
             console.note(f"ablate: train them with: make -j 2 -f '{study.out}/Makefile'")
             return str(study.out / "Makefile")
-        features = scorer.extractor.name  # weights that are missing are noticed before hours of training
+        features = scorer.extractor.name  # so that missing weights are an error now, not after hours of training
         scoring.lay_out(study.plan, force)
         console.note(f"ablate: {len(study.variants)} variants x {study.seeds} seeds; features {features}")
         scoring.score(INPUT, None)
@@ -172,9 +172,9 @@ def compare(
 
 
 def _attempt(study: Study, name: str, scoring: Scoring, device: str, force: bool) -> str | None:
-    """Train, translate and score one run, whatever of it is missing; returns why it failed, None if it did not.
+    """Train, translate and score one run, skipping what is done; returns why it failed, or None.
 
-    Raises Interrupted, and CardError where the run folder holds another run: those concern the whole ablation.
+    Raises Interrupted, and CardError if the run folder holds another run: these end the whole ablation.
     """
     try:
         run.train(
@@ -183,7 +183,7 @@ def _attempt(study: Study, name: str, scoring: Scoring, device: str, force: bool
         scoring.score(name, study.folder(name))
     except (Interrupted, CardError):
         raise
-    except Exception as error:  # a variant that breaks must not take the others with it
+    except Exception as error:  # one broken variant must not stop the others
         reason = error.message if isinstance(error, FacekitError) else f"{type(error).__name__}: {error}"
         console.warn(f"{name}: {reason}")
         return reason
@@ -191,7 +191,7 @@ def _attempt(study: Study, name: str, scoring: Scoring, device: str, force: bool
 
 
 def rows_of(study: Study, scoring: Scoring) -> list[Row]:
-    """Return the table: a row per variant, whose figures are compared with the first's, and one of the input."""
+    """Return the table: a row per variant, compared with the first variant, and a row for the untranslated input."""
     rows: list[Row] = []
     first: dict[str, list[float]] = {}
     for index, variant in enumerate(study.variants):

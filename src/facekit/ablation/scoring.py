@@ -1,4 +1,4 @@
-"""How an ablation scores its runs: the same held-out faces, translated by every run, against the same real images."""
+"""Scoring the runs of an ablation: every run translates the same held-out faces, compared with the same real images."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class Scoring:
         self.reference = out / "held" / self.folder_name
 
     def lay_out(self, plan: Plan, force: bool) -> None:
-        """Write the test images of both domains as squares of the training size; files that are there stay.
+        """Write the test images of both domains as squares of the training size; existing files are kept.
 
-        Raises InputError where a domain has fewer than two: FID and KID compare sets.
+        Raises InputError if a domain has fewer than two images, because FID and KID compare sets.
         """
         for folder, side in zip((self.faces, self.reference), self.sides, strict=True):
             write_squares(folder, plan.layout.test[side], plan.card.data.size, force)
@@ -56,7 +56,7 @@ class Scoring:
             raise InputError(f"too few held-out images to score: {error.message}", hint) from error
 
     def score(self, name: str, weights: Path | None) -> None:
-        """Translate the held-out faces with a run's weights, none for the faces as they are, and score them."""
+        """Translate the held-out faces with a run's weights and score them; without weights, score the faces."""
         self.measure(name, self.faces if weights is None else self.translate(name, weights), self.path(name))
 
     def translate(self, name: str, weights: Path) -> Path:
@@ -72,7 +72,7 @@ class Scoring:
         )
 
     def measure(self, name: str, out: Path, path: Path, **more: Any) -> None:
-        """Score a folder of translations and save the card; one of the same images and nets is kept."""
+        """Score a folder of translations and save the score card; a card of the same images and nets is reused."""
         try:
             self._evaluate(out, source=self.faces, save=path, **more)
         except InputError as error:  # no part of a face is found: on drawings that may be
@@ -91,7 +91,7 @@ class Scoring:
         return self.out / "scores" / self.folder_name / f"{name}.yaml"
 
     def figures(self, name: str) -> dict[str, float] | None:
-        """Return a run's scores by metric; None where it has none."""
+        """Return a run's scores by metric, or None if there are none."""
         if not self.path(name).exists():
             return None
         found = card.read_made(self.path(name))["scores"]
@@ -109,7 +109,7 @@ class Scoring:
 
 
 class LabelScoring(Scoring):
-    """The held-out faces of all labels translated to every label, each against all real images of that label."""
+    """Held-out faces of all labels, translated to every label and compared with all real images of that label."""
 
     def __init__(self, out: Path, labels: Sequence[str], scorer: Scorer, translate: Translate):
         super().__init__(out, {"x": "x", "all": "all"}, "x", "all", scorer, translate)
@@ -165,9 +165,9 @@ class LabelScoring(Scoring):
 
 
 def open_scoring(out: Path, plan: Plan, to: str | None, scorer: Scorer, translate: Translate) -> Scoring:
-    """Return how the runs of a plan are scored: towards one of two domains, or towards every label.
+    """Return the scoring of a plan's runs: for one of the two domains, or for every label.
 
-    Raises CardError for a domain that is none of the two.
+    Raises CardError for an unknown domain.
     """
     if isinstance(plan.recipe, Labelled):
         if to not in (None, "all"):
@@ -189,7 +189,7 @@ def folder_name(name: str, side: str) -> str:
 
 
 def write_squares(folder: Path, paths: Iterable[Path], size: int, force: bool) -> None:
-    """Write images as squares of `size` px, numbered; files that are there stay, unless forced."""
+    """Write images as numbered squares of `size` px; existing files are kept unless forced."""
     for index, path in enumerate(paths):
         target = folder / f"{index:05d}.png"
         if force or not target.exists():

@@ -13,9 +13,9 @@ LOWER_IS_BETTER = ("FID", "KID", "s/step")
 
 @dataclass(frozen=True)
 class Figure:
-    """One metric of one variant over its seeds; `difference` is from the first variant, None for that itself.
+    """One metric of one variant over its seeds; `difference` is to the first variant (None for the first itself).
 
-    `inside` says whether the difference is no larger than the spread of both together; None where no spread is known.
+    `inside` says whether the difference is at most the combined spread of both; None if the spread is unknown.
     """
 
     values: tuple[float, ...]
@@ -39,7 +39,7 @@ def figure(values: Sequence[float], first: Sequence[float] | None = None) -> Fig
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: the variant, its figures by metric, and why runs of it failed, by seed."""
+    """A row of the table: the variant, its figures by metric, and the errors of failed runs by seed."""
 
     variant: str
     changes: str
@@ -62,7 +62,7 @@ def plain(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def table(rows: Sequence[Row], metrics: Sequence[str]) -> list[list[str]]:
-    """Return the cells of the table, its head first."""
+    """Return the cells of the table, the header row first."""
     lines = [["variant", "what changes", *metrics]]
     for row in rows:
         cells = [cell(row.figures[name], name) if name in row.figures else "-" for name in metrics]
@@ -91,6 +91,6 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
 
 
 def metrics_of(rows: Sequence[Row]) -> list[str]:
-    """Return the metrics of a table in the order to show them: distances, then what is preserved, then cost."""
+    """Return the metrics of a table in display order: distances, preservation, cost."""
     names = list(dict.fromkeys(name for row in rows for name in row.figures))
     return sorted(names, key=lambda name: (name == "s/step", not name.startswith(LOWER_IS_BETTER)))

@@ -13,7 +13,7 @@ from ..storage import card
 
 @dataclass(frozen=True)
 class Variant:
-    """A card of the ablation: `changes` says how it differs from the first; `at` is a sweep's key and value."""
+    """A variant's card; `changes` says how it differs from the first, `at` is the key and value of a sweep."""
 
     name: str
     values: dict[str, Any]
@@ -26,9 +26,9 @@ def plan_variants(
 ) -> list[Variant]:
     """Return the variants of card values `base`: itself, one per drop, one per swept value, one per other card.
 
-    A drop names terms, joined by `+` where several go at once. A sweep is `key.key=value,value`. Other cards bring
-    their recipe, params, losses and optim; data, domains, run and seed are those of `base`. Raises CardError for a
-    sweep without values, and for two variants of one name.
+    A drop names one loss term, or several joined by `+`. A sweep is `key.key=value,value`. Of other cards, recipe,
+    params, losses and optim are used; data, domains, run and seed are those of `base`. Raises CardError for a sweep
+    without values, and for two variants of the same name.
     """
     base = dict(base)
     found = [Variant(str(base["recipe"]).rpartition("/")[2].removesuffix(".py"), base, "the card as it is")]

@@ -1,1 +1,1 @@
-"""Which images of a folder are worth keeping."""
+"""Finding images of poor quality and duplicates in a folder, and sorting them out."""

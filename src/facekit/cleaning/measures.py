@@ -1,4 +1,4 @@
-"""The measures of all images of a folder, noted while they are taken, so that a stopped run continues."""
+"""Measuring all images of a folder; results are saved on the way, so that a stopped run continues."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ GROUP = 16  # images that a worker measures before it says so
 def measure_all(found: Sequence[Source], path: Path, workers: int, force: bool) -> list[dict[str, Any]]:
     """Measure images with `workers` processes; returns their rows in order.
 
-    What `path` holds of an earlier run is taken from there unless `force`, the rest is noted there. Raises Interrupted
-    on Ctrl-C, OutOfMemory where a worker process was killed.
+    Results of an earlier run in the file `path` are reused unless `force`; new ones are appended. Raises Interrupted on
+    Ctrl-C, OutOfMemory if a worker process was killed.
     """
     stamps = {source.name: quality.stamp(source) for source in found}
     known: dict[str, dict[str, Any]] = {}
@@ -45,7 +45,7 @@ def measure_all(found: Sequence[Source], path: Path, workers: int, force: bool) 
 
 
 def _is_current(row: dict[str, Any], stamp: dict[str, int]) -> bool:
-    """Whether a row is of the file as it is; of one that could not be read, access rights count too."""
+    """Whether a row matches the current file; for a file that could not be read, access rights must match too."""
     keys = stamp.keys() if "problem" in row else stamp.keys() - {"ctime"}
     return all(row.get(key) == stamp[key] for key in keys)
 

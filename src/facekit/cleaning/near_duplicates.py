@@ -1,7 +1,7 @@
-"""Pictures that are there more than once: perceptual hashes, all near pairs without comparing all, groups, fair shares.
+"""Near duplicates: perceptual hashes, a fast search for all near pairs, groups, and splits that keep groups together.
 
-Near are two images whose 64-bit perceptual hashes (pHash, by imagehash) differ in few bits and whose colours agree. The
-hash alone takes faces that look the same way for one another; see docs/commands/clean.md for what was measured.
+Two images are near if their 64-bit perceptual hashes (pHash, by imagehash) differ in few bits and their colours agree.
+The hash alone confuses different faces in the same pose; docs/commands/clean.md has measurements.
 """
 
 from __future__ import annotations
@@ -87,10 +87,10 @@ def _candidates(hashes: np.ndarray, radius: int) -> Iterator[tuple[np.ndarray, n
 
 
 def stars(ranked: Sequence[int], pairs: np.ndarray, count: int) -> list[int]:
-    """Return for each of `count` images the one that is kept in its place: itself, or a better one that is near it.
+    """Return for each of `count` images the one that is kept instead: itself, or a better one that is near it.
 
-    The best image (first in `ranked`) takes all that are near it, then the best of the rest, and so on. So nothing is
-    dropped for a chain: of a, b, c where a is near b, b near c, but a not near c, c goes only if b stays.
+    The best image (first in `ranked`) replaces all images near it, then the best of the rest does, and so on. Chains
+    are not collapsed: if a is near b and b near c, but a not near c, then c is dropped only if b is kept.
     """
     near: list[list[int]] = [[] for _ in range(count)]
     for first, second in pairs.tolist():
@@ -107,7 +107,7 @@ def stars(ranked: Sequence[int], pairs: np.ndarray, count: int) -> list[int]:
 
 
 def components(count: int, pairs: np.ndarray) -> list[int]:
-    """Return for each of `count` images the smallest index that a chain of pairs joins it to (union-find)."""
+    """Return for each of `count` images the smallest index in its connected component of pairs (union-find)."""
     parent = list(range(count))
 
     def root(i: int) -> int:
@@ -123,10 +123,10 @@ def components(count: int, pairs: np.ndarray) -> list[int]:
 
 
 def deal(names: Sequence[str], groups: Sequence[Hashable], weights: Sequence[int], seed: int = 0) -> list[int]:
-    """Deal images into shares of these weights and return each one's share; images of one group go together.
+    """Split images into parts of these weights and return each image's part; a group is never divided.
 
-    The order is a digest of the seed and the groups' first names, large groups before small: the same for the same
-    images on every machine. Each group goes where most is missing.
+    Large groups are assigned first, in an order given by a digest of the seed and the groups' first names, so the same
+    images are split the same way on every machine. Each group goes to the part that lacks most.
     """
     members: dict[Hashable, list[int]] = {}
     for index, group in enumerate(groups):

@@ -1,4 +1,4 @@
-"""The quality of images as training data: measures, faults, and which image of a group to keep."""
+"""Quality of images as training data: measures, faults, and the choice of the best image of a group."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Measures:
 
 @dataclass(frozen=True)
 class Limits:
-    """From where on an image is at fault; no sharp image that we looked at has `blur` above 0.65."""
+    """Limits beyond which an image counts as faulty; no sharp image that we inspected has `blur` above 0.65."""
 
     size: int = 64
     blur: float = 0.65
@@ -82,7 +82,7 @@ def _within(image: Image.Image, edge: int) -> Image.Image:
 
 
 def faults(found: Measures, limits: Limits) -> list[str]:
-    """Name the faults of an image; what is one colour is not called grey or blurred as well."""
+    """Return the faults of an image; one of a single colour is not also reported as grey or blurred."""
     named = ["small"] if min(found.width, found.height) < limits.size else []
     if found.spread <= limits.spread:
         return [*named, "one-colour"]
@@ -94,7 +94,7 @@ def faults(found: Measures, limits: Limits) -> list[str]:
 
 
 def stamp(source: Source) -> dict[str, int]:
-    """Return what shows whether a measured file has changed since."""
+    """Return size and times of a file, which show whether it has changed since it was measured."""
     found = source.stamp()
     if not found:
         return {"format": FORMAT, "bytes": -1, "mtime": 0, "ctime": 0}
@@ -103,7 +103,7 @@ def stamp(source: Source) -> dict[str, int]:
 
 
 def measure_file(source: Source) -> dict[str, Any]:
-    """Measure an image file: Measures, fingerprint and digests, or `problem` where it cannot be read."""
+    """Measure an image file: Measures, fingerprint and digests, or `problem` if it cannot be read."""
     row: dict[str, Any] = {"file": source.name, **stamp(source)}
     try:
         image = images.read(source.path)
@@ -119,10 +119,10 @@ def measure_file(source: Source) -> dict[str, Any]:
 
 @dataclass
 class Judged:
-    """An image with its measures, and what was decided.
+    """An image with its measures and the decision about it.
 
-    `reasons` are against it, `better` is the image that is kept in its place, `bits` how far off that is, `group` the
-    best image of those that chains of near pairs join to it.
+    `reasons` are the reasons to drop it, `better` is the image that is kept instead, `bits` the distance to that one,
+    `group` the best image of its group of near duplicates.
     """
 
     source: Source
@@ -136,7 +136,7 @@ class Judged:
 
 
 def rank(one: Judged, spared: Set[str] = frozenset()) -> tuple[Any, ...]:
-    """Return what sorts the better image first: without faults, larger, sharper, less compressed, then by name."""
+    """Return a sort key that puts better images first: no faults, larger, sharper, less compressed, then by name."""
     area = one.row["width"] * one.row["height"]
     return bool(set(one.reasons) - spared), -area, round(one.row["blur"], 2), -one.row["bytes"] / area, one.source.name
 
@@ -149,9 +149,9 @@ def judge(
     colour: float,
     spared: Set[str] = frozenset(),
 ) -> tuple[list[Judged], int]:
-    """Name the reasons against each image and put near ones into groups; also return how many pairs were compared.
+    """Find the reasons to drop each image and group near duplicates; also return the number of compared pairs.
 
-    Reasons in `spared` are named but an image is kept in spite of them.
+    Reasons in `spared` are reported, but do not drop an image.
     """
     judged = [Judged(source, row) for source, row in zip(found, rows, strict=True)]
     for one in judged:
@@ -164,7 +164,7 @@ def judge(
     ranks = {one.source.name: rank(one, spared) for one in pictures}
     pictures.sort(key=lambda one: ranks[one.source.name])
     first: dict[str, Judged] = {}
-    for one in pictures:  # the best of those with the same pixels speaks for them
+    for one in pictures:  # the best one represents all with the same pixels
         first.setdefault(one.row["pixels"], one)
     heads = list(first.values())
     hashes = np.array([int(one.row["phash"], 16) for one in heads], dtype=np.uint64)
@@ -195,7 +195,7 @@ def judge(
 
 
 def share_out(judged: Sequence[Judged], weights: Sequence[int], seed: int) -> None:
-    """Deal the images that are kept into train, val and test; a group stays together."""
+    """Split the kept images into train, val and test; a group stays together."""
     kept = [one for one in judged if one.kept]
     names = [one.source.name for one in kept]
     shares = near_duplicates.deal(names, [one.group or one.source.name for one in kept], weights, seed)

@@ -1,4 +1,4 @@
-"""The page of `facekit clean`: groups of like images with the kept one first, and the images with other faults."""
+"""The page of `facekit clean`: groups of near duplicates, the kept image first, and images with other faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run of `clean`: measure, judge, report, and where it is asked for, sort the images."""
+"""A run of `clean`: measure, judge and report the images and, with `--apply`, sort them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOTED = ("kept", "rejected", "reasons", "groups", "split")  # figures that go in
 
 @dataclass(frozen=True)
 class Cleaning:
-    """What a run of `clean` is asked for; see the command's flags."""
+    """The settings of a run of `clean`; see the command's flags."""
 
     source: Path
     out: Path | None
@@ -44,13 +44,13 @@ class Cleaning:
 
     @property
     def place(self) -> Path:
-        """The folder of the report and of what is noted beside it."""
+        """The folder of the report and its data files."""
         home = self.source.resolve()
         return self.report or self.out or home.with_name(f"{home.name}-clean")
 
     @property
     def options(self) -> dict[str, Any]:
-        """What was asked for, as a card holds it."""
+        """The settings as card values."""
         values: dict[str, Any] = {**vars(self), "keep": sorted(set(self.keep))}
         return {k: str(v) if isinstance(v, Path) else v for k, v in values.items() if v not in (None, [])}
 
@@ -147,7 +147,7 @@ def clean_folder(cleaning: Cleaning, workers: int | None = None, force: bool = F
 
 
 def _write_report(cleaning: Cleaning, images: Sequence[Judged], figures: dict[str, Any], workers: int) -> None:
-    """Write the page and the findings where they say something new; the findings last."""
+    """Write the page, then the findings, if they have changed."""
     page, findings = cleaning.place / PAGE, cleaning.place / FINDINGS
     text = "".join(files.encoded(jsonl.line(as_row(one))).decode() + "\n" for one in images)
     if page.exists() and findings.exists() and findings.read_text(encoding="utf-8") == text:

@@ -1,4 +1,4 @@
-"""What `clean --apply` does: copy what is kept to a new folder, or move what is not kept out of the old one."""
+"""`clean --apply`: copy the kept images to a new folder, or move the rejected ones out of the old one."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def copy_kept(
     force: bool,
     figures: dict[str, Any],
 ) -> None:
-    """Copy what is kept to `out` with its manifest entries, and remove earlier copies that are no longer kept.
+    """Copy the kept images to `out` with their manifest entries, and remove earlier copies that are no longer kept.
 
-    Copies of images in `unreadable` sub-folders stay. `figures` go into the card. Raises CardError where `out` holds
-    another run, or files that facekit has not made.
+    Copies of images in `unreadable` sub-folders stay. `figures` go into the card. Raises CardError if `out` holds
+    another run, or files that facekit did not create.
     """
     if not kept:
         raise InputError(
@@ -60,10 +60,10 @@ def copy_kept(
 
 
 def move_rejected(rejected: Sequence[Judged], source: Path, place: Path, entries: dict[str, dict[str, Any]]) -> None:
-    """Move what is not kept from `source` to `place`, and note there why and what the manifest said of it.
+    """Move the rejected images from `source` to `place`, and record there the reasons and their manifest entries.
 
-    The moves are noted in `moving.jsonl` before the first and removed after the last, so that `finish_moves` completes
-    them after a kill.
+    The moves are listed in `moving.jsonl` before the first one; the file is removed after the last one. So
+    `finish_moves` can complete them after a kill.
     """
     taken: set[Path] = set()
     plan = []

@@ -19,7 +19,7 @@ def smooth_edges(
     ] = "opencv",
     size: Annotated[
         Optional[int],
-        typer.Option(min=16, help="first crop the middle square and bring it to N px; else keep the size"),
+        typer.Option(min=16, help="first crop the central square and resize it to N px (default: keep the size)"),
     ] = None,
     workers: options.Workers = None,
     limit: options.Limit = None,

@@ -20,7 +20,7 @@ def train_segnet(
         typer.Option(help="CelebAMask-HQ, or a folder with images/ masks/ classes.txt (or train/ test/)"),
     ] = None,
     trunk: Annotated[Optional[str], typer.Option(help="unet, vgg16 or vgg19")] = None,
-    weights: Annotated[Optional[str], typer.Option(help="VGG's first weights: none, download or a file")] = None,
+    weights: Annotated[Optional[str], typer.Option(help="VGG's initial weights: none, download or a file")] = None,
     set: options.Set = None,
     **flags: Any,
 ) -> Path:

@@ -1,1 +1,1 @@
-"""From image folders to training batches."""
+"""Training data: from image folders to batches."""

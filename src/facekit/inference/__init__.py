@@ -1,1 +1,1 @@
-"""Trained nets at work: translating and exporting."""
+"""Using trained nets: translating, sampling, importing and exporting weights."""

@@ -1,4 +1,4 @@
-"""Frozen networks that losses use, by name: their weights come from a file or from where they are published."""
+"""Pretrained networks, mostly frozen ones for losses; their weights are read from a file or downloaded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import CardError, MissingError
 from ..runtime import console
 from .vgg import VGG
 
-PUBLISHED = {  # of published VGG files, the beginning of the SHA-256 and the preprocessing that they expect
+PUBLISHED = {  # published VGG files: first digits of the SHA-256 -> the preprocessing that they expect
     "00b39a1b": "caffe-bgr",
     "d01eb7cb": "caffe-bgr",
     "397923af": "torchvision",
@@ -36,7 +36,7 @@ def vgg_weights(source: str, kind: str = "vgg19") -> Mapping[str, Tensor]:
 
     try:
         return getattr(models, VGG_FILES[kind]).IMAGENET1K_V1.get_state_dict(progress=False)
-    except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: what came has another hash
+    except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: the download has another hash
         raise MissingError(
             f"the ImageNet weights of {kind} cannot be downloaded: {error}",
             "connect to the internet, or give a file that holds them: --set params.vgg=FILE",
@@ -65,13 +65,14 @@ def vgg(
 
 
 def load_vgg(net: VGG, source: str, kind: str = "vgg19") -> None:
-    """Give a VGG trunk its weights; raises MissingError where `source` has not all that it needs."""
-    found = vgg_weights(source, kind)
+    """Load the weights of a VGG trunk; raises MissingError if `source` lacks any of them."""
+    weights = vgg_weights(source, kind)
     needed = net.state_dict()
-    wrong = [key for key, value in needed.items() if key not in found or found[key].shape != value.shape]
-    if wrong and (wrong[0] in found or wrong[0] == "features.0.weight"):
+    wrong = [key for key, value in needed.items() if key not in weights or weights[key].shape != value.shape]
+    if wrong and (wrong[0] in weights or wrong[0] == "features.0.weight"):
         raise MissingError(
-            f"{source} is not of a {kind}: {wrong[0]} is missing or of another shape", "give another file"
+            f"{source} does not hold weights of {kind}: {wrong[0]} is missing or of another shape",
+            "give another file",
         )
     if wrong:
         deepest = net.names[int(wrong[0].split(".")[1]) - 1]
@@ -79,7 +80,7 @@ def load_vgg(net: VGG, source: str, kind: str = "vgg19") -> None:
             f"{source} does not reach {net.names[-1]}, only {deepest}",
             f"give another file, or --set params.layer={deepest}",
         )
-    net.load_state_dict({key: found[key] for key in needed})
+    net.load_state_dict({key: weights[key] for key in needed})
 
 
 def check_preprocessing(net: VGG, source: str, preprocessing: str) -> None:
@@ -106,9 +107,9 @@ def check_preprocessing(net: VGG, source: str, preprocessing: str) -> None:
 
 
 def read_weights(path: Path) -> Mapping[str, Tensor]:
-    """Read a state dict from a safetensors file, or from a torch file without running code that it may hold.
+    """Read a state dict from a safetensors file, or from a torch file without running code in it.
 
-    Raises MissingError where the file is missing or broken.
+    Raises MissingError if the file is missing or broken.
     """
     if not path.is_file():
         raise MissingError(f"no weights file {path}", "check the path")
@@ -127,16 +128,17 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
 
 
 def load_trunk(features: nn.Sequential, source: str, kind: str) -> None:
-    """Give a trunk with torchvision's layer numbers its first weights, as far down as `source` reaches.
+    """Load initial weights into a trunk with torchvision's layer numbers, as deep as `source` reaches.
 
-    Raises MissingError where `source` does not have even the first layer, or has one of another shape.
+    Raises MissingError if `source` lacks the first layer, or has a layer of another shape.
     """
-    found = vgg_weights(source, kind)
+    weights = vgg_weights(source, kind)
     own = features.state_dict()
-    fitting = {key: found[f"features.{key}"] for key in own if f"features.{key}" in found}
+    fitting = {key: weights[f"features.{key}"] for key in own if f"features.{key}" in weights}
     wrong = [key for key, value in fitting.items() if value.shape != own[key].shape]
     if "0.weight" not in fitting or wrong:
-        raise MissingError(f"{source} is not of a {kind}: {(wrong or ['0.weight'])[0]}", "give another file")
+        layer = (wrong or ["0.weight"])[0]
+        raise MissingError(f"{source} does not hold weights of {kind}: see {layer}", "give another file")
     features.load_state_dict(fitting, strict=False)
     depth = max(int(key.split(".")[0]) for key in fitting)
     console.note(f"{kind}: weights from {source} up to features.{depth} of {len(features) - 1}")

@@ -1,1 +1,1 @@
-"""What a recipe is written in, and how one is found, saved and loaded."""
+"""The interface that recipes are written against, and how recipes and their weights are found, saved and loaded."""

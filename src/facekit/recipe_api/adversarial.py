@@ -9,9 +9,9 @@ from ..ops.losses import lsgan
 
 
 def translate_both(net: nn.Module, x: Tensor, same: Tensor, wanted: bool) -> tuple[Tensor, Tensor]:
-    """Return net(x) and net(same) in one pass; where the second is not `wanted`, `same` itself.
+    """Return net(x) and net(same), computed in one pass; if the second is not `wanted`, return `same` unchanged.
 
-    With instance normalisation the two do not see each other; batch normalisation takes its moments over both.
+    With instance normalisation both results are as in separate passes; batch normalisation uses the moments of both.
     """
     if not wanted:
         return net(x), same

@@ -75,11 +75,11 @@ def term(
 class Phase:
     """One optimiser's part of a training step: its `nets` learn, everything else is frozen meanwhile.
 
-    `reuse` names views of the phase before that are passed on, detached, instead of being computed again. `precompute`
-    names views that a later phase computes before the step's first phase and shares with it, detached; they must not
-    depend on what the first phase learns, and only one phase may precompute. `optimizer` makes the phase's optimiser
-    from its parameters, with the learning rate that `lr_factor` multiplies; without it the phase has Adam as the card's
-    `optim` says.
+    `reuse` names views of the previous phase that are passed on, detached, instead of being computed again.
+    `precompute` names views that a later phase computes before the step's first phase and shares with it, detached;
+    they must not depend on what the first phase learns, and only one phase may precompute. `optimizer` makes the
+    phase's optimiser from its parameters, with the learning rate that `lr_factor` multiplies; without it the phase
+    uses Adam with the card's `optim`.
     """
 
     name: str
@@ -98,7 +98,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: `step` of `steps`, with `epoch_steps` steps to one pass over the larger domain."""
+    """Progress of a run: `step` of `steps`, with `epoch_steps` steps per pass over the larger domain."""
 
     step: int
     steps: int
@@ -116,7 +116,7 @@ class Progress:
 
     @property
     def epochs(self) -> int:
-        """How many passes the run makes, the last possibly cut short."""
+        """The number of passes of the run; the last one may be incomplete."""
         return -(-self.steps // self.epoch_steps)
 
 
@@ -154,7 +154,7 @@ class Scene:
         return name in self.active_terms
 
     def carry(self, names: Sequence[str]) -> dict[str, Any]:
-        """Return the views of `names` that were made, detached from their graph."""
+        """Return those of the views `names` that have been computed, detached from their graph."""
         return {name: _detach(self.__dict__[name]) for name in names if name in self.__dict__}
 
 
@@ -210,7 +210,7 @@ class Recipe(abc.ABC):
         self.size = size
 
     def check(self, size: int) -> None:
-        """Raise CardError where the method cannot work at `size` px, with the nearest sizes that it can work at."""
+        """Raise CardError if the method does not support `size` px; the hint names the nearest supported sizes."""
         least, unit = self.sizes
         if size < least or size % unit:
             near = [edge for edge in (size // unit * unit, -(-size // unit) * unit) if edge >= least] or [least]
@@ -243,22 +243,22 @@ class Recipe(abc.ABC):
         return None
 
     def blank(self, batch: int, size: int) -> dict[str, Tensor]:
-        """Return a batch without content, as the method's own data gives it: what the memory estimate runs on."""
+        """Return a batch with the shapes and types of the method's data but no content, for the memory estimate."""
         import torch
 
         return {name: torch.empty(batch, 3, size, size) for name in ("a", "b")}
 
     def from_public(self, state: Mapping[str, Any]) -> dict[str, Tensor] | None:
-        """Return the nets' tensors out of a checkpoint of the method's public code; None for a layout it knows not."""
+        """Return the nets' tensors from a checkpoint of the method's public code; None for an unknown layout."""
         return None
 
     def start(self, nets: Any, layout: Layout) -> None:  # noqa: B027
-        """Prepare the nets once, before step 0 of a run: after its first weights were taken from `run.init`."""
+        """Prepare the nets once, before step 0 of a run, after initial weights were loaded from `run.init`."""
 
     def finish(self, nets: Any, layout: Layout, folder: Path) -> dict[str, Any]:
         """Measure the finished `nets` (those that are saved) on `layout.test`; may write pictures into `folder`.
 
-        What is returned goes into the run's card as `made.scores` and is shown.
+        The result is printed, and goes into the run's card as `made.scores`.
         """
         return {}
 
@@ -267,15 +267,15 @@ class Recipe(abc.ABC):
         return {getattr(domains, side): side for side in self.directions}
 
     def previews(self) -> dict[str, str]:
-        """Return each `to` that previews show, with the domain whose held-out images they show it on."""
+        """Return each target `to` that previews show, with the domain whose held-out images are translated."""
         return {to: "b" if to == "a" else "a" for to in self.directions}
 
     def lr_factor(self, clock: Progress) -> float:
-        """Return what the learning rate is multiplied by at `clock`."""
+        """Return the factor on the learning rate at `clock`."""
         return 1.0
 
     def begins_stage(self, clock: Progress) -> bool:
-        """Whether a new stage of training begins at `clock`: the optimisers then start without moments."""
+        """Whether a new stage of training begins at `clock`; the optimisers' moments are then reset."""
         return False
 
     def after(self, nets: Any, phase: str) -> None:  # noqa: B027
@@ -300,7 +300,7 @@ class Recipe(abc.ABC):
 
     @property
     def needs_source(self) -> bool:
-        """Whether `translate` must be given `source`, what each image is."""
+        """Whether `translate` needs `source`, the domain or labels of each image."""
         return self.takes("source")
 
     def preview(self, nets: Any, x: Tensor, to: str) -> dict[str, Tensor]:

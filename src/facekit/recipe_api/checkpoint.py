@@ -46,14 +46,14 @@ class Model:
 
 
 def shipped() -> dict[str, Path]:
-    """Return the weights that come with facekit, by name."""
+    """Return the paths of the weights that come with facekit, by name."""
     return {path.stem: path for path in sorted(SHIPPED.glob("*.safetensors"))}
 
 
 def find_weights(name: str | Path) -> Path:
     """Return the weights file of a run folder, a file, a shipped name or a URL, which is downloaded into the cache.
 
-    Raises MissingError where there is none, InputError where a download fails, and CardError for a malformed URL.
+    Raises MissingError if there is none, InputError if a download fails, CardError for a malformed URL.
     """
     if remote_weights.is_url(name):
         return remote_weights.fetch(str(name))
@@ -91,7 +91,7 @@ def _plain(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Read a safetensors file: its tensors by name and its metadata.
 
-    Raises MissingError for a file that is cut short, is something else, or has a header over `LARGEST_HEADER` bytes.
+    Raises MissingError for a file that is truncated, is of another kind, or has a header over `LARGEST_HEADER` bytes.
     """
     with _opened(path) as file:
         return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
@@ -198,10 +198,10 @@ def _short(text: str) -> str:
 
 
 class Blueprint(TorchFunctionMode):
-    """Builds nets without drawing their first weights, and stops where a card asks for more layers than nets have.
+    """Builds nets without initialising their weights; raises ValueError after `calls` calls of torch functions.
 
-    On the meta device drawing does nothing, but makes torch import its compiler: 3 seconds for a cyclegan, whose
-    building takes 0.1 (`benchmarks/load_model.py`).
+    On the meta device initialisation has no effect, but makes torch import its compiler: 3 seconds for a cyclegan,
+    whose building takes 0.1 (`benchmarks/load_model.py`). The limit is for cards that set too many layers.
     """
 
     def __init__(self, calls: int):

@@ -1,4 +1,4 @@
-"""What the methods share that learn from drawings with smoothed edges (CartoonGAN: Chen, Lai, Liu, CVPR 2018)."""
+"""Base of the methods that also learn from drawings with smoothed edges (CartoonGAN: Chen, Lai, Liu, CVPR 2018)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SmoothedScene(Scene):
 
     @property
     def warm(self) -> bool:
-        """Whether the warm-up is over; the memory estimate is of the time after it."""
+        """Whether the warm-up is over; the memory estimate assumes that it is."""
         return self.progress >= self.params.warmup or self.a.is_meta
 
     @view
@@ -38,7 +38,7 @@ class Smoothed(Recipe):
     directions = ("b",)
 
     def begins_stage(self, clock: Progress) -> bool:
-        """The warm-up and the main phase have an Adam each, as in the authors' code."""
+        """The warm-up and the main phase each start with a new Adam, as in the authors' code."""
         warmup, step = self.params.warmup, clock.step
         return step > 0 and (step - 1) / clock.steps < warmup <= clock.progress
 

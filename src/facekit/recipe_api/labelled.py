@@ -1,4 +1,4 @@
-"""What methods of one model for many domains share: labelled images, the label to translate to, previews of all."""
+"""Base of the methods with one model for many domains: labelled images, target labels, previews of every label."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class LabelledReader(Reader):
 
 
 def open_labelled(data: Data, params: LabelledParams) -> Layout:
-    """Find labelled images, say how many each label has, and keep some of each out of training.
+    """Find labelled images, print how many each label has, and hold out some of each.
 
     The layout trains one domain, "x". `previews` and `test` hold all their images as "x", and those of each label under
     its name. Raises InputError for a label with fewer than `FEWEST` images, or for an image with several labels where
@@ -135,7 +135,7 @@ def _refuse_several(table: LabelTable) -> None:
 
 
 def _groups(table: LabelTable, paths: Iterable[Path], single: bool) -> dict[str, list[Path]]:
-    """Return the images by label, or all together where an image may have several; those of other labels go."""
+    """Return the images by label, or all together if an image may have several; images of other labels are dropped."""
     return table.by_label(list(paths)) if single else {"": list(paths)}
 
 
@@ -149,7 +149,7 @@ def _broken(root: Path, groups: Iterable[Sequence[Path]]) -> set[Path]:
 
 
 def _deal(usable: list[Path], apart: list[Path], data: Data) -> tuple[list[Path], list[Path], list[Path]]:
-    """Deal the images of a label for training, for previews and for scores."""
+    """Split the images of a label into those for training, for previews and for scores."""
     shown = 4 if data.holdout is None else data.holdout
     if apart:
         return usable, spread(apart, shown), apart
@@ -166,7 +166,7 @@ def _in_turn(groups: Sequence[Sequence[Path]]) -> list[Path]:
 
 
 def _report(count: Mapping[str, int], train: int, previews: int, test: int, params: LabelledParams) -> None:
-    """Say how many images each label has to train on, and how to balance them where that is far from even."""
+    """Print how many training images each label has, and how to balance them if they are far from even."""
     rare, common = min(count, key=lambda label: count[label]), max(count, key=lambda label: count[label])
     named = list(count) if len(count) <= NAMED else [common, rare]
     parts = ", ".join(f"{label} {count[label]} ({count[label] / train:.0%})" for label in named)
@@ -241,12 +241,12 @@ class Labelled(Recipe):
         return [""] * len(x)
 
     def vector(self, to: str, like: Tensor, source: Sequence[str] | None = None) -> Tensor:
-        """Return the labels to translate images `like` [N, …] to: [N, K], 1 for each label that they shall have.
+        """Return the target labels of images `like` [N, …] as vectors: [N, K], 1 for each label to have.
 
-        Where an image has one label that is `to`. Where it may have several, it keeps those of `source`, each image's
-        labels joined by +, but for what `to` asks for: names joined by +, `no-NAME` for one to switch off. A label that
-        excludes others (`params.exclusive`) switches them off (Choi et al. 2018, create_labels of the authors' code).
-        Without `source` it keeps none.
+        If an image has one label, the target is `to`. If it may have several, it keeps the labels in `source` (each
+        image's labels joined by +) except those that `to` changes: names joined by + are switched on, `no-NAME` is
+        switched off. A label that excludes others (`params.exclusive`) switches them off (Choi et al. 2018,
+        create_labels of the authors' code). Without `source` it keeps none.
         """
         if self.params.single:
             return like.new_tensor([self._row([to])]).expand(like.shape[0], -1)

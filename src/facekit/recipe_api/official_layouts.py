@@ -1,7 +1,7 @@
-"""How the authors' checkpoints name and order their weights, and which tensors of ours they become.
+"""Layouts of the authors' checkpoints: how they name and order their weights, and how these map to ours.
 
-Every net maps one to one in execution order: a layout says in which order the modules of a file run, and what the file
-says about the net. The names of ours follow from the shapes' order, and every shape is checked.
+Nets correspond one to one in execution order. A layout gives the order in which the modules of a file run, and the
+parameters of the net that the file implies. Tensors are matched in that order, and every shape is checked.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ UGATIT_D = ("model", "gap_fc", "gmp_fc", "conv1x1", "conv")
 
 
 class Unfit(Exception):
-    """Weights that a layout cannot take; the message says what does not fit."""
+    """Weights that do not match a layout; the message says what does not fit."""
 
 
 @dataclass
 class Found:
-    """What a file holds: parameters of the recipe, the modules of each net in execution order, a size in px."""
+    """The content of a file: parameters of the recipe, the modules of each net in execution order, the size in px."""
 
     params: dict[str, Any]
     nets: dict[str, list[Module]]

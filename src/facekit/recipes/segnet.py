@@ -68,7 +68,7 @@ class SegmentParams(base.Params):
     trunk: Literal["unet", "vgg16", "vgg19"] = Field("unet", description="a small U-Net, or VGG with a light decoder")
     width: int = Field(16, ge=1, description="channels: of the U-Net at full size, of VGG's decoder")
     batch_norm: bool = Field(True, description="VGG with batch norm")
-    weights: str = Field("none", description="VGG's first weights: none, download (ImageNet) or a file")
+    weights: str = Field("none", description="VGG's initial weights: none, download (ImageNet) or a file")
     parts: Literal["face", "all"] = Field("face", description="CelebAMask-HQ: grouped to six classes, or all 19")
     classes: tuple[str, ...] = Field(FACE_PARTS, description="the classes' names; taken from the data")
     warp: float = Field(1.0, ge=0, description="how much photos are turned, scaled and moved")

@@ -140,7 +140,8 @@ class StarGANParams(LabelledParams):
     d_width: int = Field(64, ge=1, description="channels of the discriminator's first layer")
     d_layers: int = Field(6, ge=3, description="halvings of the discriminator; 2^d_layers divides the size")
     d_init: Literal["torch", "he"] = Field(
-        "torch", description="the discriminator's first weights: as the authors'; or He's, which learn labels sooner"
+        "torch",
+        description="initialisation of the discriminator: torch (the authors'), or he: learns labels sooner",
     )
     critic_steps: int = Field(5, ge=1, description="steps of the discriminator per step of the generator")
     schedule: Literal["linear", "stargan_literal"] = Field(

@@ -15,7 +15,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def link(name: str) -> str:
-    """Return a file name as the relative address of a link; bytes that are no UTF-8 stay the bytes of the file."""
+    """Return a file name as the relative address of a link; bytes that are not UTF-8 are kept."""
     return quote(name, errors="surrogateescape")
 
 
@@ -42,5 +42,5 @@ def render(template: str, **values: Any) -> str:
 
 
 def write(path: Path, template: str, **values: Any) -> None:
-    """Render a page and write it whole; see `render`."""
+    """Render a page and write it atomically; see `render`."""
     files.write_text(path, render(template, **values))

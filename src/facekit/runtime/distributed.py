@@ -48,7 +48,7 @@ def local_size() -> int:
 
 @contextlib.contextmanager
 def failing_together() -> Iterator[None]:
-    """Leave the error raised inside where the other processes find it: they fail with its text."""
+    """Share an error raised inside with the other processes, so that they fail with its text."""
     try:
         yield
     except Exception as error:
@@ -65,7 +65,7 @@ class PeerFailed(FacekitError):
 
 @contextlib.contextmanager
 def _together() -> Iterator[None]:
-    """Raise PeerFailed, with the error of the process that is gone, for what torch raises in its place."""
+    """Turn what torch raises when another process has ended into PeerFailed, with the error of that process."""
     try:
         yield
     except RuntimeError as error:
@@ -94,7 +94,7 @@ def gather(x: Tensor) -> Tensor:
 
 
 def of_first(x: Tensor) -> Tensor:
-    """Return x of rank 0 in every process (broadcast): what is drawn at random and has to be equal everywhere."""
+    """Return x of rank 0 in every process (broadcast), for random numbers that must be equal everywhere."""
     if size() > 1:
         x = x.contiguous()
         with _together():

@@ -1,4 +1,4 @@
-"""Memory of the machine: how much a job may still take, and giving back what it has freed."""
+"""Memory of the machine: how much a job may still use, and returning freed memory to the system."""
 
 from __future__ import annotations
 
@@ -53,18 +53,18 @@ def resident() -> int:
 
 
 class Heap:
-    """Gives freed memory back to the system where it would raise the peak of the process.
+    """Returns freed memory to the system at places where it would raise the peak of the process.
 
-    The C library keeps freed memory in pieces, which may be too small for the next tensor: then it counts twice. Memory
-    that is given back costs page faults when it is needed again, so this happens only where the process holds more than
-    it ever needed at that place.
+    The C library keeps freed memory in pieces, which may be too small for the next tensor and then count twice.
+    Returned memory costs page faults when it is needed again, so this happens only if the process holds more than it
+    ever needed at that place.
     """
 
     def __init__(self) -> None:
         self.most: dict[str, int] = {}  # bytes held after giving back, at the most, by place
 
     def give_back(self, place: str) -> None:
-        """Give back free memory if the process holds more than was ever needed at this place of the job."""
+        """Return free memory if the process holds more than it ever needed at this place of the job."""
         give, most = trim(), self.most.get(place, 0)
         if give and resident() > most + SLACK:
             give(0)

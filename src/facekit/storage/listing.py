@@ -76,7 +76,7 @@ def sub_folders(folder: Path) -> list[str]:
 
 
 def composed(name: str) -> str:
-    """Return a name in Unicode's composed form, for comparisons: macOS stores accents decomposed, people type them composed."""
+    """Return a name in composed Unicode (NFC), for comparisons: macOS stores accents decomposed."""
     return unicodedata.normalize("NFC", name)
 
 
