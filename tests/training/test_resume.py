@@ -93,10 +93,20 @@ def train(facekit, place, monkeypatch):
     return run
 
 
+@pytest.fixture(scope="module")
+def once(facekit, place):
+    """A run that nothing interrupts, trained once for all tests."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(torch, "save", torch.save)
+        done = facekit("train", place / "trouble.py", "--data", place / "data", "--out", place / "whole")
+    assert done.code == 0, done.err
+    return place / "whole"
+
+
 @pytest.fixture
-def uninterrupted(train, tmp_path):
-    assert train(tmp_path / "whole").code == 0
-    return tmp_path / "whole"
+def uninterrupted(once, tmp_path):
+    """A copy of that run, which a test may change."""
+    return shutil.copytree(once, tmp_path / "whole")
 
 
 def assert_same(run, other):
@@ -115,6 +125,7 @@ def assert_same(run, other):
 def test_a_signal_saves_and_exits_130_and_the_same_command_continues(train, uninterrupted, tmp_path, number):
     stopped = train(tmp_path / "run", f"step:2:{int(number)}")
     assert stopped.code == 130 and "stopped at step 3, saved" in stopped.err and "same command again" in stopped.err
+    assert (tmp_path / "run" / "losses.png").exists()
     assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 3
     assert not (tmp_path / "run" / "card.yaml").exists()
     rest = train(tmp_path / "run")
@@ -166,12 +177,12 @@ def test_force_starts_again(train, uninterrupted):
     assert not (uninterrupted / "previews" / "00000099.png").exists()
 
 
-def test_killed_at_any_file_operation_of_a_new_start_nothing_of_the_old_run_gets_into_it(
-    train, uninterrupted, tmp_path, monkeypatch
-):
-    assert train(tmp_path / "fresh", "", "--lr", 0.01).code == 0
+def test_killed_at_any_file_operation_of_a_new_start_nothing_of_the_old_run_gets_into_it(train, tmp_path, monkeypatch):
+    short = ("", "--steps", 2)
+    assert train(tmp_path / "old", *short).code == 0
+    assert train(tmp_path / "fresh", *short, "--lr", 0.01).code == 0
     for number in itertools.count():
-        run = shutil.copytree(uninterrupted, tmp_path / f"run{number}")
+        run = shutil.copytree(tmp_path / "old", tmp_path / f"run{number}")
         done = []
 
         def counted(change, number=number, done=done):
@@ -187,11 +198,11 @@ def test_killed_at_any_file_operation_of_a_new_start_nothing_of_the_old_run_gets
             for owner, name in ((Path, "unlink"), (Path, "replace"), (os, "replace")):
                 patched.setattr(owner, name, counted(getattr(owner, name)))
             patched.setattr(RunFolder, "log", lambda *arguments: sys.exit(8))
-            code = train(run, "", "--lr", 0.01, "--force").code
-        again = train(run, "", "--lr", 0.01)
+            code = train(run, *short, "--lr", 0.01, "--force").code
+        again = train(run, *short, "--lr", 0.01)
         if again.code == 2:  # the old run still holds the folder, whole
             assert "holds a run of another card" in again.err and (run / "state.pt").exists()
-            again = train(run, "", "--lr", 0.01, "--force")
+            again = train(run, *short, "--lr", 0.01, "--force")
         assert again.code == 0, again.err
         assert_same(run, tmp_path / "fresh")
         if code == 8:  # all of it was done before the first step

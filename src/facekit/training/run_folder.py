@@ -19,11 +19,11 @@ from ..recipe_api.base import Progress
 from ..runtime import console, distributed
 from ..storage import card, claim, files, jsonl
 from .pace import Pace
-from .run_page import LOG, PREVIEWS, RunPage
+from .run_page import LOG, PLOT, PREVIEWS, RunPage
 from .state import TrainState
 
 STATE = "state.pt"
-WRITTEN = (LOG, checkpoint.FILE, "losses.png", "index.html", PREVIEWS, "tb/events.*")  # all outputs but cards and state
+WRITTEN = (LOG, checkpoint.FILE, PLOT, "index.html", PREVIEWS, "tb/events.*")  # all outputs but cards and state
 LENGTH = ("run.steps", "run.epochs")
 
 Status = Literal["new", "unfinished", "longer", "finished"]

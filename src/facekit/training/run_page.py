@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from .pace import Pace
 from .state import TrainState
 
 LOG = "log.jsonl"
+PLOT = "losses.png"
 PREVIEWS = "previews/" + 8 * "[0-9]" + ".png"
 Images = Mapping[str, list[Path]]
 FACES = 8  # rows of a preview
+PLOT_EVERY = 10.0  # seconds between drawings of the losses during training
 
 
 class RunPage:
@@ -34,6 +37,7 @@ class RunPage:
     ):
         self.folder, self.values, self.previews, self.pace, self.board = folder, values, previews, pace, board
         self._faces: dict[str, list[Image.Image]] = {}
+        self.plotted_step, self.plotted_at = -1, time.monotonic()
 
     def faces(self, side: str) -> list[Image.Image]:
         """Return the first preview images of a domain that can be decoded; all previews of a run show the same ones."""
@@ -68,9 +72,7 @@ class RunPage:
 
     def write(self, running: bool) -> None:
         """Write `losses.png` and `index.html`: progress, the previews (newest first) and the card."""
-        rows = list(jsonl.read_lines(self.folder / LOG))
-        if rows:
-            plots.losses(self.folder / "losses.png", rows)
+        self._plot(running)
         previews = sorted(self.folder.glob(PREVIEWS), reverse=True)
         html.write(
             self.folder / "index.html",
@@ -80,11 +82,20 @@ class RunPage:
             step=self.pace.step,
             steps=self.pace.steps,
             status=_status(self.pace, running),
-            plot="losses.png" if rows else None,
+            plot=PLOT if (self.folder / PLOT).exists() else None,
             previews=[(int(path.stem), f"previews/{path.name}") for path in previews],
             card=card.dump(self.values),
         )
 
+    def _plot(self, running: bool) -> None:
+        """Draw the losses if there are new ones; during training at most every PLOT_EVERY seconds, as it is slow."""
+        now = time.monotonic()
+        if running and now - self.plotted_at < PLOT_EVERY:
+            return
+        rows = list(jsonl.read_lines(self.folder / LOG))
+        if rows and rows[-1]["step"] != self.plotted_step:
+            plots.losses(self.folder / PLOT, rows)
+            self.plotted_step, self.plotted_at = rows[-1]["step"], now
 
 def _status(pace: Pace, running: bool) -> str:
     """Return the progress of a run in one sentence."""
