@@ -220,7 +220,7 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     for layer in layers:
         for key, value in layer.items():
             old = out.get(key)
-            out[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+            out[key] = merge(old if isinstance(old, dict) else {}, value) if isinstance(value, Mapping) else value
     return out
 
 
