@@ -82,7 +82,8 @@ def test_activations_are_recomputed_where_memory_is_short(room, wanted, found, m
     monkeypatch.setattr(memory_estimate, "available_memory", lambda device: room)
     given = card_of(64, recompute=wanted)
     recipe = CycleGAN({"width": 8, "blocks": 2, "d_width": 8}, 64)
-    decided = memory_estimate.decide(recipe, CycleGAN.terms(), given, torch.device("cpu"))
+    guess = memory_estimate.estimate(recipe, CycleGAN.terms(), given)
+    decided = memory_estimate.decide(given, guess, torch.device("cpu"))
     assert decided.run.recompute is found
     assert decided.model_copy(update={"run": given.run}) == given
 

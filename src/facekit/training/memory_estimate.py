@@ -1,4 +1,4 @@
-"""How much memory a training step needs, estimated before the first step on tensors without content."""
+"""Estimate of the memory that a training step needs, computed before the first step on the meta device."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ..runtime.memory import available_memory
 from ..storage.card import TrainCard
 from .activation_checkpointing import recompute
 
-ROOM = 1.25  # times the estimate, for what the libraries use while they compute
+ROOM = 1.25  # factor on the estimate, for temporary buffers of the libraries
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Parameters by net; bytes of weights, gradients and Adam's moments; bytes kept for backward, None if unknown."""
+    """Parameters by net; bytes of weights, gradients and Adam's moments; bytes of activations, None if unknown."""
 
     parameters: dict[str, int]
     state_bytes: int
@@ -31,7 +31,7 @@ class Estimate:
 
     @property
     def total_bytes(self) -> int:
-        """All of it; the activations are left out where they are unknown."""
+        """The sum; activations are left out if they are unknown."""
         return self.state_bytes + (self.activation_bytes or 0)
 
     def __str__(self) -> str:
@@ -44,7 +44,7 @@ class Estimate:
 
 
 def estimate(recipe: Recipe, terms: Mapping[str, Term], card: TrainCard) -> Estimate:
-    """Estimate a step's memory: a forward pass of every phase on the meta device counts what autograd keeps."""
+    """Estimate a step's memory: a forward pass of every phase on the meta device counts what autograd saves."""
     with torch.device("meta"):
         nets = nn.ModuleDict(recipe.nets())
     counts = {name: sum(p.numel() for p in net.parameters()) for name, net in nets.items()}
@@ -55,22 +55,22 @@ def estimate(recipe: Recipe, terms: Mapping[str, Term], card: TrainCard) -> Esti
     return Estimate(counts, state, _activations(recipe, terms, card, nets))
 
 
-def decide(recipe: Recipe, terms: Mapping[str, Term], card: TrainCard, device: torch.device) -> TrainCard:
-    """Return the card with `run.recompute: auto` decided: true where the step would not fit the memory that is left."""
+def decide(card: TrainCard, guess: Estimate, device: torch.device) -> TrainCard:
+    """Return the card with `run.recompute: auto` replaced by whether `guess` exceeds the free memory."""
     if card.run.recompute != "auto":
         return card
-    room, guess = available_memory(str(device)), estimate(recipe, terms, card)
-    short = room is not None and not card.run.compile and ROOM * guess.total_bytes > room
-    if short and room is not None:
+    free = available_memory(str(device))
+    short = free is not None and not card.run.compile and ROOM * guess.total_bytes > free
+    if short and free is not None:
         console.note(
-            f"train: {room / 2**30:.1f} GiB of memory are free, a step needs about {guess.total_bytes / 2**30:.1f}: "
+            f"train: {free / 2**30:.1f} GiB of memory are free, a step needs about {guess.total_bytes / 2**30:.1f}: "
             "activations are recomputed in the backward pass"
         )
     return card.model_copy(update={"run": card.run.model_copy(update={"recompute": short})})
 
 
 def _activations(recipe: Recipe, terms: Mapping[str, Term], card: TrainCard, nets: nn.ModuleDict) -> int | None:
-    """Return the bytes that the phase with most of them keeps for backward; None where nets have no meta version."""
+    """Return the bytes of activations of the phase that saves most; None if the nets do not run on the meta device."""
     size, batch = card.data.size, card.data.batch
     most = 0
     try:
@@ -105,7 +105,7 @@ def _activations(recipe: Recipe, terms: Mapping[str, Term], card: TrainCard, net
 
 @contextlib.contextmanager
 def guarded(guess: Estimate) -> Iterator[None]:
-    """Turn running out of memory into an error that names the knobs; raises OutOfMemory."""
+    """Turn an out-of-memory error into OutOfMemory, whose hint names the settings that reduce memory."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

@@ -6,6 +6,7 @@ import contextlib
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..recipe_api.base import Recipe, Term
 from ..recipe_api.registry import find
 from ..runtime import console
 from ..storage import card, images
+from .memory_estimate import Estimate, estimate
 from .state import weighted_terms
 
 SOURCES = {"root", "a", "b"}  # keys of a card's `data` that name folders
@@ -39,6 +41,11 @@ class Plan:
     def load_size(self) -> int:
         """The edge of an image before the random crop, in px."""
         return self.card.data.load_size or self.recipe.load_size(self.card.data.size)
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        """The memory that a step needs; computed once, because it takes a second for large methods."""
+        return estimate(self.recipe, self.terms, self.card)
 
     def steps(self, epoch_steps: int) -> int:
         """Return the length of the run in steps; raises CardError if the card sets none."""

@@ -55,7 +55,7 @@ def train(
     """
     plan = make_plan(layers(card_path, changes, flags), str(card_path) if card_path else "these flags")
     folder = Path(out) if out else run_folder.find(card_path) or Path("runs") / Path(plan.card.recipe).stem
-    guess = memory_estimate.estimate(plan.recipe, plan.terms, plan.card)
+    guess = plan.estimate
     console.note(f"{plan.card.recipe}: {guess}")
     console.fact("estimate", parameters=guess.parameters, bytes=guess.total_bytes)
     if dry_run:
@@ -89,7 +89,7 @@ def run_plan(plan: Plan, folder: Path, device_name: str = "auto", force: bool = 
         fresh = distributed.any_of(first and status == "new", device)
         batches = make_batches(plan, device)
         clock = Progress(0, plan.steps(batches.epoch_steps), batches.epoch_steps)
-        decided = memory_estimate.decide(plan.recipe, plan.terms, plan.card, device)
+        decided = memory_estimate.decide(plan.card, plan.estimate, device)
         state = build_state(plan.recipe, plan.terms, decided, device)
         with contextlib.closing(RunFolder(folder, plan.values, plan.layout, clock.steps, board)) as run:
             if not fresh:
