@@ -121,66 +121,77 @@ def test_threads_do_not_share_scratch_memory():
 
 
 @pytest.mark.parametrize(
-    ("change", "who"),
+    "change",
     [
-        ({}, "winograd"),
-        ({"kernel": 4}, "winograd"),
-        ({"kernel": 5}, "torch"),
-        ({"kernel": (3, 4)}, "torch"),
-        ({"stride": 2}, "torch"),
-        ({"dilation": 2}, "torch"),
-        ({"groups": 2}, "torch"),
-        ({"padding": "same"}, "torch"),
-        ({"channels": 32}, "torch"),
-        ({"size": 16}, "torch"),
-        ({"dtype": torch.float64}, "torch"),
-        ({"autocast": True}, "torch"),
-        ({"channels": 512, "results": 512, "size": 8}, "one product"),
-        ({"channels": 512, "results": 512, "size": 4, "kernel": 4, "stride": 2, "padding": 1}, "one product"),
+        {},
+        {"bias": False},
+        {"kernel": 4},
+        {"kernel": 5},
+        {"kernel": (3, 4)},
+        {"stride": 2},
+        {"dilation": 2},
+        {"groups": 2},
+        {"padding": "same"},
+        {"padding": 1, "padding_mode": "reflect"},
+        {"channels": 32},
+        {"size": 16},
+        {"dtype": torch.float64},
+        {"channels": 512, "results": 512, "size": 8},
+        {"channels": 512, "results": 512, "size": 4, "kernel": 4, "stride": 2, "padding": 1},
     ],
+    ids=str,
 )
-def test_each_convolution_takes_the_fastest_way(change, who, monkeypatch):
-    took = []
-    monkeypatch.setattr(winograd, "conv2d", lambda *a, real=winograd.conv2d: took.append("winograd") or real(*a))
-    monkeypatch.setattr(
-        cpu_conv,
-        "by_matrix_product",
-        lambda *a, real=cpu_conv.by_matrix_product: took.append("one product") or real(*a),
-    )
+def test_every_convolution_gives_the_result_and_the_gradients_of_torch(change):
+    torch.manual_seed(0)
     change = dict(change)
     size, channels, results = change.pop("size", 34), change.pop("channels", 128), change.pop("results", 128)
-    dtype, autocast = change.pop("dtype", torch.float32), change.pop("autocast", False)
+    dtype = change.pop("dtype", torch.float32)
     conv = nn.Conv2d(channels, results, change.pop("kernel", 3), **change).to(dtype)
-    x = torch.randn(1, channels, size, size, dtype=dtype)
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+    x = torch.randn(1, channels, size, size, dtype=dtype, requires_grad=True)
+
+    def computed():
+        y = conv(x)
+        return y, *torch.autograd.grad(y.square().sum(), [x, *conv.parameters()])
+
+    expected = computed()
+    with cpu_kernels.CpuKernels():
+        found = computed()
+    same(found, expected, within=1e-5)
+
+
+def test_under_autocast_convolution_stays_in_16_bits():
+    conv, x = nn.Conv2d(128, 128, 3), torch.randn(1, 128, 34, 34)
+    with torch.autocast("cpu", torch.bfloat16):
         expected = conv(x)
         with cpu_kernels.CpuKernels():
             found = conv(x)
-    assert (took or ["torch"]) == [who]
-    assert torch.allclose(found, expected, atol=1e-4) and (who != "torch" or torch.equal(found, expected))
+    assert found.dtype == torch.bfloat16 and torch.equal(found, expected)
 
 
-def test_a_large_weight_gets_the_gradients_of_torch(monkeypatch):
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+def test_a_large_linear_layer_gives_the_results_and_gradients_of_torch(bias, precision, monkeypatch):
+    monkeypatch.setattr(cpu_conv, "MANY_WEIGHTS", 12)
+    torch.manual_seed(0)
+    layer, x = nn.Linear(4, 5, bias=bias), torch.randn(2, 3, 4, requires_grad=True)
+
+    def computed():
+        with torch.autocast("cpu", precision or torch.bfloat16, enabled=precision is not None):
+            y = layer(x)
+            y = layer(y.sin() @ layer.weight)  # the weight is used three times: its gradients are added up
+        return y, *torch.autograd.grad(y.float().square().sum(), [x, *layer.parameters()])
+
+    expected = computed()
+    with cpu_kernels.CpuKernels():
+        found = computed()
+    same(found, expected, within=1e-5)
+
+
+def test_second_derivatives_of_a_large_linear_layer_are_right(monkeypatch):
     monkeypatch.setattr(cpu_conv, "MANY_WEIGHTS", 12)
     torch.manual_seed(0)
     x = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(cpu_conv.HeavyLinear.apply, (x, weight))
-    assert torch.autograd.gradgradcheck(cpu_conv.HeavyLinear.apply, (x, weight))
-
-    def gradients():
-        y = F.linear(x, weight)
-        F.linear(y.sin() @ weight, weight).square().sum().backward()
-        found, weight.grad, x.grad = [y, weight.grad, x.grad], None, None
-        return found
-
-    expected, used = gradients(), []
-    real = cpu_conv.HeavyLinear.apply
-    monkeypatch.setattr(cpu_conv.HeavyLinear, "apply", lambda *a: used.append(1) or real(*a))
     with cpu_kernels.CpuKernels():
-        found = gradients()
-        assert all(torch.allclose(a, b) for a, b in zip(found, expected, strict=True)) and len(used) == 2
-        F.linear(x, weight, weight[:, 0])
-        with torch.autocast("cpu", torch.bfloat16):
-            F.linear(x.float(), weight.float())
-    assert len(used) == 2
+        assert torch.autograd.gradcheck(F.linear, (x, weight))
+        assert torch.autograd.gradgradcheck(F.linear, (x, weight))
