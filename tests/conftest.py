@@ -33,7 +33,7 @@ def shared() -> Path:
     return SHARED
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def facekit():
     """Runs a command in this process: facekit("align", in, out).code."""
 
@@ -70,12 +70,15 @@ def spawn():
     return run
 
 
-@pytest.fixture
-def random_helpers(monkeypatch):
-    """A VGG trunk and a face teacher of random weights in place of published ones."""
-    from facekit.nets import face_embedding, pretrained
+@pytest.fixture(scope="module")
+def random_helpers():
+    """A narrow VGG and a face teacher, both of random weights, in place of the published ones."""
+    from facekit.nets import face_embedding, pretrained, vgg
     from support import Teacher
 
-    monkeypatch.setattr(pretrained, "load_vgg", lambda net, source, kind="vgg19": None)
-    monkeypatch.setattr(pretrained, "load_trunk", lambda net, source, kind: None)
-    monkeypatch.setattr(face_embedding, "onnx_embedding", lambda *given: Teacher(48, 128))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(vgg, "WIDTHS", (4, 8, 16, 16, 16))
+        patched.setattr(pretrained, "load_vgg", lambda net, source, kind="vgg19": None)
+        patched.setattr(pretrained, "load_trunk", lambda net, source, kind: None)
+        patched.setattr(face_embedding, "onnx_embedding", lambda *given: Teacher(48, 128))
+        yield

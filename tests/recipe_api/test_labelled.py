@@ -53,14 +53,17 @@ def of_colour(folder: Path, count: int, colour: tuple[int, int, int]) -> None:
         Image.new("RGB", (16, 16), (*colour[:2], colour[2] + index)).save(folder / f"{folder.name}{index:02d}.png")
 
 
-@pytest.fixture
-def faces(tmp_path):
-    """Three labels: 40 red, 16 green, 8 blue."""
-    root = tmp_path / "faces"
+def three_colours(root: Path) -> Path:
+    """Write three labels: 40 red, 16 green, 8 blue."""
     of_colour(root / "red", 40, (200, 0, 0))
     of_colour(root / "green", 16, (0, 200, 0))
     of_colour(root / "blue", 8, (0, 0, 200))
     return root
+
+
+@pytest.fixture
+def faces(tmp_path):
+    return three_colours(tmp_path / "faces")
 
 
 def opened(root, params=None, **data):
@@ -300,10 +303,11 @@ def test_the_memory_estimate_knows_the_batch():
     assert guess.parameters == {"g": 12} and guess.activation_bytes
 
 
-@pytest.fixture
-def trained(faces, facekit, tmp_path):
+@pytest.fixture(scope="module")
+def trained(facekit, tmp_path_factory):
     """The toy trained until it knows the three tones."""
-    run = tmp_path / "run"
+    root = tmp_path_factory.mktemp("labelled")
+    faces, run = three_colours(root / "faces"), root / "run"
     options = ["--steps", 60, "--set", "run.save_every=60", "--set", "params.labels=[red, green, blue]"]
     done = facekit("train", __file__, "--data", faces, "--out", run, *options)
     assert done.code == 0, done.err

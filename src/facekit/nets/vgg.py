@@ -25,6 +25,11 @@ def layer_names(kind: str) -> list[str]:
     return names
 
 
+def channels(layer: str) -> int:
+    """Return the number of channels at a layer, such as relu3_1."""
+    return WIDTHS[int(layer[4]) - 1]
+
+
 def _pool(kept: bool) -> nn.Module:
     """Make a pooling layer, or an identity that keeps its index."""
     return nn.MaxPool2d(2) if kept else nn.Identity()
@@ -53,12 +58,11 @@ class VGG(nn.Module):
         self.layers = tuple(layers)
         self.names = names[: 1 + max(names.index(layer) for layer in layers)]
         self.features = nn.Sequential()
-        channels = 3
+        inputs = 3
         for name in self.names:
             if name.startswith("conv"):
-                width = WIDTHS[int(name[4]) - 1]
-                self.features.append(nn.Conv2d(channels, width, 3, padding=1))
-                channels = width
+                self.features.append(nn.Conv2d(inputs, channels(name), 3, padding=1))
+                inputs = channels(name)
             else:
                 self.features.append(_pool(name not in without) if name.startswith("pool") else nn.ReLU())
         self.bgr = preprocessing == "caffe-bgr"

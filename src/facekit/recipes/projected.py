@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from ..nets import pretrained as helpers
 from ..nets.projected import FeatureHead, Projection
 from ..nets.unet import ResidualUNet
-from ..nets.vgg import EXPECTED, VGG, Preprocessing
+from ..nets.vgg import EXPECTED, VGG, Preprocessing, channels
 from ..ops import augment, losses
 from ..recipe_api import base
 from ..recipe_api.base import Phase, Progress, Recipe, Scene, term, view
 from ..storage import images
 
-LAYERS = {"relu2_2": 128, "relu3_1": 256}  # and their widths
+LAYERS = ("relu2_2", "relu3_1")
 LEVELS = {"relu2_2": 0.82, "relu3_1": 0.84}  # their root mean square on faces, against that on one known photo
 
 
@@ -178,14 +178,14 @@ class ProjectedCUT(Recipe):
         width = self.params.head_width
         return {
             "ab": ResidualUNet(self.params.width, self.params.blocks),
-            "projection": Projection(LAYERS["relu3_1"]),
-            "whole_heads": nn.ModuleDict({n: FeatureHead(c, width, 3, n == "relu3_1") for n, c in LAYERS.items()}),
-            "part_heads": nn.ModuleDict({n: FeatureHead(c, width, 1) for n, c in LAYERS.items()}),
+            "projection": Projection(channels("relu3_1")),
+            "whole_heads": nn.ModuleDict({n: FeatureHead(channels(n), width, 3, n == "relu3_1") for n in LAYERS}),
+            "part_heads": nn.ModuleDict({n: FeatureHead(channels(n), width, 1) for n in LAYERS}),
         }
 
     def helpers(self, load: Any, terms: Collection[str]) -> dict[str, nn.Module]:
         p = self.params
-        return {"trunk": Trunk(helpers.vgg("vgg19", tuple(LAYERS), p.vgg, p.preprocessing))}
+        return {"trunk": Trunk(helpers.vgg("vgg19", LAYERS, p.vgg, p.preprocessing))}
 
     def lr_factor(self, clock: Progress) -> float:
         """Rise over 50 steps, stay, fall to zero over the last 40 % of the run."""

@@ -164,7 +164,7 @@ class StudentRecipe(Recipe):
     def helpers(self, load: Any, terms: Collection[str]) -> dict[str, nn.Module]:
         p, found = self.params, dict[str, nn.Module]()
         if "perceptual" in terms:
-            found["trunk"] = Trunk(pretrained.vgg("vgg19", tuple(LAYERS), p.vgg, p.preprocessing))
+            found["trunk"] = Trunk(pretrained.vgg("vgg19", LAYERS, p.vgg, p.preprocessing))
         if "part_match" in terms:
             found["parts"] = Parts(load(p.segnet))
         return found

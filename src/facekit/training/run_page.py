@@ -97,6 +97,7 @@ class RunPage:
             plots.losses(self.folder / PLOT, rows)
             self.plotted_step, self.plotted_at = rows[-1]["step"], now
 
+
 def _status(pace: Pace, running: bool) -> str:
     """Return the progress of a run in one sentence."""
     parts = [f"Step {pace.step:,} of {pace.steps:,}"]

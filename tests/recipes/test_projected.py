@@ -1,0 +1,46 @@
+"""projected-cut: the scale of its frozen features, and the colours that it keeps."""
+
+import pytest
+import torch
+from PIL import Image
+from skimage.data import astronaut
+
+from facekit.nets.vgg import VGG
+from facekit.recipes.projected import LAYERS, ProjectedCUT, Trunk
+from facekit.storage import images
+
+
+@pytest.mark.parametrize("scale", [0.5, 30.0])
+def test_the_trunk_of_projected_cut_gives_features_of_about_unit_size_whatever_its_weights(scale):
+    torch.manual_seed(0)
+    vgg = VGG("vgg19", LAYERS)
+    with torch.no_grad():
+        vgg.features[0].weight *= scale
+    face = images.to_tensor(images.resize(Image.fromarray(astronaut()[10:210, 125:325]), 64))[None]
+    for y in Trunk(vgg)(face).values():
+        assert 0.5 < y.square().mean().sqrt() < 2.5
+
+
+def test_the_colours_of_projected_cut_are_those_of_the_lit_photo_cell_by_cell():
+    recipe = ProjectedCUT({"lighting": 1.0}, 64)
+    torch.manual_seed(0)
+    photo = torch.rand(2, 3, 64, 64) * 2 - 1
+
+    def colour(translate):
+        nets = torch.nn.ModuleDict({"ab": translate})
+        return recipe.Scene(recipe, nets, {"a": photo}, 0).colour()
+
+    class Shuffled(torch.nn.Module):
+        """Every pixel goes elsewhere within its cell of 8 x 8."""
+
+        def forward(self, x):
+            cells = x.unflatten(3, (8, 8)).unflatten(2, (8, 8))
+            return cells.flip(3, 5).flatten(2, 3).flatten(3, 4)
+
+    class Brighter(torch.nn.Module):
+        def forward(self, x):
+            return x + 0.25
+
+    assert colour(torch.nn.Identity()) == 0
+    assert colour(Shuffled()) == pytest.approx(0, abs=1e-6)
+    assert colour(Brighter()) == pytest.approx(0.25, abs=1e-6)
