@@ -1,6 +1,6 @@
 """Faces in photos and drawings: detectors, landmarks, upright crops, and pasting crops back."""
 
-from .alignment import MARGIN, Aligned, align_face, cut_face, paste, roll, similarity, template
+from .alignment import MARGIN, Aligned, align_face, cut_face, paste, roll, similarity, template, warp
 from .detectors import DETECTORS, find_detector, find_faces
 from .framing import TEMPLATES, face_warp
 from .types import Detector, Face
@@ -21,4 +21,5 @@ __all__ = [
     "roll",
     "similarity",
     "template",
+    "warp",
 ]

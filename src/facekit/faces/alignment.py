@@ -87,7 +87,7 @@ def cut_face(image: np.ndarray, face: Face, matrix: np.ndarray, size: int) -> Al
     Beyond the photo the crop holds its mirror image, ever more blurred.
     """
     turned = -math.degrees(math.atan2(matrix[1, 0], matrix[0, 0]))
-    return Aligned(_warped(image, matrix, size), matrix, turned, moved(matrix, face.landmarks))
+    return Aligned(warp(image, matrix, size), matrix, turned, moved(matrix, face.landmarks))
 
 
 def align_face(image: np.ndarray, face: Face, size: int, margin: float = MARGIN) -> Aligned:
@@ -104,11 +104,13 @@ def paste(
     matrix: np.ndarray,
     size: int | None = None,
     head: Image.Image | None = None,
+    opacity: float = 1.0,
 ) -> Image.Image:
     """Return `photo` as RGB with the square `crop` pasted back where `matrix` (2, 3, photo px -> crop px) took it from.
 
     `size` is the side in px of the crop that `matrix` leads to, where `crop` has another size. `head` (mode L, 255:
-    head) is the part of the crop to paste. The crop fades into the photo over the outer fifth, along a rounded square.
+    head) is the part of the crop to paste, `opacity` (0 to 1) how much of it shows. The crop fades into the photo over
+    the outer fifth, along a rounded square.
     """
     photo, crop = photo.convert("RGB"), crop.convert("RGB")
     side = size or crop.width
@@ -129,14 +131,19 @@ def paste(
     soft = _rounded(crop.width)
     if head is not None:
         soft = ImageChops.multiply(soft, head.resize(crop.size, Image.Resampling.BICUBIC))
+    if opacity < 1:
+        soft = soft.point(lambda value: round(value * opacity))
     mask = soft.transform(*where, Image.Resampling.BILINEAR)
     result = photo.copy()
     result.paste(laid, (int(left), int(top)), mask)
     return result
 
 
-def _warped(image: np.ndarray, matrix: np.ndarray, size: int) -> Image.Image:
-    """`image` under `matrix` as RGB of `size` px: supersampled bicubic where it shrinks."""
+def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> Image.Image:
+    """Return `image` (uint8 HxWx3 RGB) under `matrix` (2, 3, its px -> crop px) as RGB of `size` px.
+
+    It is bicubic, supersampled where it shrinks; beyond the image see `align_face`.
+    """
     back = inverse(matrix)
     shrink = math.sqrt(abs(np.linalg.det(back[:, :2])))  # photo px per crop px
     corners = moved(back, np.array([[0, 0], [size, 0], [size, size], [0, size]]))
