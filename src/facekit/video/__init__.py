@@ -1,0 +1,1 @@
+"""Moving pictures: films, animations and folders of frames, read and written frame by frame."""
