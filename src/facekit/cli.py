@@ -172,7 +172,8 @@ def _from_card(ctx: typer.Context, value: Optional[Path]) -> Optional[Path]:
         if values.command != ctx.info_name:
             raise CardError(f"{value} is a card of {values.command!r}", f"run: facekit {values.command} --card {value}")
         known = {p.name for p in ctx.command.params} - {"as_json", "quiet", "debug", "card", "help"}
-        options = {key if key in known else CARD_KEYS.get(key, key): option for key, option in values.options.items()}
+        given = {RENAMED.get(key, key): option for key, option in values.options.items()}
+        options = {key if key in known else CARD_KEYS.get(key, key): option for key, option in given.items()}
         if "recipe" in options:
             hint = "remove `recipe` from the card and name the file yourself: --recipe FILE.py"
             raise CardError(f"{value} names a recipe file, and cards do not run code", hint)
@@ -185,6 +186,7 @@ def _from_card(ctx: typer.Context, value: Optional[Path]) -> Optional[Path]:
     return value
 
 
+RENAMED = {"suffix": "format"}  # what cards call --format
 CARD_KEYS = {"came_from": "from_", "source": "from_", "and": "and_"}  # what cards call --from
 Card = Annotated[
     Optional[Path],

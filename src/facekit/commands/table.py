@@ -95,12 +95,14 @@ COMMANDS = {
         ),
     ),
     "translate": Command(
-        "Translate faces or photos with trained weights.",
+        "Translate faces, photos or films with trained weights.",
         USE,
         (
             ("facekit translate me.jpg me-anime.png", "one photo, with the weights that come with facekit"),
             ("facekit translate holiday/ out/ --paste --sheet", "faces pasted back into their photos"),
             ("facekit translate faces/ out/ --weights runs/mine --to anime", "your own weights"),
+            ("facekit translate clip.mp4 out.mp4 --faces all", "every face of a film, with its sound"),
+            ("facekit translate photos/ out/ --weights anime,runs/mine --sheet", "two weights side by side"),
         ),
     ),
     "serve": Command(

@@ -16,8 +16,9 @@ from ..errors import CardError, InputError
 from ..faces import MARGIN, Detector, Face, align_face, find_detector, find_faces, template
 from ..faces import roll as roll_of
 from ..recipe_api.checkpoint import Model
-from ..storage import card, content, images
+from ..storage import card, content, image_files, images
 from ..storage.folder import Folder, Source, is_inside
+from ..storage.image_files import Kept
 from .head_mask import HeadMask
 
 Rotation = Literal["upright", "condition"]
@@ -38,8 +39,8 @@ class Crop:
     """One face to translate, as the nets take it.
 
     `matrix` (2, 3) maps px of the photo to px of a crop with `edge` px a side, `head` is the part of that crop to paste
-    (L, 255: face and hair). `roll` is the tilt in degrees, clockwise, that the nets are conditioned on; the translation
-    is turned clockwise by `turn_back` degrees.
+    (L, 255: face and hair), of which `opacity` (0 to 1) shows. `roll` is the tilt in degrees, clockwise, that the nets
+    are conditioned on; the translation is turned clockwise by `turn_back` degrees.
     """
 
     face: Image.Image
@@ -48,14 +49,21 @@ class Crop:
     head: Image.Image | None = None
     roll: float = 0.0
     turn_back: float = 0.0
+    opacity: float = 1.0
 
 
 @dataclass
 class FaceInput:
-    """The faces of one image file, and the photo that they are pasted back into."""
+    """The faces of one image file, and the photo that they are pasted back into.
+
+    `path` is the file that transparency and EXIF are taken from; `alpha` (L) is as large as that, `exif` a block of it.
+    """
 
     crops: list[Crop]
     photo: Image.Image | None = None
+    path: Path | None = None
+    alpha: Image.Image | None = None
+    exif: bytes = b""
 
 
 Reader = Callable[[Source], FaceInput]
@@ -96,6 +104,19 @@ def open_reader(source: Path, translator: FaceTranslator, options: FaceOptions) 
     if options.paste:
         raise CardError("--paste needs to know where the face was", "leave out --no-align, or give a folder of `align`")
     return partial(read_cut_face, translator=translator)
+
+
+def keeping(read: Reader, kept: Kept) -> Reader:
+    """Return a reader that also reads the transparency and the EXIF that the outputs keep."""
+
+    def more(source: Source) -> FaceInput:
+        found = read(source)
+        path = found.path or source.path
+        found.alpha = image_files.read_alpha(path) if kept.alpha else None
+        found.exif = image_files.read_exif(path, kept.gps) if kept.exif else b""
+        return found
+
+    return more if kept.alpha or kept.exif else read
 
 
 def read_cut_face(source: Source, translator: FaceTranslator) -> FaceInput:
@@ -171,8 +192,8 @@ class AlignedReader:
         entry = self.entries.get(source.name)
         if entry is None:
             raise InputError(f"{source.name} is not in the manifest of {self.folder.path}", "align it again")
-        photo = images.read(self._photo(entry.get("source"), source.name))
-        return FaceInput([Crop(fitted, np.array(entry["warp"]), face.width, self.head(face))], photo)
+        path = self._photo(entry.get("source"), source.name)
+        return FaceInput([Crop(fitted, np.array(entry["warp"]), face.width, self.head(face))], images.read(path), path)
 
     def _photo(self, name: object, face: str) -> Path:
         if content.is_file(self.photos):

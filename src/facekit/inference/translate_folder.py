@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from ..data.roll import tilt
 from ..errors import CardError, SomeFailed
-from ..faces import paste
+from ..faces import paste, warp
 from ..recipe_api import checkpoint
 from ..recipe_api.controls import read_controls
 from ..runtime import console
 from ..runtime.cores import usable_cores
 from ..runtime.device import find_device, share_threads
-from ..storage import card, claim, content, files, images, provenance
+from ..storage import card, claim, content, files, image_files, provenance
 from ..storage.folder import Source, open_source, output_names
 from ..storage.folder_map import folder_map
 from ..storage.listing import SUFFIXES
 from ..storage.manifest import Output
-from .face_input import FaceInput, FaceOptions, PhotoReader, Reader, TiltedReader, open_reader
+from .face_input import FaceInput, PhotoReader, Reader, TiltedReader, keeping, open_reader
 from .face_labels import Known, open_known
+from .translate_options import TranslateOptions
 from .translation_sheet import SheetRows, rows_of_folder, write_sheet
 from .translator import Translator
 
@@ -33,30 +36,6 @@ FLAGS = ("strength", "keep", "background", "swap_at")  # controls that have a fl
 Group = list[tuple[Source, FaceInput]]
 
 
-@dataclass(frozen=True)
-class TranslateOptions:
-    """What to translate to and with, and how; see the flags of `facekit translate`."""
-
-    to: str | None = None
-    source_label: str | None = None
-    labels: Path | None = None
-    classifier: str | None = None
-    weights: str = "anime"
-    recipe: str | None = None
-    size: int | None = None
-    controls: dict[str, Any] = field(default_factory=dict)
-    """What `Recipe.controls` lets people set, by name; None is not given."""
-    mask: bool = False
-    suffix: str = "png"
-    sheet: bool = False
-    batch: int | None = None
-    device: str = "auto"
-    workers: int | None = None
-    faces: FaceOptions = field(default_factory=FaceOptions)
-    run: dict[str, Any] = field(default_factory=dict)
-    """`limit`, `shard`, `force`, `retry_failed`, as `folder_map` takes them."""
-
-
 def translate_folder(source: Path, out: Path, options: TranslateOptions, dry_run: bool = False) -> None:
     """Translate the images of `source` into the folder `out`, or one image into the file `out`.
 
@@ -64,24 +43,26 @@ def translate_folder(source: Path, out: Path, options: TranslateOptions, dry_run
     some could not be translated.
     """
     single = content.is_file(source) and (out.is_file() or (bool(out.suffix) and not out.is_dir()))
-    sheet = _sheet_path(out, single)
+    sheet = sheet_path(out, single)
     found = [image for image in open_source(source, out) if image.path.resolve() != sheet]
     if out.is_file() and not content.is_file(source):
         raise CardError(f"{out} is a file, {source} a folder", "give a folder for the output")
     names = {found[0].name: out.name} if single else output_names(found, f".{options.suffix}")
+    _check_output(out.suffix if single else f".{options.suffix}", options)
     device = find_device(options.device)
     model = checkpoint.load_model(options.weights, device, options.recipe)
-    translators = _translators(model, options, single)
+    translators = translators_of(model, options, single)
     titles = [translator.name for translator in translators]
     known = open_known(found, model, options.source_label, options.labels, options.classifier)
     read = open_reader(source, translators[0], options.faces)
     values = _card(source, out, options, titles, model, read, single)
+    read = keeping(read, options.kept)
     if dry_run:
         count = len(found[: options.run.get("limit")])
         text = f"translate: {count} images to {','.join(titles)} with {model.path}"
         console.result(text, sources=count, options=values["options"])
         return
-    together = partial(finish_batch, translators=translators, names=names, known=known)
+    together = partial(finish_batch, translators=translators, names=names, known=known, quality=options.quality)
     failed: SomeFailed | None = None
     rows: SheetRows = []
     if single:
@@ -100,6 +81,16 @@ def translate_folder(source: Path, out: Path, options: TranslateOptions, dry_run
         raise failed
 
 
+def _check_output(suffix: str, options: TranslateOptions) -> None:
+    """Raise CardError or MissingError for outputs that cannot be written."""
+    if suffix.lower() in image_files.FORMATS or suffix.lower() not in SUFFIXES:
+        image_files.check(suffix, options.quality, options.kept)
+    elif options.quality is not None or options.kept != image_files.Kept():
+        raise CardError(f"{suffix} has no quality and keeps nothing", f"one of {' '.join(image_files.FORMATS)}")
+    if options.kept.alpha and options.faces.rotation:
+        raise CardError("--keep-alpha is for faces that are cut level", "leave out --rotation")
+
+
 def read_targets(to: str | None, known: list[str]) -> list[str | None]:
     """Return the targets that `--to` names, without duplicates: one name, several separated by commas, or all."""
     if to is None or to in known:
@@ -110,40 +101,64 @@ def read_targets(to: str | None, known: list[str]) -> list[str | None]:
 
 
 def finish_batch(
-    group: Group, *, translators: list[Translator], names: dict[str, str], known: Known | None
+    group: Group,
+    *,
+    translators: list[Translator],
+    names: dict[str, str],
+    known: Known | None,
+    quality: int | None = None,
 ) -> list[list[Output] | Exception]:
     """Translate the faces of a batch of images; returns the output images of each, to be encoded when written."""
+    out: list[list[Output]] = [[] for _ in group]
+    for translator in translators:
+        painted = paint(group, translator, known)
+        for (source, item), (picture, of_faces), made in zip(group, painted, out, strict=True):
+            name = names[source.name] if len(translators) == 1 else f"{translator.name}/{names[source.name]}"
+            whole = _transparent(picture, item) if item.alpha else picture
+            encode = partial(image_files.encode, whole, Path(name).suffix, quality, item.exif)
+            made.append(Output(name, encode, {"size": list(picture.size), **of_faces}))
+    return list(out)
+
+
+def paint(group: Group, translator: Translator, known: Known | None) -> list[tuple[Image.Image, dict[str, Any]]]:
+    """Translate the faces of a batch of images.
+
+    Returns each face, or each photo with its faces in it, and what was measured of them.
+    """
     crops = [(place, crop) for place, (_, item) in enumerate(group) for crop in item.crops]
     conditions: dict[str, list[Any]] = {}
     if known is not None:
         conditions["source"] = [known(group[place][0], crop.face) for place, crop in crops]
     if any(crop.roll for _, crop in crops):
         conditions["roll"] = [crop.roll for _, crop in crops]
-    out: list[list[Output]] = [[] for _ in group]
-    for translator in translators:
-        notes: list[dict[str, Any]] = []
-        faces = translator.fitted([crop.face for _, crop in crops], None, notes, **conditions)
-        measured: list[list[dict[str, Any]]] = [[] for _ in group]
-        for (place, _), note in zip(crops, notes, strict=True):
-            measured[place] += [note] if note else []
-        pictures = [item.photo for _, item in group]
-        for (place, crop), face in zip(crops, faces, strict=True):
-            turned = tilt(face, crop.turn_back) if crop.turn_back else face
-            photo = pictures[place]
-            if photo is None or crop.matrix is None:
-                pictures[place] = turned
-            else:
-                pictures[place] = paste(photo, turned, crop.matrix, crop.edge, crop.head)
-        for (source, _), picture, made, found in zip(group, pictures, out, measured, strict=True):
-            assert picture is not None
-            name = names[source.name] if len(translators) == 1 else f"{translator.name}/{names[source.name]}"
-            encode = partial(images.encode, picture, Path(name).suffix)
-            of_faces = found[0] if len(found) == 1 else {"faces": found} if found else {}
-            made.append(Output(name, encode, {"size": list(picture.size), **of_faces}))
-    return list(out)
+    notes: list[dict[str, Any]] = []
+    faces = translator.fitted([crop.face for _, crop in crops], None, notes, **conditions)
+    measured: list[list[dict[str, Any]]] = [[] for _ in group]
+    for (place, _), note in zip(crops, notes, strict=True):
+        measured[place] += [note] if note else []
+    pictures = [item.photo for _, item in group]
+    for (place, crop), face in zip(crops, faces, strict=True):
+        turned = tilt(face, crop.turn_back) if crop.turn_back else face
+        photo = pictures[place]
+        if photo is None or crop.matrix is None:
+            pictures[place] = turned
+        else:
+            pictures[place] = paste(photo, turned, crop.matrix, crop.edge, crop.head, crop.opacity)
+    of_faces = [found[0] if len(found) == 1 else {"faces": found} if found else {} for found in measured]
+    return [(picture, found) for picture, found in zip(pictures, of_faces, strict=True) if picture is not None]
 
 
-def _translators(model: checkpoint.Model, options: TranslateOptions, single: bool) -> list[Translator]:
+def _transparent(picture: Image.Image, item: FaceInput) -> Image.Image:
+    """Return a result with the transparency of its input: that of the photo, or of the part that was cut out."""
+    alpha = item.alpha
+    assert alpha is not None
+    crop = item.crops[0] if item.crops else None
+    if item.photo is None and crop and crop.matrix is not None:
+        alpha = warp(np.asarray(alpha.convert("RGB")), crop.matrix, crop.edge).getchannel(0)
+    return image_files.with_alpha(picture, alpha)
+
+
+def translators_of(model: checkpoint.Model, options: TranslateOptions, single: bool) -> list[Translator]:
     """Return a translator for each target; raises CardError for targets that cannot be written."""
     targets = read_targets(options.to, list(model.directions))
     if single and len(targets) > 1:
@@ -177,7 +192,9 @@ def _card(
         "align": faces.align, "paste": faces.paste, "suffix": options.suffix, "margin": faces.margin,
         "faces": "all" if faces.every else None, "model_root": faces.model_root, "rotation": faces.rotation,
         "came_from": options.source_label, "labels": options.labels, "classifier": options.classifier,
-        "mask": options.mask or None, **_control_flags(model, options.controls),
+        "mask": options.mask or None, **control_flags(model, options.controls), "quality": options.quality,
+        "keep_alpha": options.kept.alpha or None, "keep_exif": options.kept.exif or None,
+        "keep_gps": options.kept.gps or None,
         "detector": read.detector.name if isinstance(read, PhotoReader | TiltedReader) else None,
     }  # fmt: skip
     given = {key: str(value) if isinstance(value, Path) else value for key, value in given.items() if value is not None}
@@ -185,7 +202,7 @@ def _card(
     return {"facekit": 1, "command": "translate", "options": given, "inputs": inputs}
 
 
-def _control_flags(model: checkpoint.Model, controls: dict[str, Any]) -> dict[str, Any]:
+def control_flags(model: checkpoint.Model, controls: dict[str, Any]) -> dict[str, Any]:
     """Return the controls as the card notes them: by the flags that they have, the rest as texts of `--control`."""
     values = read_controls(model.recipe.known_controls(), controls, model.card.recipe)
     flags = {name: values.pop(name) for name in FLAGS if name in values}
@@ -199,7 +216,8 @@ def _outputs(names: dict[str, str], titles: list[str]) -> dict[str, str]:
     return {f"{title}/{name}": f"{title}/{made}" for title in titles for name, made in names.items()}
 
 
-def _sheet_path(out: Path, single: bool) -> Path:
+def sheet_path(out: Path, single: bool) -> Path:
+    """Return where the contact sheet of an output folder, or of a single file, lies."""
     whole = out.resolve()
     return whole.with_name(f"{whole.stem if single else whole.name}-sheet.png")
 
@@ -215,8 +233,7 @@ def _translate_images(
     options: TranslateOptions,
 ) -> None:
     """Translate into a folder: on the processor whole images side by side, elsewhere in batches."""
-    batch = options.batch or (1 if device == "cpu" else 32 if device.startswith("cuda") else 4)
-    by_image = device == "cpu" and batch == 1  # faster than one image by all cores
+    by_image, workers, batch = side_by_side(device, options)
 
     def read_and_translate(source: Source) -> list[Output]:
         (made,) = together([(source, read(source))])
@@ -227,7 +244,6 @@ def _translate_images(
         return made
 
     work: Callable[[Source], Any] = read_and_translate if by_image else read
-    workers = options.workers or (min(usable_cores(), SIDE_BY_SIDE) if by_image else 2)
     with share_threads(workers) if by_image else contextlib.nullcontext():
         folder_map(
             "translate",
@@ -244,6 +260,13 @@ def _translate_images(
         )
 
 
+def side_by_side(device: str, options: TranslateOptions) -> tuple[bool, int, int]:
+    """Return whether whole images are translated side by side, by how many workers, and how many make a batch."""
+    batch = options.batch or (1 if device == "cpu" else 32 if device.startswith("cuda") else 4)
+    by_image = device == "cpu" and batch == 1  # faster than one image by all cores
+    return by_image, options.workers or (min(usable_cores(), SIDE_BY_SIDE) if by_image else 2), batch
+
+
 def _translate_file(
     source: Source,
     out: Path,
@@ -253,8 +276,6 @@ def _translate_file(
 ) -> None:
     """Translate one image to one file; its card is written beside it."""
     force = bool(options.run.get("force"))
-    if out.suffix.lower() not in SUFFIXES:
-        raise CardError(f"{out} has no image type that can be written", "end it in .png, .jpg or .webp")
     name = f"{out.name}.{card.NAME}"
     if not force and (out.parent / name).exists():
         claim.take(out.parent, values, name)  # raises CardError where it is another run's

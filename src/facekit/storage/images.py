@@ -73,7 +73,7 @@ def _read(path: Path, data: bytes | None = None, most: int | None = None) -> Ima
             image = depth.read_transparent_png(content.read_bytes(path) if data is None else data, image)
         return _turned(to_srgb(image, str(path)), _orientation(image))
 
-    return _open(path, pixels, data)
+    return take_from(path, pixels, data)
 
 
 def read_raw(path: str | Path) -> Image.Image:
@@ -86,7 +86,7 @@ def read_raw(path: str | Path) -> Image.Image:
         image.load()
         return _turned(image, _orientation(image)).copy()
 
-    return _open(Path(path), pixels)
+    return take_from(Path(path), pixels)
 
 
 def size_of(path: str | Path, data: bytes | None = None) -> tuple[int, int]:
@@ -103,7 +103,7 @@ def size_of(path: str | Path, data: bytes | None = None) -> tuple[int, int]:
         width, height = (tags[WIDTH], tags[HEIGHT]) if tags else image.size
         return (height, width) if _orientation(image) >= 5 else (width, height)
 
-    return _open(Path(path), measure, data)
+    return take_from(Path(path), measure, data)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -120,7 +120,7 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
 
-def _open(path: Path, take: Callable[[Image.Image], T], data: bytes | None = None) -> T:
+def take_from(path: Path, take: Callable[[Image.Image], T], data: bytes | None = None) -> T:
     """Return `take(image)` of an image file; whatever Pillow raises becomes an InputError with the reason."""
     kind = None
     try:
