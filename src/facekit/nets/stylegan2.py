@@ -43,9 +43,8 @@ class EqualLinear(nn.Module):
         self.scale, self.lr_mul, self.activation = lr_mul / math.sqrt(inputs), lr_mul, activation
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.activation:
-            return activate(F.linear(x, self.weight * self.scale), self.bias * self.lr_mul)
-        return F.linear(x, self.weight * self.scale, self.bias * self.lr_mul)
+        x = F.linear(x * self.scale, self.weight)  # the weights would be the larger product
+        return activate(x, self.bias * self.lr_mul) if self.activation else x + (self.bias * self.lr_mul).to(x.dtype)
 
 
 class EqualConv2d(nn.Module):
@@ -57,6 +56,8 @@ class EqualConv2d(nn.Module):
         self.scale, self.stride, self.padding = 1 / math.sqrt(inputs * kernel**2), stride, padding
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.numel() < self.weight.numel():
+            return F.conv2d(x * self.scale, self.weight, stride=self.stride, padding=self.padding)
         return F.conv2d(x, self.weight * self.scale, stride=self.stride, padding=self.padding)
 
 
@@ -74,8 +75,7 @@ class ModulatedConv2d(nn.Module):
         self.scale, self.demodulate, self.up = 1 / math.sqrt(inputs * kernel**2), demodulate, up
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        style = self.affine(w)  # [N, I]
-        weight = self.weight * self.scale
+        style, weight = self.affine(w) * self.scale, self.weight  # style is [N, I]
         x = x * style[:, :, None, None].to(x.dtype)
         if self.up:
             x = blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2), pad=1, gain=4.0)
