@@ -50,7 +50,7 @@ def small(name: str) -> card.TrainCard:
     for field in kind.Params.model_fields:
         if field.endswith("width"):
             params[field] = 8
-        elif field in ("blocks", "critic_steps"):
+        elif field in ("blocks", "critic_steps", "photo_steps"):
             params[field] = 1
         elif field == "references":
             params[field] = 2  # one of each image of the batch

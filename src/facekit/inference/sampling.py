@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import CardError
 from ..nets.stylegan2 import Generator
+from ..nets.stylegan2_blend import layers_from, swap_layers
 from ..recipe_api import checkpoint
 from ..reports import contact_sheet
 from ..runtime import console
@@ -73,34 +74,6 @@ def open_generator(weights: str | Path, device: str) -> tuple[Generator, checkpo
             f"{model.path} translates images and does not draw from noise", "facekit translate, or a stylegan2 run"
         )
     return generator, model
-
-
-def layers_from(generator: Generator, size: int) -> int:
-    """Return the index of the first style that acts at `size` px or more; raises CardError for another size."""
-    if size not in generator.resolutions:
-        raise CardError(
-            f"the generator has no layers of {size} px", f"one of {', '.join(map(str, generator.resolutions))}"
-        )
-    return max(0, 2 * generator.resolutions.index(size) - 1)
-
-
-@torch.no_grad()
-def swap_layers(low: Generator, high: Generator, size: int) -> Generator:
-    """Return `low` with the layers from `size` px on taken from `high`; the mapping stays that of `low`.
-
-    Pinkney and Adler 2020, "Resolution Dependent GAN Interpolation". Raises CardError where the two differ in shape.
-    """
-    own, other = low.state_dict(), high.state_dict()
-    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in other.items()}:
-        raise CardError("the two generators differ in size or width", "swap layers of runs that share their base")
-    first = layers_from(low, size)
-    level = low.resolutions.index(size)
-    for name in own:
-        part, _, number = name.partition(".")
-        index = int(number.split(".")[0]) if part in ("layers", "to_rgb") else -1
-        if (part == "layers" and index >= first) or (part == "to_rgb" and index >= level):
-            own[name].copy_(other[name])
-    return low
 
 
 @torch.no_grad()

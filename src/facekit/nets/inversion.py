@@ -58,8 +58,11 @@ def invert(
     lr: float = 0.1,
     seed: int = 0,
     noise_weight: float = 1e5,
+    start: Tensor | None = None,
 ) -> Inverted:
     """Find styles for pictures [N, 3, S, S] in [-1, 1] by gradient descent from the mean latent.
+
+    With `start`, styles [N, L, D] such as an encoder gives, it begins there, without adding noise to the latent.
 
     `features` gives feature maps [N, C, H, W] of images; pictures are compared by their directions (Zhang et al. 2018)
     and by the squared difference of their px. The pictures do not influence one another. The generator is left as it
@@ -79,7 +82,9 @@ def invert(
             wanted = [x.detach() for x in features(pictures)]
             w = generator.mapping(draw(1024, generator.width))
             mean, deviation = w.mean(0), (w - w.mean(0)).square().sum(1).mean().sqrt()
-        styles = mean.repeat(count, generator.latents, 1).requires_grad_()
+        first = mean.repeat(count, generator.latents, 1) if start is None else start.detach().clone()
+        deviation = deviation if start is None else torch.zeros_like(deviation)
+        styles = first.requires_grad_()
         noises = [draw(count, *noise.shape[1:]).requires_grad_() for noise in generator.noises]
         optimizer = torch.optim.Adam([styles, *noises], lr=lr, betas=(0.9, 0.999))
 

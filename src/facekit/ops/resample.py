@@ -15,9 +15,10 @@ TAPS = (1.0, 3.0, 3.0, 1.0)
 @functools.cache
 def _filter(channels: int, axis: int, gain: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return the filter for one axis as weights of a depthwise convolution, [C, 1, 4, 1] or [C, 1, 1, 4]."""
-    taps = torch.tensor(TAPS, dtype=dtype, device=device)
     shape = (1, 1, 4, 1) if axis == 0 else (1, 1, 1, 4)
-    return (taps / taps.sum() * gain).view(shape).expand(channels, 1, *shape[2:]).contiguous()
+    with torch.inference_mode(False):  # it is kept, and gradients may pass later
+        taps = torch.tensor(TAPS, dtype=dtype, device=device)
+        return (taps / taps.sum() * gain).view(shape).expand(channels, 1, *shape[2:]).contiguous()
 
 
 def blur(x: Tensor, pad: int, gain: float = 1.0, down: int = 1) -> Tensor:

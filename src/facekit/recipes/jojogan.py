@@ -22,7 +22,8 @@ from ..recipe_api.base import Phase, Scene, term, view
 from ..runtime import console
 from ..storage import images
 from ..storage.card import Data
-from .stylegan2 import WIDTHS, StyleGAN2, StyleGANParams
+from .stylegan2 import WIDTHS
+from .stylegan2_photos import DrawsPhotos, PhotoParams
 
 MOST = 10  # references
 FIRST_MIXED = 7 / 18  # of the layers of a 1024 px generator, those from 7 on are mixed
@@ -82,7 +83,7 @@ class JoJoScene(Scene):
         return torch.stack([l1(drawn[stage], wanted[stage]) for stage in stages]).mean()
 
 
-class JoJoParams(StyleGANParams):
+class JoJoParams(PhotoParams):
     """Parameters of jojogan."""
 
     preserve_colour: bool = Field(False, description="keep the photo's colours: mix only layers that hold texture")
@@ -91,7 +92,7 @@ class JoJoParams(StyleGANParams):
     references: int = Field(1, ge=1, le=MOST, description="number of references; taken from the folder")
 
 
-class JoJoGAN(StyleGAN2):
+class JoJoGAN(DrawsPhotos):
     """A style from one to ten drawings (Chong and Forsyth 2022, JoJoGAN), in minutes: `--init` names a StyleGAN2 run.
 
     The references are inverted; their upper layers mixed with random styles give many faces that should all look like
@@ -108,6 +109,7 @@ class JoJoGAN(StyleGAN2):
         "run": {"steps": 300, "ema": 0.0, "save_every": 100},
     }
     inherits = WIDTHS
+    exports = ("g", "source")
 
     def open(self, data: Data) -> Layout:
         layout = open_one_folder(data.model_copy(update={"holdout": 0}))
@@ -126,10 +128,12 @@ class JoJoGAN(StyleGAN2):
         p, g = self.params, self.generator()
         g.frozen = ("mapping.",)  # styles are given: nothing reaches it
         references = References(p.references, g.latents, g.width)
-        return {"g": g, "d": Discriminator(self.size, p.multiplier, p.width), "references": references}
+        d = Discriminator(self.size, p.multiplier, p.width)
+        return {"g": g, "d": d, "references": references, "source": self.generator()}
 
     def start(self, nets: Any, layout: Layout) -> None:
         """Find the references' latents in the generator that the run starts from."""
+        nets.source.load_state_dict(nets.g.state_dict())
         place = nets.g.const
         tensors = [images.to_tensor(images.resize(images.square(images.read(p)), self.size)) for p in layout.train["a"]]
         pictures = torch.stack(tensors).to(place.device, place.dtype)

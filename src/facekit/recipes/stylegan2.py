@@ -154,7 +154,7 @@ class StyleGAN2(Recipe):
     }
     sizes = (8, 1)
     exports: ClassVar[tuple[str, ...]] = ("g",)
-    directions = ()
+    directions: ClassVar[tuple[str, ...]] = ()
 
     def check(self, size: int) -> None:
         """Raise CardError for a size that is no power of 2."""

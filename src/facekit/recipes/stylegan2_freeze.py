@@ -12,7 +12,8 @@ from ..data.dataset import Layout
 from ..nets.stylegan2 import Discriminator, Generator
 from ..ops.losses import l2
 from ..recipe_api.base import term
-from .stylegan2 import WIDTHS, StyleGAN2, StyleGANParams, StyleGANScene
+from .stylegan2 import WIDTHS, StyleGANScene
+from .stylegan2_photos import DrawsPhotos, PhotoParams
 
 
 class FreezeScene(StyleGANScene):
@@ -33,7 +34,7 @@ class FreezeScene(StyleGANScene):
         return torch.stack([l2(x, y) for x, y in zip(drawn, wanted, strict=True)]).mean()
 
 
-class FreezeParams(StyleGANParams):
+class FreezeParams(PhotoParams):
     """Parameters of stylegan2-freeze."""
 
     freeze_mapping: bool = Field(False, description="the layers from z to w do not train (FreezeSG)")
@@ -42,7 +43,7 @@ class FreezeParams(StyleGANParams):
     structure_levels: int = Field(3, ge=1, description="resolutions, from 4 px up, that the structure loss compares")
 
 
-class StyleGAN2Freeze(StyleGAN2):
+class StyleGAN2Freeze(DrawsPhotos):
     """A trained StyleGAN2 fine-tuned to another folder (Back 2021, Cartoon-StyleGAN): `--init` names its run.
 
     Layers of low resolution, the mapping and the discriminator's first blocks (Mo et al. 2020, FreezeD) can be
