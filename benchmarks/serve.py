@@ -22,6 +22,7 @@ parser.add_argument("--clients", type=int, default=20)
 parser.add_argument("--small", type=int, default=2000, help="requests with small images, for the memory")
 parser.add_argument("--weights", default="anime")
 parser.add_argument("--queue", type=int, default=32)
+parser.add_argument("--timeout", type=float, default=60, help="of the service; more on a machine that is busy")
 arguments = parser.parse_args()
 
 
@@ -44,7 +45,7 @@ def load(port: int, path: str, body: bytes, count: int, clients: int, each=lambd
     left, lock = [count], threading.Lock()
 
     def client() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=arguments.timeout + 60)
         while True:
             with lock:
                 if left[0] == 0:
@@ -77,7 +78,8 @@ def load(port: int, path: str, body: bytes, count: int, clients: int, each=lambd
 
 print(machine())
 command = [sys.executable, "-m", "facekit", "serve", arguments.weights, "--port", "0", "--queue", str(arguments.queue)]
-process = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True)
+command += ["--timeout", str(arguments.timeout), "--json"]
+process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 assert process.stdout is not None
 port = int(json.loads(process.stdout.readline())["url"].rpartition(":")[2])
 threading.Thread(target=lambda: collections.deque(process.stdout, maxlen=0), daemon=True).start()

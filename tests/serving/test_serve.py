@@ -183,6 +183,7 @@ def test_health_and_weights_say_nothing_of_the_machine(service, weights):
     reply = service("/weights")
     (known,) = reply.json["weights"]
     assert (known["name"], known["to"], known["size"]) == ("tiny", ["anime"], 16)
+    assert {control["name"] for control in known["controls"]} == {"strength", "keep", "background"}
     assert str(weights.parent).encode() not in reply.body and b"/" not in reply.body
 
 
@@ -229,7 +230,7 @@ HOSTILE = {
     "a huge size": (400, "/translate?size=1000000000", PHOTO),
     "a size that is no number": (400, "/translate?size=1e400", PHOTO),
     "strength that is not finite": (400, "/translate?strength=nan", PHOTO),
-    "strength that the weights lack": (400, "/translate?strength=2", PHOTO),
+    "strength out of range": (400, "/translate?strength=2", PHOTO),
     "a mask that the weights lack": (400, "/translate?mask=true", PHOTO),
     "a parameter twice": (400, "/translate?to=anime&to=anime", PHOTO),
     "several images as one": (400, "/translate?faces=all", PHOTO),

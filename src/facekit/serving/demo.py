@@ -80,7 +80,7 @@ def build(studio: Studio, folder: Path) -> gr.Blocks:
         def change(name: str) -> list[Any]:
             return [gr.update(**changed) for changed in _settings(known[name]).values()]
 
-        def translate(path: str | None, name: str, *values: Any) -> list[Any]:
+        def translate(path: str | None, name: str, *values: Any) -> Any:
             if not path:
                 raise gr.Error("There is no photo yet: drop one or take one.", title="", print_exception=False)
             try:
@@ -90,15 +90,14 @@ def build(studio: Studio, folder: Path) -> gr.Blocks:
             files = [gr.update(value=str(file), interactive=True) for file in (shown.result_file, shown.card_file)]
             return [shown.result, shown.text, *files, gr.update(value=shown.gallery, columns=shown.columns)]
 
+        def follow(path: str | None, name: str, *values: Any) -> Any:
+            return translate(path, name, *values) if path else gr.skip()  # it was removed, or the camera is open
+
         weights.change(change, weights, controls, api_visibility="private")
-        gr.on(
-            [go.click, photo.input],
-            translate,
-            [photo, weights, *controls],
-            [result, note, image_file, card_file, faces],
-            concurrency_limit=2,
-            api_visibility="private",
-        )
+        inputs, outputs = [photo, weights, *controls], [result, note, image_file, card_file, faces]
+        together: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": "translate", "api_visibility": "private"}
+        go.click(translate, inputs, outputs, **together)
+        photo.input(follow, inputs, outputs, **together)
     return page
 
 
@@ -108,7 +107,9 @@ def _controls(known: dict[str, Any]) -> list[Any]:
     return [
         gr.Dropdown(label="Translate to", multiselect=True, elem_id="to", **settings["to"]),
         gr.Dropdown(label="What the face is", multiselect=True, elem_id="source", **settings["source"]),
-        gr.Slider(0, 3, step=0.1, label="Strength", elem_id="strength", **settings["strength"]),
+        gr.Slider(step=0.05, label="Strength", elem_id="strength", **settings["strength"]),
+        gr.Checkbox(label="Keep the colours of hair and skin", elem_id="colours", **settings["colours"]),
+        gr.Checkbox(label="Keep the background of the face", elem_id="background", **settings["background"]),
         gr.Checkbox(label="All faces of the photo", elem_id="every", **settings["every"]),
         gr.Checkbox(label="Put the faces back into the photo", elem_id="paste", **settings["paste"]),
         gr.Checkbox(label="The picture is a face already", elem_id="cut", **settings["cut"]),
@@ -117,10 +118,19 @@ def _controls(known: dict[str, Any]) -> list[Any]:
 
 def _settings(known: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return what each control shows for weights, in the order of the page."""
+    has = {control["name"]: control for control in known["controls"]}
+    strength = has.get("strength", {"low": 0.0, "high": 1.0, "default": 1.0})
     return {
         "to": {"choices": known["to"], "value": known["to"][-1:], "visible": len(known["to"]) > 1},
         "source": {"choices": known["to"], "value": [], "visible": known["source"]},
-        "strength": {"value": 1.0, "visible": known["strength"]},
+        "strength": {
+            "minimum": strength["low"],
+            "maximum": strength["high"],
+            "value": strength["default"],
+            "visible": "strength" in has,
+        },
+        "colours": {"value": False, "visible": "keep" in has},
+        "background": {"value": False, "visible": "background" in has},
         "every": {"value": False},
         "paste": {"value": True},
         "cut": {"value": False},
@@ -128,12 +138,15 @@ def _settings(known: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _read(known: dict[str, Any], values: tuple[Any, ...]) -> demo_run.Controls:
-    to, source, strength, every, paste, cut = values
+    to, source, strength, colours, background, every, paste, cut = values
+    as_learned = strength == _settings(known)["strength"]["value"]
     return demo_run.Controls(
         known["name"],
         tuple(to or ()),
         ("+".join(source) or "none") if known["source"] else None,
-        float(strength) if known["strength"] else None,
+        None if as_learned else float(strength),
+        bool(colours),
+        bool(background),
         bool(every),
         bool(paste),
         not cut,
@@ -143,7 +156,8 @@ def _read(known: dict[str, Any], values: tuple[Any, ...]) -> demo_run.Controls:
 def _sentence(error: FacekitError) -> str:
     """Return an error with its next step, for a page."""
     text = f"{error.message[:1].upper()}{error.message[1:]}."
-    return html.escape(f"{text} Next: {error.hint}." if error.hint else text)
+    hint = (error.hint or "").replace(" (align=false)", "")  # the control has a label
+    return html.escape(f"{text} Next: {hint}." if hint else text)
 
 
 def _take_as_it_is(photo: gr.Image) -> None:

@@ -29,6 +29,8 @@ class Controls:
     to: tuple[str, ...]
     source: str | None = None
     strength: float | None = None
+    colours: bool = False
+    background: bool = False
     every: bool = False
     paste: bool = True
     align: bool = True
@@ -79,6 +81,8 @@ def _request(controls: Controls, to: str, paste: bool) -> TranslateRequest:
         to=to,
         source=controls.source,
         strength=controls.strength,
+        keep="colours" if controls.colours else None,
+        background="keep" if controls.background else None,
         align=controls.align,
         paste=paste,
         faces="all" if controls.every and controls.align else "largest",
@@ -106,7 +110,8 @@ def _write(shown: Shown, studio: Studio, controls: Controls, paste: bool, folder
     path = studio.models[controls.weights].path
     values: dict[str, Any] = {
         "to": ",".join(controls.to), "weights": studio.given[controls.weights], "from_": controls.source,
-        "strength": controls.strength, "paste": paste or None, "align": controls.align,
+        "strength": controls.strength, "keep": "colours" if controls.colours else None,
+        "background": "keep" if controls.background else None, "paste": paste or None, "align": controls.align,
         "faces": "all" if controls.every and paste else None, "detector": studio.detector.name,
     }  # fmt: skip
     options = {key: value for key, value in values.items() if value is not None}

@@ -54,7 +54,7 @@ SCHEMAS = {
                 size=WHOLE,
                 several={**YES_OR_NO, "description": "whether `to` takes several labels joined by +"},
                 source={**YES_OR_NO, "description": "whether `source` must be given"},
-                strength=YES_OR_NO,
+                controls=_list(_object(name=TEXT, default={}, help=TEXT, low=NUMBER, high=NUMBER, choices=_list(TEXT))),
                 mask=YES_OR_NO,
             )
         )

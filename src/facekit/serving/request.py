@@ -21,6 +21,10 @@ class TranslateRequest(Section):
     source: str | None = Field(None, description="what the face is, for weights that must know: Young+Male, or none")
     size: int | None = Field(None, ge=16, le=LARGEST_SIZE, description="shorter edge of a face, px; else the model's")
     strength: float | None = Field(None, ge=-10, le=10, description="strength of the change: 1 as learned")
+    keep: Literal["nothing", "colours"] | None = Field(
+        None, description="what stays of the photo: hair and skin colours"
+    )
+    background: Literal["paint", "keep"] | None = Field(None, description="what is around head and neck")
     mask: bool = Field(False, description="show where the face is changed (white: completely) instead of the face")
     align: bool = Field(True, description="find the face and cut it out; false for an image that is a face already")
     paste: bool = Field(False, description="put the faces back into the photo")

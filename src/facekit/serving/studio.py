@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ..runtime.device import find_device
 from ..storage.card import suggest
 from .request import TranslateRequest
 
-NO_FACE = "try a photo that shows the face from the front, or leave out `align` if the image is a face already"
+NO_FACE = "try a photo that shows the face from the front, or say that the picture is a face already (align=false)"
 
 
 @dataclass
@@ -126,7 +126,8 @@ class Studio:
                 raise CardError(f"{name} does not translate to {target!r}", f"give `to` one of: {known}")
         if request.to is None and len(model.directions) > 2:
             raise CardError(f"{name} translates to several", f"give `to` one of: {', '.join(model.directions)}")
-        return name, Translator(model, request.to, request.size, request.strength, request.mask)
+        controls = {"keep": request.keep, "background": request.background}
+        return name, Translator(model, request.to, request.size, request.strength, request.mask, controls=controls)
 
     def _told(self, translator: Translator, request: TranslateRequest) -> dict[str, Any]:
         """Return what the recipe must know of every face."""
@@ -153,7 +154,7 @@ class Studio:
                 "size": model.card.data.size,
                 "several": bool(model.recipe.combines),
                 "source": model.recipe.needs_source,
-                "strength": model.recipe.takes("strength"),
+                "controls": [asdict(control) for control in model.recipe.known_controls()],
                 "mask": model.recipe.masks,
             }
             for name, model in self.models.items()
