@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..errors import CardError, InputError
 from ..runtime import console
-from ..storage import card, files
+from ..storage import card, content, files
 from ..storage.folder import Folder, is_inside
 from .dataset import Layout, shares, spread
 
@@ -75,8 +75,8 @@ def read_aligned(folder: Path) -> Faces:
     for name, entry in Folder(folder).entries.items():
         if not {"source", "box", "landmarks"} <= entry.keys() or not is_inside(entry["source"]):
             continue
-        picture = source if source.is_file() else source / entry["source"]
-        kept = (folder / name).is_file() and entry.get("score", 1.0) >= SURE
+        picture = source if content.is_file(source) else source / entry["source"]
+        kept = content.is_file(folder / name) and entry.get("score", 1.0) >= SURE
         kind = KINDS.index(entry.get("kind", "photo"))
         rows.setdefault(picture, []).append(face_row(entry["box"], entry["landmarks"], kind, float(kept)))
     return {path: np.stack(found) for path, found in rows.items()}
@@ -92,7 +92,7 @@ def find_faces(top: Path) -> Faces:
         if file.name == card.NAME and not Folder(file.parent).aligned:
             continue
         listed = read_faces(file) if file.name == NAME else read_aligned(file.parent)
-        there = {path: rows for path, rows in listed.items() if path.is_file()}
+        there = {path: rows for path, rows in listed.items() if content.is_file(path)}
         if len(there) < len(listed):
             console.warn(f"{file}: {len(listed) - len(there)} of its pictures are not there; left out")
         found |= there
@@ -108,7 +108,7 @@ def open_labels(data: card.Data) -> tuple[Layout, Faces]:
     if not data.root:
         raise CardError("no pictures with labelled faces", f"give --data ROOT, with aligned folders or {NAME}")
     root = Folder(data.root).path
-    whole = not (root / "train").is_dir()
+    whole = not content.is_folder(root / "train")
     faces = find_faces(root if whole else root / "train")
     train = list(faces)[: data.limit]
     if not any(len(faces[path]) for path in train):
@@ -119,7 +119,7 @@ def open_labels(data: card.Data) -> tuple[Layout, Faces]:
     if whole:
         train, val, test = shares(train, data.split or (8, 1, 1))
     else:
-        held = find_faces(root / "test") if (root / "test").is_dir() else {}
+        held = find_faces(root / "test") if content.is_folder(root / "test") else {}
         faces, test = faces | held, list(held)
         val = test
     previews = spread([path for path in val if len(faces[path])] or train, data.holdout or 16)
