@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..nets import pretrained
 from ..nets.projected import FeatureHead
-from ..nets.vgg import EXPECTED, Preprocessing
+from ..nets.vgg import EXPECTED, Preprocessing, channels
 from ..ops import augment, losses
 from ..recipe_api.base import Phase, Progress, term, view
 from .projected import LAYERS, Trunk
@@ -109,14 +109,14 @@ class ProjectedStyleGAN2(StyleGAN2):
         width = self.params.head_width
         return {
             "g": self.generator(),
-            "whole_heads": nn.ModuleDict({n: FeatureHead(c, width, 3, n == "relu3_1") for n, c in LAYERS.items()}),
-            "part_heads": nn.ModuleDict({n: FeatureHead(c, width, 1) for n, c in LAYERS.items()}),
+            "whole_heads": nn.ModuleDict({n: FeatureHead(channels(n), width, 3, n == "relu3_1") for n in LAYERS}),
+            "part_heads": nn.ModuleDict({n: FeatureHead(channels(n), width, 1) for n in LAYERS}),
             "path": PathMean(),
         }
 
     def helpers(self, load: Any, terms: Collection[str]) -> dict[str, nn.Module]:
         p = self.params
-        return {"trunk": Trunk(pretrained.vgg("vgg19", tuple(LAYERS), p.vgg, p.preprocessing))}
+        return {"trunk": Trunk(pretrained.vgg("vgg19", LAYERS, p.vgg, p.preprocessing))}
 
     def lr_factor(self, clock: Progress) -> float:
         """Rise over 100 steps, then stay."""
