@@ -417,8 +417,9 @@ def bomb(width=60_000, height=60_000):
     [
         (b"", "empty", True), (b"<!DOCTYPE html><html>", "HTML", True), (b'{"success": false}', "JSON", True),
         (picture(1)[:300], "cannot be decoded|not an image", True), (b"hello", "not an image", True),
-        (b"PK\x03\x04aaaa", "zip archive", False), (b"\x1aE\xdf\xa3aaaa", "video", False),
+        (b"PK\x03\x04aaaa", "ZIP archive", False), (b"\x1aE\xdf\xa3aaaa", "video", False),
         (b"\0\0\0\x20ftypmp42", "video", False), (b"\xff\xd8\xff" + b"x" * 500, "not an image|decoded", True),
+        (b"\0\0\0\x20ftypavif", "is AVIF", False), (b"II*\0aaaa", "is TIFF", False),
         (bomb(), "too many", False), (bomb(12_000, 12_000), "too many pixels", False),
         (picture(1, (24, 32), "GIF"), "another file type", False),
     ],

@@ -404,3 +404,29 @@ def test_any_precision_becomes_an_image(dtype):
     assert close(
         images.to_image(torch.ones(3, 2, 2, dtype=dtype, requires_grad=True)), Image.new("RGB", (2, 2), "white")
     )
+
+
+@pytest.mark.parametrize(("module", "kind"), [("pillow_heif", "HEIF"), ("pillow_jxl", "JXL")])
+def test_what_another_package_reads_is_read_under_any_name_and_turned_once(tmp_path, module, kind):
+    package = pytest.importorskip(module)
+    if hasattr(package, "register_heif_opener"):
+        package.register_heif_opener()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = toy.picture(64).crop((0, 0, 64, 32))
+    for name, more in (("plain.jpg", {}), ("turned.png", {"exif": exif.tobytes()})):
+        with open(tmp_path / name, "wb") as file:
+            picture.save(file, kind, quality=95, **more)
+        with Image.open(tmp_path / name) as image:
+            decoded = np.asarray(image.convert("RGB"))
+        assert images.size_of(tmp_path / name) == decoded.shape[1::-1]
+        assert np.array_equal(np.asarray(images.read(tmp_path / name)), decoded)
+
+
+@pytest.mark.parametrize(("kind", "package"), [("AVIF", "pillow-avif-plugin"), ("JPEG XL", "pillow-jxl-plugin")])
+def test_the_package_that_reads_a_file_is_named(tmp_path, monkeypatch, kind, package):
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x20ftypavif" if kind == "AVIF" else b"\xff\x0a" + bytes(60))
+    monkeypatch.setitem(images.PLUGINS, kind, ("NONE", "no_such_module", images.PLUGINS[kind][2]))
+    with pytest.raises(InputError, match=f"is {kind}, which") as caught:
+        images.read(tmp_path / "a.jpg")
+    assert caught.value.hint.endswith(f"pip install {package}")

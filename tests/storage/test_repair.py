@@ -87,7 +87,42 @@ def test_large_texts_written_by_pillow_are_read(tmp_path):
     assert same(read(tmp_path, encoded("PNG", pnginfo=words)), WHOLE)
 
 
+def test_a_png_whose_pixels_have_a_wrong_checksum_is_read(tmp_path):
+    packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in np.asarray(WHOLE)))
+    head = encoded("PNG")[:33]
+    for wrong in (packed[:-4] + b"\1\2\3\4", packed[:-2] + b"zz"):
+        assert same(read(tmp_path, head + chunk(b"IDAT", wrong) + chunk(b"IEND", b"")), WHOLE)
+    with pytest.raises(InputError):
+        read(tmp_path, head + chunk(b"IDAT", packed[: len(packed) // 2]) + chunk(b"IEND", b""))
+
+
 # JPEG
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
+
+
+SEGMENTS = {
+    "a short JFIF": (0xE0, b"JFIF\0"),
+    "a profile without its number": (0xE2, b"ICC_PROFILE\0"),
+    "a part of a profile": (0xE2, b"ICC_PROFILE\0\2\3abc"),
+    "a cut list of pictures": (0xE2, b"MPF\0II*\0"),
+    "cut resources of Photoshop": (0xED, b"Photoshop 3.0\x008BIM\4\4"),
+    "a short transform": (0xEE, b"Adobe"),
+    "a comment of any bytes": (0xFE, bytes(range(256))),
+}
+
+
+@pytest.mark.parametrize("extra", SEGMENTS.values(), ids=SEGMENTS.keys())
+def test_a_jpeg_is_read_whatever_stands_before_its_pixels(tmp_path, extra):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    data = encoded("JPEG", exif=exif, quality=95)
+    whole = read(tmp_path, data)
+    assert same(read(tmp_path, data[:2] + segment(*extra) + data[2:]), whole)
+    assert same(read(tmp_path, data[:2] + segment(*extra) + data[2:-2]), whole)
+
 
 KINDS = {"baseline": {}, "progressive": {"progressive": True}, "restarts": {"restart_marker_blocks": 4}}
 

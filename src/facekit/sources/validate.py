@@ -7,21 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from ..storage import images
+from ..storage import images, signatures
 from .errors import FetchError
 from .filters import Filters
 from .post import Post
 
 MARKS = ((b"\xff\xd8\xff", "jpg"), (b"\x89PNG\r\n\x1a\n", "png"), (b"GIF8", "gif"), (b"BM", "bmp"))
 OTHERS = (
-    (b"PK\x03\x04", "a zip archive"),
-    (b"\x1aE\xdf\xa3", "a video"),
     (b"FLV", "a video"),
     (b"CWS", "a Flash file"),
     (b"FWS", "a Flash file"),
     (b"Rar!", "an archive"),
-    (b"%PDF", "a PDF"),
 )
+PICTURES = ("AVIF", "HEIC", "JPEG XL", "JPEG 2000", "TIFF")
+WEB = ("a web page", "an XML file")  # what a site sends in the place of an image
 
 
 @dataclass(frozen=True)
@@ -74,8 +73,11 @@ def kind_of(path: Path) -> str:
     for mark, name in OTHERS:
         if start.startswith(mark):
             raise FetchError(f"the file is {name}, not an image", stage="content")
-    if start[4:8] == b"ftyp":
-        raise FetchError("the file is a video, not an image", stage="content")
+    other = signatures.kind(start)
+    if other in PICTURES:
+        raise FetchError(f"the file is {other}, which crawl does not keep", "convert it to PNG", stage="content")
+    if other and other.startswith(("a ", "an ")) and other not in WEB:
+        raise FetchError(f"the file is {other}, not an image", stage="content")
     lower = start.lstrip().lower()
     if lower.startswith((b"<!doctype", b"<html", b"<?xml", b"<")):
         raise FetchError("the server sent HTML or XML instead of an image", stage="content", again=True)

@@ -29,6 +29,8 @@ def to_srgb(image: Image.Image, name: str = "the image") -> Image.Image:
     """
     profile = image.info.get("icc_profile") or _png_profile(image.info)
     image = depth.to_8_bits(image) if depth.is_deep(image) else image
+    if image.mode == "LAB":  # it is absolute, and its band "a" is no transparency
+        return image.convert("RGB")
     if "transparency" not in image.info and "A" not in image.getbands() and "a" not in image.getbands():
         return _converted(image, profile, name)
     layer = image.convert("LA" if image.mode in ("LA", "La") else "RGBA")
@@ -39,7 +41,7 @@ def to_srgb(image: Image.Image, name: str = "the image") -> Image.Image:
 
 def _converted(image: Image.Image, profile: bytes | None, name: str) -> Image.Image:
     """Convert an opaque image to sRGB by a profile."""
-    if not profile or image.mode == "LAB":  # Lab is absolute
+    if not profile:
         return image.convert("RGB")
     try:
         mode, transform = _transform(profile)

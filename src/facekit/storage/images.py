@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # a multi-picture JPEG counts as JPEG
-PLUGINS = {  # kind of file -> Pillow's name of the format, and the module that adds it if Pillow lacks it
-    "AVIF": ("AVIF", "pillow_avif"),
-    "HEIC": ("HEIF", "pillow_heif.HeifImagePlugin"),
-    "JPEG XL": ("JXL", "pillow_jxl"),
-    "JPEG 2000": ("JPEG2000", "PIL.Jpeg2KImagePlugin"),
+PLUGINS = {  # kind of file -> Pillow's name of the format, the module that adds it, and the package of the module
+    "AVIF": ("AVIF", "pillow_avif", "pillow-avif-plugin"),
+    "HEIC": ("HEIF", "pillow_heif.HeifImagePlugin", "pillow-heif"),
+    "JPEG XL": ("JXL", "pillow_jxl", "pillow-jxl-plugin"),
+    "JPEG 2000": ("JPEG2000", "PIL.Jpeg2KImagePlugin", "pillow"),
 }
+TURNED = ("HEIF", "JXL")  # their decoders rotate the image; its EXIF orientation does not apply again
 MAX_PIXELS = 2 * 89_478_485  # Pillow's limit
 MAX_EDGE = 65_535  # px, the limit of JPEG
 MOST_REPAIRED = 500_000_000  # bytes; larger files are not repaired
@@ -107,7 +108,9 @@ def size_of(path: str | Path, data: bytes | None = None) -> tuple[int, int]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation of an image, 1 (upright) to 8; 1 if it cannot be read."""
+    """Return the EXIF orientation of an image, 1 (upright) to 8; 1 if it cannot be read or does not apply."""
+    if image.format in TURNED:
+        return 1
     try:
         value = image.getexif().get(ORIENTATION)
     except Exception:  # Pillow raises many kinds of errors on a damaged EXIF
@@ -148,6 +151,9 @@ def take_from(path: Path, take: Callable[[Image.Image], T], data: bytes | None =
     except FileNotFoundError as error:
         raise InputError(f"no such file: {path}", "check the path") from error
     except UnidentifiedImageError as error:
+        if kind in signatures.PICTURES or kind == "TIFF":
+            reason = f"it is {kind}, but damaged or of a sort that is not read"
+            raise InputError(f"{path} cannot be decoded: {reason}", "fetch it again, or convert it") from error
         why = f": it is {kind}" if kind else ""
         raise InputError(f"{path} is not an image{why}", "remove it, or convert it to PNG or JPEG") from error
     except Image.DecompressionBombError as error:
@@ -160,13 +166,12 @@ def _formats(path: Path, kind: str | None) -> tuple[str, ...]:
     """Return the Pillow formats to try for a file; raises InputError if no installed plugin reads its kind."""
     if kind not in PLUGINS:
         return FORMATS
-    name, module = PLUGINS[kind]
+    name, module, package = PLUGINS[kind]
     Image.init()
     if name not in Image.OPEN:
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
     if name not in Image.OPEN:
-        package = module.partition(".")[0].replace("_", "-")
         raise InputError(f"{path} is {kind}, which Pillow does not read here", f"convert it, or pip install {package}")
     return (name,)
 

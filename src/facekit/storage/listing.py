@@ -15,8 +15,11 @@ from .remote import is_remote
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm")
 NOTES = (".yaml", ".jsonl", ".html")  # files that facekit writes beside images
 UNFINISHED = (".part", ".crdownload", ".download", ".tmp")
-SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
-SYSTEM_FOLDERS = ("@eadir", "__macosx", "#recycle", "$recycle.bin", "system volume information", "lost+found")
+SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "picasa.ini", "icon\r")
+SYSTEM_FOLDERS = (
+    *("@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "~snapshot"),  # of a NAS
+    *("__macosx", "$recycle.bin", "recycler", "system volume information", "lost+found"),
+)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Such parts are text, thumbnails and checksums; decoders fail on them although th
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
@@ -19,6 +20,9 @@ PNG_MEANING = {b"tRNS": 1, b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"iCCP": 4, b"eX
 WEBP_PIXELS = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF")
 WEBP_MEANING = {b"ICCP": 0x20, b"EXIF": 0x08}  # with their bits in the flags of VP8X
 XMP = 0x04
+JPEG_MEANING = {b"JFIF\0": 14, b"Exif\0\0": 14, b"ICC_PROFILE\0": 15, b"Adobe": 12}
+"""First bytes of JPEG segments that change how the image is shown, and the least number of bytes of each."""
+MOST_PIXELS = 4_000_000_000  # bytes of decompressed pixels
 MOST = 1_000_000  # bytes of a decompressed profile, Pillow's limit
 FILLERS = (b"\xaa" * 999, b"\x37" * 999, b"\xfe" * 999)
 
@@ -35,8 +39,11 @@ def repaired(data: bytes) -> bytes | None:
 
 
 def _png(data: bytes) -> bytes:
-    """Keep the chunks of the pixels, and those that change how they are shown if they are intact."""
-    kept = []
+    """Keep the chunks of the pixels, and those that change how they are shown if they are intact.
+
+    A wrong checksum of the pixels is corrected if the compressed pixels themselves are complete.
+    """
+    kept, packed = [], b""
     at = len(PNG_START)
     while at + 8 <= len(data):
         length, kind = struct.unpack(">I4s", data[at : at + 8])
@@ -44,12 +51,28 @@ def _png(data: bytes) -> bytes:
         at += 12 + length
         whole = len(body) == length and crc == zlib.crc32(kind + body).to_bytes(4, "big")
         means = whole and len(body) >= PNG_MEANING.get(kind, length + 1) and not _is_bomb(kind, body)
-        if kind in PNG_PIXELS or means:
+        if kind == b"IDAT":
+            packed += body
+        elif kind in PNG_PIXELS or means:
             kept.append(struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)))
         if kind == b"IEND":
             break
-    end = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
-    return PNG_START + b"".join(kept) + end
+    for kind, body in ((b"IDAT", _summed(packed, data[16:24])), (b"IEND", b"")):
+        kept.append(struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)))
+    return PNG_START + b"".join(kept)
+
+
+def _summed(packed: bytes, size: bytes) -> bytes:
+    """Return the pixels of a PNG of width and height `size` (8 bytes) with the checksum that they have."""
+    width, height = struct.unpack(">II", size) if len(size) == 8 else (0, 0)
+    most = 8 * (width + 8) * (height + 8) * 2  # bytes of 16-bit RGBA, interlaced, with a byte for each row
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)  # without the checksum
+    try:
+        pixels = inflate.decompress(packed[2:], most) if most < MOST_PIXELS else b""
+    except zlib.error:
+        return packed
+    whole = inflate.eof and inflate.unused_data[:4] != zlib.adler32(pixels).to_bytes(4, "big")
+    return zlib.compress(pixels, 1) if whole else packed
 
 
 def _is_bomb(kind: bytes, body: bytes) -> bool:
@@ -62,11 +85,17 @@ def _is_bomb(kind: bytes, body: bytes) -> bool:
 
 
 def _jpeg(data: bytes) -> bytes | None:
-    """Add the missing end marker, if the picture is complete without it.
+    """Leave out damaged segments before the pixels, and add a missing end marker if the picture is complete without it.
 
     The decoder reads on to the end marker. So the picture is complete if extra bytes before the marker do not change
     it.
     """
+    lean = _lean_jpeg(data)
+    if lean != data:
+        with contextlib.suppress(OSError, SyntaxError):
+            _decoded(lean)
+            return lean
+    data = lean
     body = data[:-1] if data.endswith(b"\xff") else data
     ended = body + b"\xff\xd9"
     try:
@@ -75,6 +104,28 @@ def _jpeg(data: bytes) -> bytes | None:
     except OSError:
         return None
     return ended if complete else None
+
+
+def _lean_jpeg(data: bytes) -> bytes:
+    """Return a JPEG with only those segments of applications that say how to show it, and are as long as they must be.
+
+    These are JFIF, EXIF, parts of a profile, and Adobe's colour transform; comments and the like go.
+    """
+    kept, at = [data[:2]], 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in (0xFF, 0x01) or 0xD0 <= marker <= 0xD8:  # filling, or without a length
+            at += 1 if marker == 0xFF else 2
+            continue
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        body = data[at + 4 : end]
+        least = next((size for start, size in JPEG_MEANING.items() if body.startswith(start)), len(body) + 1)
+        if not (0xE0 <= marker <= 0xEF or marker == 0xFE) or len(body) >= least:
+            kept.append(data[at:end])
+        at = end
+        if marker == 0xDA:
+            break
+    return b"".join(kept) + data[at:]
 
 
 def _decoded(data: bytes) -> bytes:

@@ -15,6 +15,7 @@ STARTS = (
     (b"\xff\x0a", "JPEG XL"),
     (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
     (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
     (b"II*\0", "TIFF"),
     (b"MM\0*", "TIFF"),
     (b"8BPS", "a Photoshop file"),
