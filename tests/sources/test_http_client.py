@@ -407,6 +407,39 @@ def test_abort_ends_requests_that_wait_for_a_server(clock):
     assert outcome == ["stopped"]
 
 
+@pytest.mark.parametrize("step", ["resolve", "connect"])
+@pytest.mark.parametrize("aborted", [True, False])
+def test_a_name_server_or_host_that_does_not_answer_is_left_alone_in_time(clock, monkeypatch, step, aborted):
+    begun, answer = threading.Event(), threading.Event()
+
+    def block(*arguments, **more):
+        begun.set()
+        answer.wait(30)
+        raise OSError("no answer")
+
+    place = (transport, "resolve") if step == "resolve" else (transport.connection, "create_connection")
+    monkeypatch.setattr(*place, block)
+    monkeypatch.setattr(http_client, "LONGEST", 30.0 if aborted else 0.2)
+    asking, outcome = client(None, clock), []
+
+    def ask():
+        try:
+            asking.get("http://127.0.0.1/x", 1000)
+        except FetchError as error:
+            outcome.append(error.message)
+        except Stopped:
+            outcome.append("stopped")
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert begun.wait(10)
+    if aborted:
+        asking.abort()
+    thread.join(5)
+    answer.set()
+    assert outcome == ["stopped" if aborted else "the answer takes longer than 0.2 s"]
+
+
 def test_the_hint_for_a_page_that_is_too_large_is_not_about_files(board, clock):
     with pytest.raises(FetchError, match="larger than") as caught:
         client(board, clock).get(f"{board.address}/images/1.jpg", 100)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent import futures
 
+POLLED = 0.1  # s, between two looks at whether the time is over
 _running = threading.local()
 
 
@@ -56,3 +58,33 @@ def watch(wire: socket.socket) -> None:
     deadline = getattr(_running, "deadline", None)
     if deadline is not None:
         deadline.watch(wire)
+
+
+def connected(connect: Callable[[], socket.socket]) -> socket.socket:
+    """Return the connection that `connect` opens; raises what it raises, TimeoutError when the time is over.
+
+    A name server may take minutes and cannot be interrupted: `connect` has a thread of its own, which is left behind.
+    """
+    deadline = getattr(_running, "deadline", None)
+    if deadline is None:
+        return connect()
+    found: futures.Future[socket.socket] = futures.Future()
+
+    def run() -> None:
+        try:
+            found.set_result(connect())
+        except BaseException as error:
+            found.set_exception(error)
+
+    threading.Thread(target=run, daemon=True, name="connect").start()
+    while not deadline.over:
+        if futures.wait([found], POLLED).done:
+            return found.result()
+    found.add_done_callback(_close)
+    raise TimeoutError("connecting took too long")
+
+
+def _close(found: futures.Future[socket.socket]) -> None:
+    """Close a connection that came too late."""
+    if found.exception() is None:
+        found.result().close()

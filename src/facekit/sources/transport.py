@@ -38,15 +38,7 @@ def adapter(local: bool, size: int = 16) -> HTTPAdapter:
 
         def _new_conn(self: Any) -> socket.socket:
             try:
-                addresses = resolve(self._dns_host, self.port)
-                if not local:
-                    checked = [address for address in addresses if is_public(address)]
-                    if addresses and not checked:
-                        raise AddressRefused(
-                            f"{self.host} is at {addresses[0]}, which is not on the public internet", LOCAL_HINT
-                        )
-                    addresses = checked
-                found = self._first_of(addresses)
+                found = deadline.connected(self._resolve_and_connect)
             except (socket.gaierror, UnicodeError) as error:
                 raise NameResolutionError(self.host, self, error) from error  # type: ignore[arg-type]
             except TimeoutError as error:
@@ -56,6 +48,17 @@ def adapter(local: bool, size: int = 16) -> HTTPAdapter:
             self.wire = found.dup()
             deadline.watch(self.wire)
             return found
+
+        def _resolve_and_connect(self: Any) -> socket.socket:
+            addresses = resolve(self._dns_host, self.port)
+            if not local:
+                checked = [address for address in addresses if is_public(address)]
+                if addresses and not checked:
+                    raise AddressRefused(
+                        f"{self.host} is at {addresses[0]}, which is not on the public internet", LOCAL_HINT
+                    )
+                addresses = checked
+            return self._first_of(addresses)
 
         def _first_of(self: Any, addresses: list[str]) -> socket.socket:
             last: OSError = OSError("no address")
