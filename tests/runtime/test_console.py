@@ -1,6 +1,8 @@
 """What a command says, to whom and how often."""
 
 import json
+import sys
+from types import ModuleType
 
 import pytest
 
@@ -166,3 +168,41 @@ def test_a_terminal_shows_a_bar_on_stderr(using, capsys):
 def test_flags_and_the_terminal_choose_the_reporter(monkeypatch, flags, terminal, kind):
     monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
     assert type(console.choose(**flags)) is kind
+
+
+class Shell:
+    """What IPython gives in a notebook."""
+
+    kernel = object()
+
+
+def test_python_functions_show_progress_in_a_notebook_and_nothing_elsewhere(monkeypatch, capsys):
+    shown: list[str] = []
+
+    class Handle:
+        def update(self, data, raw):
+            shown.append(data["text/plain"])
+
+    def display(data, raw, display_id):
+        shown.append(data["text/plain"])
+        return Handle()
+
+    def work():
+        console.note("note")
+        console.warn("careful\x1b[31m")
+        with console.progress("train", 4) as bar:
+            bar.advance(4, loss=0.5)
+
+    work()
+    assert capsys.readouterr() == ("", "")
+    ipython, shell = ModuleType("IPython"), [None]
+    ipython.get_ipython = lambda: shell[0]
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", ModuleType("IPython.display"))
+    sys.modules["IPython.display"].display = display
+    work()  # IPython in a terminal
+    assert capsys.readouterr() == ("", "") and not shown
+    shell[0] = Shell()
+    work()
+    assert capsys.readouterr().out == "note\nwarning: careful\\x1b[31m\n"
+    assert shown[0] == "train 0/4" and shown[-1].startswith("train 4/4") and "loss 0.5" in shown[-1]

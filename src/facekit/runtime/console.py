@@ -42,7 +42,7 @@ class Bar:
 
 
 class Reporter:
-    """Prints nothing; the base of the other reporters, and the one that the Python API uses."""
+    """Prints nothing; the base of the other reporters."""
 
     def note(self, text: str) -> None:
         """Report an ordinary event."""
@@ -238,7 +238,25 @@ class Rich(Plain):
         return RichBar(title, total, done)
 
 
-current: ContextVar[Reporter] = ContextVar("reporter", default=Reporter())  # noqa: B039
+class Library(Reporter):
+    """What Python functions report: nothing, but in a notebook, where people look on."""
+
+    def _reporter(self) -> Reporter:
+        from . import notebook
+
+        return notebook.Notebook() if notebook.is_here() else Reporter()
+
+    def note(self, text: str) -> None:
+        self._reporter().note(text)
+
+    def warn(self, text: str) -> None:
+        self._reporter().warn(text)
+
+    def bar(self, title: str, total: int, done: int = 0) -> Bar:
+        return self._reporter().bar(title, total, done)
+
+
+current: ContextVar[Reporter] = ContextVar("reporter", default=Library())  # noqa: B039
 
 
 def choose(as_json: bool = False, quiet: bool = False) -> Reporter:
