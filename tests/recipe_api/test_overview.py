@@ -1,5 +1,10 @@
 """The list of recipes and what is said of one."""
 
+import importlib.util
+from pathlib import Path
+
+import pytest
+
 from facekit.recipe_api import overview, registry
 from facekit.storage import card
 
@@ -35,3 +40,19 @@ def test_text_for_a_terminal_hangs_under_its_column():
     row = "name   64  one two three four"
     assert overview.wrapped(row, 20) == "name   64  one two\n           three\n           four"
     assert " ".join(overview.wrapped(text, 80).split()) == " ".join(text.split())
+
+
+def test_the_list_says_what_a_recipe_costs():
+    rows = {row["name"]: row for row in overview.overview()}
+    assert rows["projected-cut"]["work"] == 1
+    assert rows["ugatit"]["gib"] > rows["ugatit-light"]["gib"] > rows["projected-cut"]["gib"]
+    assert "[work 1, " in overview.overview_text([rows["projected-cut"]])
+    assert set(overview.COSTS) <= set(rows)
+
+
+def test_the_costs_are_those_that_the_benchmark_counts():
+    path = Path(__file__).parents[2] / "benchmarks" / "recipe_costs.py"
+    spec = importlib.util.spec_from_file_location("recipe_costs", path)
+    recipe_costs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe_costs)
+    assert recipe_costs.cost("cartoongan-16") == pytest.approx(overview.COSTS["cartoongan-16"], rel=0.05)

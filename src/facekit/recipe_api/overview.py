@@ -10,15 +10,22 @@ from typing import Any
 import yaml
 
 from ..storage import card
+from .costs import COSTS
 from .registry import catalogue, find
 
+COST = (
+    "work: of a training step per image, projected-cut's is 1; GiB: of a training step, estimated. Both at the size "
+    "and batch of the recipe"
+)
 FIRST = "projected-cut"  # trains in hours on one machine, from a few hundred images
 
 
 def overview() -> list[dict[str, Any]]:
-    """Return a row per recipe: name, summary, what its preset changes, size in px, steps or epochs, where to start.
+    """Return a row per recipe: name, summary, what its preset changes, size in px, length, where to start, and cost.
 
-    Imports no recipe: size and length are missing where only the class knows them.
+    `work` is that of a training step per image, where that of `FIRST` is 1, and `gib` the estimated memory of a step,
+    both at the recipe's own size and batch; None where they are not known. Imports no recipe: size and length are
+    missing where only the class knows them.
     """
     rows = []
     for entry in catalogue().values():
@@ -32,9 +39,19 @@ def overview() -> list[dict[str, Any]]:
                 "steps": values.get("run", {}).get("steps"),
                 "epochs": values.get("run", {}).get("epochs"),
                 "start_here": entry.name == FIRST,
+                **_cost(entry.name),
             }
         )
     return rows
+
+
+def _cost(name: str) -> dict[str, float | None]:
+    """Return the work and memory of a training step of a recipe."""
+    if name not in COSTS:
+        return {"work": None, "gib": None}
+    work, memory = COSTS[name]
+    first = COSTS[FIRST][0]
+    return {"work": None if work is None or first is None else round(work / first, 2), "gib": memory}
 
 
 def overview_text(rows: list[dict[str, Any]]) -> str:
@@ -47,9 +64,11 @@ def overview_text(rows: list[dict[str, Any]]) -> str:
         about = ", ".join(row["differs"]) if row["summary"] in seen and row["differs"] else row["summary"]
         seen.add(row["summary"])
         mark = "START HERE. " if row["start_here"] else ""
-        lines.append(f"{row['name']:{width}}  {row['size'] or '':>4}  {length:>15}  {mark}{about}")
+        work = f"work {row['work']:g}, " if row["work"] else ""
+        cost = f" [{work}{row['gib']:g} GiB]" if row["gib"] else ""
+        lines.append(f"{row['name']:{width}}  {row['size'] or '':>4}  {length:>15}  {mark}{about}{cost}")
     hint = "`facekit recipes NAME` shows losses, parameters and their number; --size and --steps change these two"
-    return "\n".join([*lines, "", hint])
+    return "\n".join([*lines, "", COST, hint])
 
 
 def describe(name: str) -> dict[str, Any]:
