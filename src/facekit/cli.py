@@ -177,6 +177,7 @@ def _from_card(ctx: typer.Context, value: Optional[Path]) -> Optional[Path]:
         if "recipe" in options:
             hint = "remove `recipe` from the card and name the file yourself: --recipe FILE.py"
             raise CardError(f"{value} names a recipe file, and cards do not run code", hint)
+        options.pop("allow_torchscript", None)  # a card never allows code
         for key in options:
             if key not in known:
                 raise CardError(f"{value}: unknown option {key!r}{card.suggest(key, known)}", "fix the card")
@@ -187,7 +188,7 @@ def _from_card(ctx: typer.Context, value: Optional[Path]) -> Optional[Path]:
 
 
 RENAMED = {"suffix": "format"}  # what cards call --format
-CARD_KEYS = {"came_from": "from_", "source": "from_", "and": "and_"}  # what cards call --from
+CARD_KEYS = {"came_from": "from_", "source": "from_", "and": "and_", "with": "with_"}  # what cards call flags
 Card = Annotated[
     Optional[Path],
     typer.Option("--card", help="repeat the run of a card; flags override it", callback=_from_card, is_eager=True),

@@ -91,7 +91,7 @@ def study(tmp_path, facekit, tools):
     base.write_text(card.dump({"recipe": str(toy.FILE), "seed": 1, "data": {"root": str(data)}, "run": {"steps": 2}}))
 
     def run(*flags, out=tmp_path / "out", base=base):
-        return facekit("ablate", base, "--out", out, *tools, *flags)
+        return facekit("ablate", base, "--set", f"recipe={toy.FILE}", "--out", out, *tools, *flags)
 
     return run, tmp_path / "out"
 
@@ -259,7 +259,8 @@ def test_the_makefile_trains_every_run_with_its_share_of_the_cores(study, tmp_pa
     lines = sorted((tmp_path / "log").read_text().splitlines())
     threads = str(max(1, 4 // jobs))
     assert lines == [
-        f"{threads}|train|--card|{out}/cards/{name}.yaml|--out|{out}/runs/{name}|" for name in ("no-noise-s1", "toy-s1")
+        f"{threads}|train|{toy.FILE}|--card|{out}/cards/{name}.yaml|--out|{out}/runs/{name}|"
+        for name in ("no-noise-s1", "toy-s1")
     ]
 
 

@@ -174,7 +174,8 @@ def test_a_labelled_method_is_ablated_over_all_labels(tmp_path, facekit, tools, 
     base, out = tmp_path / "base.yaml", tmp_path / "out"
     data = {"root": str(tmp_path / "data"), "size": 16, "batch": 2, "split": [6, 2, 2]}
     base.write_text(card.dump({"recipe": f"{tmp_path}/many.py", "data": data, "run": {"steps": 2}}))
-    given = ("ablate", base, "--out", out, *tools, "--drop", "noise", "--classifier", judge)
+    given = ("ablate", base, "--set", f"recipe={tmp_path}/many.py", "--out", out, *tools)
+    given += ("--drop", "noise", "--classifier", judge)
     done = facekit(*given)
     assert done.code == 0, done.err
     rows = {row["variant"]: row["scores"] for row in yaml.safe_load((out / "table.yaml").read_text())["rows"]}

@@ -141,6 +141,13 @@ def test_photos_that_fail_do_not_stop_the_others(facekit, tmp_path):
     assert again.code == 4 and "nothing to do" in again.err
 
 
+def test_a_detector_that_does_not_suit_the_images_is_said(facekit, tmp_path):
+    source = write(tmp_path / "in", "dot.png", photo=Image.new("RGB", (1, 1)))
+    write(source, "black.png", photo=Image.new("RGB", (24, 24)))
+    done = facekit("align", source, tmp_path / "out", "--detector", "cascade")
+    assert done.code == 4 and "cascade finds no face in most images: another --detector" in done.err
+
+
 def test_size_and_margin_frame_the_face(facekit, tmp_path):
     source = write(tmp_path / "in", "ada.png")
     eyes = {}

@@ -303,6 +303,14 @@ def test_domains_are_completed_from_the_card_of_the_weights(faces):
     assert completion.targets(Context, "") == []
 
 
+def test_names_from_weights_that_a_shell_would_run_are_not_completed(monkeypatch):
+    class Context:
+        params = {"weights": "x"}
+
+    monkeypatch.setattr(completion, "_card", lambda name: {"params": {"labels": ["$(touch x)", "Black Hair", "a;b"]}})
+    assert completion.targets(Context, "") == ["Black Hair", "all"]
+
+
 def test_a_reader_that_has_gone_ends_the_command_without_a_word(spawn):
     reader, writer = os.pipe()
     os.close(reader)

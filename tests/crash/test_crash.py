@@ -9,6 +9,7 @@ from PIL import Image
 from skimage.data import astronaut
 
 import toy
+import toy_scores
 from booru import Booru, Entry
 from facekit.sources import http_client
 
@@ -70,6 +71,31 @@ def test_align(survives):
 
 def test_translate(survives):
     assert survives(pictures, "translate", "--no-align", "--size", 32, "in", "out", "--workers", 1, exit=4) > 20
+
+
+def test_translate_one_image(survives):
+    assert survives(pictures, "translate", "--no-align", "--size", 32, "in/000.png", "out.png") > 5
+
+
+def test_compare(survives):
+    def prepare(top: Path) -> None:
+        for seed, name in enumerate(("one", "two")):
+            toy.fill(top / name, 2, seed=seed)
+
+    assert survives(prepare, "compare", "one", "two", "--page", "page") > 10
+
+
+def test_score(survives):
+    def prepare(top: Path) -> None:
+        toy.fill(top / "in", 3)
+        toy_scores.write_onnx(top / "features.onnx")
+
+    arguments = ("in", "in", "--features", "features.onnx", "--save", "score.card.yaml", "--no-cache")
+    assert survives(prepare, "score-fid", *arguments) > 2
+
+
+def test_examples(survives):
+    assert survives(lambda top: None, "examples", "own") > 50
 
 
 def test_clean_into_a_folder(survives):

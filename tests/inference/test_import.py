@@ -1,6 +1,10 @@
 """`facekit import`: files in the layouts of the authors' code, built here from public facts, give the same images."""
 
+import argparse
+import io
 import json
+from collections import defaultdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import toy
+from facekit.nets import old_pickle
 from facekit.recipe_api import checkpoint
 
 SIZE = 32
@@ -517,3 +522,45 @@ def test_no_code_of_a_file_is_run(facekit):
     torch.save({"model.1.weight": Evil()}, "x.pth")
     done = facekit("import", "x.pth", "o.safetensors", "--as", "cyclegan")
     assert done.code == 5 and "run\n" not in done.out
+
+
+class Harmful:
+    """What a hostile pickle holds: reading it would make a file."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("harm"),)
+
+
+def test_a_pickled_module_gives_its_weights_and_runs_nothing(facekit, x):
+    net = resnet()
+    held = {"generator": net, "options": argparse.Namespace(lr=1.0), "harm": Harmful(), "log": defaultdict(list, a=[1])}
+    torch.save(held, "latest_net_G_A.pth")
+    _, made = translated(facekit, x, "b", "latest_net_G_A.pth", "--as", "cyclegan")
+    same(made, net.model, x)
+    torch.save(held, "old.pth", _use_new_zipfile_serialization=False)
+    assert len(old_pickle.collect("old.pth")) == len(net.state_dict())
+    assert not Path("harm").exists()
+
+
+def test_a_pickle_without_weights_is_a_sentence(facekit):
+    torch.save({"net": Harmful()}, "x.pt")
+    done = facekit("import", "x.pt", "o.safetensors", "--as", "cyclegan")
+    assert done.code == 5 and "it holds no weights by name" in done.err
+    for held in ([Harmful()], Harmful()):
+        torch.save(held, "x.pt")
+        with pytest.raises(ValueError, match="holds no weights"):
+            old_pickle.collect("x.pt")
+    assert not Path("harm").exists()
+
+
+def test_torchscript_is_not_run():
+    torch.jit.script(nn.Linear(1, 1)).save("x.pt")
+    with pytest.raises(ValueError, match="TorchScript"):
+        old_pickle.collect("x.pt")
+
+
+def test_a_pickle_changes_no_class():
+    evil = b"\x80\x02cargparse\nNamespace\nN}X\x0c\x00\x00\x00dump_patchesI01\ns\x86b."
+    with pytest.raises(TypeError):
+        old_pickle.Unpickler(io.BytesIO(evil)).load()
+    assert old_pickle.Inert.dump_patches is False

@@ -16,6 +16,12 @@ def test_every_value_is_escaped():
     assert 'onload="' not in page
 
 
+def test_control_characters_are_shown_as_escapes():
+    page = html.render("run.html", **{**RUN, "title": "\x1b[31m\x9b\u202e", "card": "a: 1\n\tb: \x07"})
+    assert not any(c in page for c in "\x1b\x9b\u202e\x07")
+    assert "\\x1b[31m\\x9b\\u202e" in page and "a: 1\n\tb: \\x07" in page
+
+
 def test_a_missing_value_is_an_error_not_an_empty_place():
     with pytest.raises(jinja2.UndefinedError, match="plot"):
         html.render("run.html", **{key: value for key, value in RUN.items() if key != "plot"})

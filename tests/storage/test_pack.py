@@ -197,6 +197,15 @@ def test_a_shard_with_names_outside_its_folder_is_refused(tmp_path, root, name):
         index(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["../out.png", "/tmp/out.png", "a/../../out.png", ".", "http://x.org/a.png"])
+def test_an_index_with_names_outside_its_folder_is_refused(shards, name):
+    tar = next(iter(sorted(shards.glob("*.tar"))))
+    _, columns = packed.read_index(tar)
+    packed.write_index(tar, columns._replace(name=[name, *columns.name[1:]]))
+    with pytest.raises(InputError, match="names images outside its folder"):
+        packed.read_index(tar)
+
+
 def test_a_tar_file_cut_in_the_middle_is_refused(shards, tmp_path):
     (tmp_path / "cut").mkdir()
     shutil.copy(shards / "000000.tar", tmp_path / "cut" / "x.tar")

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import toy
+from facekit.errors import CardError
 from facekit.recipe_api.base import Progress
 from facekit.recipe_api.registry import find
 from facekit.recipes.cyclegan import CycleGAN
@@ -92,3 +93,9 @@ def test_other_errors_pass_through():
     guess = memory_estimate.Estimate({}, 0, None)
     with pytest.raises(RuntimeError, match="something else"), memory_estimate.guarded(guess):
         raise RuntimeError("something else")
+
+
+@pytest.mark.parametrize(("key", "value"), [("blocks", 10**7), ("width", 10**12), ("width", 10**30)])
+def test_nets_that_no_machine_holds_are_refused_at_once(key, value):
+    with pytest.raises(CardError, match="cannot be built"):
+        memory_estimate.estimate(CycleGAN({key: value}, 64), CycleGAN.terms(), card_of(64))

@@ -17,14 +17,19 @@ THREADS ?= $$(( $(CORES) > $(JOBS) ? $(CORES) / $(JOBS) : 1 ))
 all:"""
 
 
-def makefile(runs: Sequence[tuple[str, str]]) -> str:
-    """Return a Makefile that trains the runs, given as pairs of card and run folder."""
+def makefile(runs: Sequence[tuple[str, str]], recipes: Sequence[str] = ()) -> str:
+    """Return a Makefile that trains the runs, given as pairs of card and run folder.
+
+    `recipes` are the recipe files that the runs are trained with, or "" for installed recipes.
+    """
     targets = "".join(f" \\\n\t{_target(folder + '/card.yaml')}" for _, folder in runs)
-    rules = [
-        f"{_target(folder + '/card.yaml')}: {_target(path)}\n"
-        f"\tOMP_NUM_THREADS=$(THREADS) $(FACEKIT) train --card {_word(path)} --out {_word(folder)}\n"
-        for path, folder in runs
-    ]
+    rules = []
+    for (path, folder), recipe in zip(runs, recipes or [""] * len(runs), strict=True):
+        words = [*filter(None, [recipe]), "--card", path, "--out", folder]
+        rules.append(
+            f"{_target(folder + '/card.yaml')}: {_target(path)}\n"
+            f"\tOMP_NUM_THREADS=$(THREADS) $(FACEKIT) train {' '.join(map(_word, words))}\n"
+        )
     return f"{FIRST}{HEAD}{targets}\n\n" + "\n".join(rules) + "\n.PHONY: all\n"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CardError, FacekitError, Interrupted, OutputError
-from ..recipe_api.registry import find_entry
+from ..recipe_api.registry import find_entry, is_file, refuse_code
 from ..runtime import console
 from ..scoring.scorer import Scorer
 from ..storage import card, files, lock, provenance
@@ -72,8 +72,9 @@ def plan_study(
     """
     data = {key: str(value) if isinstance(value, Path) else value for key, value in (data or {}).items() if value}
     given = [card.assignment(text) for text in changes] + ([{"data": data}] if data else [])
+    named = card.merge(*given).get("recipe") is not None
     elsewhere = bool({"root", "a", "b"} & data.keys())
-    values = card.merge(_card_of(base, elsewhere), *given, {} if seed is None else {"seed": seed})
+    values = card.merge(_card_of(base, elsewhere, named), *given, {} if seed is None else {"seed": seed})
     plan = _quiet_plan(values, base)  # its card has every default written out: other methods get the same
     variants = plan_variants(plan.values, drops, sweeps, [_card_of(name, False) for name in against])
     for variant in variants[1:]:
@@ -81,10 +82,15 @@ def plan_study(
     return Study(Path(out), plan, variants, {variant.name: _seeded(variant, seeds) for variant in variants})
 
 
-def _card_of(name: str, elsewhere: bool) -> dict[str, Any]:
-    """Return the values of a card file, or of a recipe's name; `elsewhere`: its own data folders are left out."""
+def _card_of(name: str, elsewhere: bool, named: bool = False) -> dict[str, Any]:
+    """Return the values of a card file, or of a recipe's name; `elsewhere`: its own data folders are left out.
+
+    Raises CardError where the card names a recipe file, unless a recipe is `named` on the command line.
+    """
     if Path(name).suffix in (".yaml", ".yml"):
         values = card.load(Path(name))
+        if not named:
+            refuse_code(values, f"facekit ablate {name} --set recipe={{}}", name)
     else:
         values = {"recipe": find_entry(name).name if not name.endswith(".py") else name}
     if elsewhere:
@@ -113,7 +119,7 @@ def write_cards(study: Study, force: bool = False) -> None:
     `force` replaces both.
     """
     _refuse_foreign(study.out, force)
-    pairs = []
+    pairs, recipes = [], []
     for variant, seed, name in study.runs():
         path, values = study.out / "cards" / f"{name}.yaml", study.cards[variant][seed]
         if path.exists() and not force:
@@ -126,7 +132,8 @@ def write_cards(study: Study, force: bool = False) -> None:
         else:
             files.write_text(path, card.dump(values))
         pairs.append((str(path), str(study.folder(name))))
-    files.write_text(study.out / "Makefile", makefile(pairs))
+        recipes.append(values["recipe"] if is_file(values["recipe"]) else "")
+    files.write_text(study.out / "Makefile", makefile(pairs, recipes))
 
 
 def _refuse_foreign(out: Path, force: bool) -> None:
@@ -152,6 +159,7 @@ def compare(
     is `facekit.translate`. A variant that fails becomes a row that says why. Raises InputError before any training if
     there are too few held-out images to score.
     """
+    study.plan.refuse_folder(study.out)
     scoring = open_scoring(study.out, study.plan, to, scorer, translate)
     with lock.held(study.out, "facekit ablate"):
         write_cards(study, force)

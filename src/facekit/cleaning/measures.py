@@ -24,8 +24,8 @@ def measure_all(found: Sequence[Source], path: Path, workers: int, force: bool) 
     stamps = {source.name: quality.stamp(source) for source in found}
     known: dict[str, dict[str, Any]] = {}
     for row in () if force else jsonl.read_lines(path):
-        own = stamps.get(row.get("file", ""))
-        if own and _is_current(row, own):
+        own = stamps.get(str(row.get("file")))
+        if own and _is_current(row, own) and ("problem" in row or row.keys() >= quality.FIGURES):
             known[row["file"]] = row
     todo = [source for source in found if source.name not in known]
     if todo:

@@ -32,6 +32,7 @@ COPIES = {
 }
 SHARES = ("train", "val", "test")
 FORMAT = 1  # of the measures of a file
+FIGURES = {"width", "height", "blur", "chroma", "spread", "phash", "cells", "pixels", "content"}  # of a good image
 
 
 @dataclass(frozen=True)

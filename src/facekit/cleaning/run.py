@@ -45,7 +45,7 @@ class Cleaning:
     @property
     def place(self) -> Path:
         """The folder of the report and its data files."""
-        home = self.source.resolve()
+        home = files.real(self.source)
         return self.report or self.out or home.with_name(f"{home.name}-clean")
 
     @property
@@ -105,10 +105,8 @@ def clean_folder(cleaning: Cleaning, workers: int | None = None, force: bool = F
     found, unreadable = cleaning.images()
     weights, spared = cleaning.weights(), cleaning.spared()
     source, place = cleaning.source, cleaning.place
-    if (place / PAGE).exists() and not (place / MEASURES).exists() and not force:
-        raise CardError(
-            f"{place / PAGE} already exists and was not created by facekit", "choose another folder with --report"
-        )
+    if not force:
+        _refuse_foreign(place)
     with lock.held(place, "clean"):
         files.sweep(place, ours=False)
         if cleaning.apply and not cleaning.out and (place / REJECTED).is_dir():
@@ -144,6 +142,18 @@ def clean_folder(cleaning: Cleaning, workers: int | None = None, force: bool = F
             "change their permissions, then run the same command again",
         )
     return figures
+
+
+def _refuse_foreign(place: Path) -> None:
+    """Raise CardError where the folder of the report holds files of its names that no run of `clean` has written."""
+    ours = any("format" in row and "file" in row for row in jsonl.read_lines(place / MEASURES))
+    for name in () if ours else (PAGE, FINDINGS, MEASURES):
+        path = place / name
+        if os.path.lexists(path) and not (name == MEASURES and path.is_file() and path.stat().st_size == 0):
+            raise CardError(
+                f"{path} already exists and was not created by facekit",
+                "choose another folder with --report, or --force to replace it",
+            )
 
 
 def _write_report(cleaning: Cleaning, images: Sequence[Judged], figures: dict[str, Any], workers: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 LARGEST_HEADER = 2**24  # bytes
+SAFE = re.compile(r"[\w.,+ -]+")  # names from weights that a shell takes for words
 
 
 def recipes(ctx: Any, incomplete: str) -> list[tuple[str, str]]:
@@ -38,9 +40,13 @@ def _local(incomplete: str) -> Iterator[str]:
 def targets(ctx: Any, incomplete: str) -> list[str]:
     """Return the domains or labels that the weights on the command line can translate to."""
     card = _card(str(ctx.params.get("weights") or ctx.params.get("model") or "anime"))
-    labels = card.get("params", {}).get("labels")
-    names = [*labels, "all"] if labels else list(card.get("domains", {}).values())
-    return [name for name in names if str(name).startswith(incomplete)]
+    try:
+        labels = card.get("params", {}).get("labels")
+        names = [*labels, "all"] if labels else list(card.get("domains", {}).values())
+    except (TypeError, AttributeError):
+        return []
+    safe = [name for name in names if isinstance(name, str) and SAFE.fullmatch(name)]
+    return [name for name in safe if name.startswith(incomplete)]
 
 
 def _card(name: str) -> dict[str, Any]:
@@ -53,6 +59,6 @@ def _card(name: str) -> dict[str, Any]:
                     (size,) = struct.unpack("<Q", stream.read(8))
                     header = json.loads(stream.read(min(size, LARGEST_HEADER)))
                 return dict(json.loads(header["__metadata__"]["facekit"]))
-            except (OSError, ValueError, KeyError, TypeError, struct.error):
+            except (OSError, ValueError, KeyError, TypeError, RecursionError, struct.error):
                 return {}
     return {}

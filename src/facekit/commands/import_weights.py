@@ -32,18 +32,15 @@ def import_weights(
     The generator of AnimeGANv2's PyTorch port is read, too. No code in a file is run. What does not fit is said by
     name and shape. `translate`, `export` and `train --init` take the result.
     """
-    from ..errors import CardError
     from ..inference import import_weights as body
     from ..runtime import console
     from ..storage import card
 
-    if out.exists() and not force:
-        raise CardError(f"{out} already exists", "choose another name, or --force overwrites it")
     settings = card.merge(*(card.assignment(text) for text in set_ or ()))
     names = [label.strip() for label in labels.split(",")] if labels else []
     found = body.read_official(source, recipe, side, names, settings)
-    left = [] if dry_run else body.write(found, out)
-    if left:
+    left = body.write(found, out, force, dry_run)
+    if left and not dry_run:
         console.note(f"import: {', '.join(left)} left out; give a folder as OUT to keep them for train --init")
     text = f"import: {', '.join(found.nets)} of {found.values['recipe']} from {', '.join(found.sources)}"
     console.result(f"{text} to {out}", path=str(out), nets=list(found.nets), sources=found.sources, card=found.values)

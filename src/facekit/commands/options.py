@@ -21,7 +21,7 @@ Threads = Annotated[
     Optional[int], typer.Option(min=1, help="processor threads (default: the free cores)", rich_help_panel=COMPUTING)
 ]
 Workers = Annotated[
-    Optional[int], typer.Option(help="parallel workers (default: all cores)", rich_help_panel=COMPUTING)
+    Optional[int], typer.Option(min=1, help="parallel workers (default: all cores)", rich_help_panel=COMPUTING)
 ]
 Seed = Annotated[Optional[int], typer.Option(help="seed of all random numbers", rich_help_panel=RUNNING)]
 Limit = Annotated[Optional[int], typer.Option(min=1, help="only the first N images", rich_help_panel=RUNNING)]

@@ -25,7 +25,7 @@ def pack(
     """
     from ..errors import CardError
     from ..runtime import console
-    from ..storage import pack_folder
+    from ..storage import files, pack_folder
     from ..storage.folder import Folder
 
     source = Path(source)
@@ -40,7 +40,7 @@ def pack(
         return source
     shards = Path(shards)
     folder = Folder(source, without=shards)
-    if shards.resolve() == source.resolve():
+    if files.real(shards) == files.real(source):
         raise CardError(f"{shards} is both input and output", "choose another output")
     given = {"source": str(source), "out": str(shards), "shard_size": shard_size}
     if dry_run:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
@@ -13,10 +12,11 @@ from typing import Any, TypeVar
 
 from ..errors import CardError, InputError
 from ..runtime import console
-from ..storage import card, content
-from ..storage.folder import Folder, Source
+from ..storage import card, content, files
+from ..storage.folder import Folder
 from ..storage.headers import read_sizes
 from ..storage.listing import sub_folders
+from .own_outputs import training_images
 
 Item = TypeVar("Item")
 PAIRS = (("trainA", "trainB"), ("a", "b"))
@@ -58,8 +58,8 @@ def find_folders(data: card.Data) -> Folders:
         raise CardError("a method for two domains does not use labels", "leave out --labels, or use stargan")
     if data.a and data.b:
         a, b = Path(data.a), Path(data.b)
-        same = a.resolve().name == b.resolve().name
-        names = {"a": "a", "b": "b"} if same else {"a": a.resolve().name, "b": b.resolve().name}
+        same = files.real(a).name == files.real(b).name
+        names = {"a": "a", "b": "b"} if same else {"a": files.real(a).name, "b": files.real(b).name}
         return Folders({"a": a, "b": b}, names)
     if data.a or data.b:
         raise CardError("only one of the two domains has a folder", "give --a DIR and --b DIR, or --data ROOT")
@@ -117,7 +117,7 @@ def open_layout(data: card.Data) -> Layout:
 
 def usable_images(folder: Folder, limit: int | None) -> tuple[list[Path], str]:
     """Return the images whose header can be read, and a line about them."""
-    sources = outside_runs(folder)[:limit]
+    sources = training_images(folder)[:limit]
     found, errors = read_sizes(folder.path, sources)
     for error in errors.values():
         console.warn(f"{error.message}; skipped")
@@ -129,16 +129,6 @@ def usable_images(folder: Folder, limit: int | None) -> tuple[list[Path], str]:
     notes = [f"{n} unreadable" for n in [len(errors)] if n] + [f"{n} other files" for n in [folder.listing.others] if n]
     edge = f"{least} px" if least == most else f"{least}-{most} px"
     return usable, f"{len(usable)} images of {edge}" + (f" (skipped {', '.join(notes)})" if notes else "")
-
-
-def outside_runs(folder: Folder) -> list[Source]:
-    """Return the images of a folder without those in run folders below it: previews are no training images."""
-
-    @functools.cache
-    def in_run(path: Path) -> bool:
-        return path not in (folder.path, path.parent) and (card.of_run(path) or in_run(path.parent))
-
-    return [source for source in folder.sources() if not in_run(source.path.parent)]
 
 
 def aligned_size(data: card.Data) -> int | None:

@@ -16,6 +16,7 @@ from ..storage.folder import Folder, Source
 from ..storage.headers import read_sizes
 from ..storage.listing import composed
 from .dataset import Layout, shares, spread
+from .own_outputs import training_images
 from .reader import Reader, Sample
 
 CELEBAMASK_PARTS = (
@@ -168,9 +169,9 @@ def _plain(root: Path, data: card.Data) -> tuple[MaskReader, dict[str, list[Path
         for needed in ("images", "masks"):
             if not content.is_folder(top / needed):
                 raise InputError(f"no folder {top / needed}", "photos belong in images/, their masks in masks/")
-        by_name = {_key(mask.name): mask for mask in Folder(top / "masks").sources()}
+        by_name = {_key(mask.name): mask for mask in training_images(Folder(top / "masks"))}
         both: list[tuple[Source, Source]] = []
-        for photo in Folder(top / "images").sources():
+        for photo in training_images(Folder(top / "images")):
             if _key(photo.name) in by_name:
                 both.append((photo, by_name[_key(photo.name)]))
             else:

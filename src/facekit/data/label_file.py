@@ -16,6 +16,7 @@ from ..runtime import console
 from ..storage import card, files
 from ..storage.folder import Folder
 from ..storage.listing import SUFFIXES, composed, sub_folders
+from .own_outputs import training_images
 
 FILE_COLUMNS = ("file", "image", "filename", "image_id")
 LABEL_COLUMNS = ("label", "labels")
@@ -45,9 +46,9 @@ def read_labels(data: card.Data) -> Labels:
         hint = "--data ROOT: one folder per label in it, or images with --labels FILE"
         raise CardError("no labelled images" + (", but two domains" if data.a or data.b else ""), hint)
     folder = Folder(data.root)
-    folder.sources()  # raises where there are no images
-    train, test = _parts(folder.path)
-    found = _of_file(folder, Path(data.labels)) if data.labels else _of_folders(folder, train, test)
+    names = [source.name for source in training_images(folder) if not source.name.endswith("/")]
+    train, test = _parts(_tops(folder, names, ""))
+    found = _of_file(folder, names, Path(data.labels)) if data.labels else _of_folders(folder, names, train, test)
     for label in dict.fromkeys(label for has in found.values() for label in has):
         if "+" in label or "," in label:
             raise InputError(f"the label {label!r} of {data.root} has a + or a comma in it", "choose another name")
@@ -56,7 +57,7 @@ def read_labels(data: card.Data) -> Labels:
                 f"the label {label!r} of {data.root} cannot be the name of a folder", "choose another name"
             )
     own, apart = ({folder.path / name: has for name, has in found.items() if _in(name, top)} for top in (train, test))
-    outside = [name for name in folder.names if not (_in(name, train) or _in(name, test))]
+    outside = [name for name in names if not (_in(name, train) or _in(name, test))]
     _tell(outside, f"images of {folder.path} are neither in {train} nor in {test or 'a test/'}")
     if not any(own.values()):
         raise InputError(f"no image in {folder.path / train} has a label", FORMATS)
@@ -67,18 +68,27 @@ def _in(name: str, top: str | None) -> bool:
     return top is not None and name.startswith(top)
 
 
-def _parts(root: Path) -> tuple[str, str | None]:
+def _tops(folder: Folder, names: Sequence[str], prefix: str) -> list[str]:
+    """Return the sub-folders below `prefix`, but those whose images are no data; `names` are those that are."""
+
+    def with_images(of: Sequence[str]) -> set[str]:
+        return {name[len(prefix) :].partition("/")[0] for name in of if name.startswith(prefix)}
+
+    outputs = with_images(folder.names) - with_images(names)
+    return [name for name in sub_folders(folder.path / prefix) if name not in outputs]
+
+
+def _parts(tops: Sequence[str]) -> tuple[str, str | None]:
     """Return what the names of training and test images start with: train/ and test/ or val/, or all and none."""
-    tops = sub_folders(root)
     test = next((name for name in ("test", "val") if name in tops), None)
     if "train" in tops and (test or tops == ["train"]):
         return "train/", f"{test}/" if test else None
     return "", None
 
 
-def _of_folders(folder: Folder, train: str, test: str | None) -> dict[str, tuple[str, ...]]:
+def _of_folders(folder: Folder, names: Sequence[str], train: str, test: str | None) -> dict[str, tuple[str, ...]]:
     """Return each image's label: the folder that it is in, below train/ and test/ if there are such."""
-    tops = sub_folders(folder.path / train)
+    tops = _tops(folder, names, train)
     hint = "make one folder per label, or name a labels file: --labels FILE"
     if {"trainA", "trainB"} <= set(tops):
         raise InputError(
@@ -91,7 +101,7 @@ def _of_folders(folder: Folder, train: str, test: str | None) -> dict[str, tuple
     found: dict[str, tuple[str, ...]] = {}
     own: dict[str, tuple[str, ...]] = {}  # one tuple for all images of a label
     loose = []
-    for name in folder.names:
+    for name in names:
         top = train if name.startswith(train) else test
         if top is None or not name.startswith(top):
             continue
@@ -108,15 +118,15 @@ def _of_folders(folder: Folder, train: str, test: str | None) -> dict[str, tuple
     return found
 
 
-def _of_file(folder: Folder, path: Path) -> dict[str, tuple[str, ...]]:
+def _of_file(folder: Folder, names: Sequence[str], path: Path) -> dict[str, tuple[str, ...]]:
     """Return the labels of the images that a labels file names."""
-    known = {composed(name): name for name in folder.names} | {name: name for name in folder.names}
+    known = {composed(name): name for name in names} | {name: name for name in names}
     found: dict[str, tuple[str, ...]] = {}
     count, missing = 0, []
     for line, written, labels in read_rows(path):
         count += 1
         inside = _inside(written, f"{path}, line {line}")
-        name = known.get(inside) or known.get(composed(inside))
+        name = known.get(inside) or known.get(composed(inside)) or known.get(composed(inside.replace("\\", "/")))
         if name is None:
             missing.append(written)
         elif found.setdefault(name, labels) != labels:
@@ -129,7 +139,7 @@ def _of_file(folder: Folder, path: Path) -> dict[str, tuple[str, ...]]:
         hint = "file names are relative to --data; the first column holds them, or one called file"
         raise InputError(f"none of the {count} rows of {path} names an image in {folder.path}{first}", hint)
     _tell(missing, f"rows of {path} name images that are not in {folder.path}")
-    _tell([name for name in folder.names if name not in found], f"images of {folder.path} have no row in {path}")
+    _tell([name for name in names if name not in found], f"images of {folder.path} have no row in {path}")
     return found
 
 

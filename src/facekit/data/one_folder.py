@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ..errors import CardError
 from ..runtime import console
-from ..storage import card
+from ..storage import card, files
 from ..storage.folder import Folder
 from .dataset import Layout, spread, usable_images, without
 
@@ -26,7 +24,7 @@ def open_one_folder(data: card.Data) -> Layout:
     kept_out = spread(images, min(count, len(images) - 1))
     training = without(images, kept_out)
     shown = kept_out or training[:4]
-    name = Path(folder).resolve().name
+    name = files.real(folder).name
     console.note(f"{name}: {line}; previews of {len(shown)}")
     console.fact("data", a={"folder": str(folder), "images": len(training), "held_out": len(kept_out)})
     return Layout({"a": training}, {"a": shown}, {"a": "a" if name == "b" else name}, {"a": shown})

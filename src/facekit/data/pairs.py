@@ -9,6 +9,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..runtime import console
 from ..storage import card
+from ..storage.listing import composed
 from .dataset import Layout, find_folders, open_layout
 from .reader import Reader, Sample
 
@@ -26,8 +27,12 @@ class PairReader(Reader):
 
 def by_name(a: Sequence[Path], b: Sequence[Path], a_folder: Path, b_folder: Path) -> dict[Path, Path]:
     """Return, for each file of a, the file of b with the same sub-folder and name (any file type), if there is one."""
-    named = {path.relative_to(b_folder).with_suffix(""): path for path in b}
-    found = {path: named.get(path.relative_to(a_folder).with_suffix("")) for path in a}
+
+    def key(path: Path, folder: Path) -> str:
+        return composed(str(path.relative_to(folder).with_suffix("")))
+
+    named = {key(path, b_folder): path for path in b}
+    found = {path: named.get(key(path, a_folder)) for path in a}
     return {path: partner for path, partner in found.items() if partner}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -11,19 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import FacekitError
+from ..errors import CardError, FacekitError, SomeFailed
 from ..runtime import console
 from ..runtime.cores import usable_cores
 from ..storage import card, files, images, provenance
 from ..storage.folder import Source, open_source, output_names
 from ..storage.folder_map import folder_map
-from ..storage.manifest import Output
+from ..storage.manifest import Output, failures
 from . import report
 from .alignment import MARGIN, MEAN_FACE, Aligned, cut_face
 from .detectors import find_detector, find_faces
 from .framing import face_warp
 from .types import Detector, Face
 
+UNSUITED = "another --detector may suit them better (docs/commands/align.md); faces that are cut already need no align"
 FEW = 32  # photos; for fewer, processes take longer to start than they save
 
 Cut = tuple[bytes, dict[str, Any]]
@@ -78,20 +80,29 @@ def align_folder(
             for photo, cuts in group
         ]
 
+    ours = any((out / name).exists() for name in (card.NAME, card.UNFINISHED))
+    if not ours and not run.get("force") and os.path.lexists(out / report.NAME):
+        raise CardError(f"{out / report.NAME} already exists and was not created by facekit", "choose another output")
     cores = min(workers or usable_cores(), len(found))
-    folder_map(
-        "align",
-        found,
-        out,
-        {"facekit": 1, "command": "align", "options": given, "inputs": _inputs(detector)},
-        partial(align_photo, options=options, detector=detector),
-        together,
-        names=names,
-        workers=cores if len(found) >= FEW or workers else 1,
-        processes=True,
-        made=partial(_outcome, out),
-        **run,
-    )
+    try:
+        folder_map(
+            "align",
+            found,
+            out,
+            {"facekit": 1, "command": "align", "options": given, "inputs": _inputs(detector)},
+            partial(align_photo, options=options, detector=detector),
+            together,
+            names=names,
+            workers=cores if len(found) >= FEW or workers else 1,
+            processes=True,
+            made=partial(_outcome, out),
+            **run,
+        )
+    except SomeFailed as error:
+        without = sum(reason.startswith("no face found") for reason in failures(out).values())
+        if 2 * without > len(found[: run.get("limit")]):
+            error.hint = f"{detector} finds no face in most images: {UNSUITED}. {error.hint}"
+        raise
 
 
 def _name(options: AlignOptions, out: Path) -> str:
@@ -105,7 +116,7 @@ def _name(options: AlignOptions, out: Path) -> str:
     for file in (out / card.NAME, out / card.UNFINISHED):
         with contextlib.suppress(FacekitError):
             before = card.load(file)
-            used = before["options"]["detector"] if before.get("command") == "align" else name
+            used = before.get("options", {}).get("detector", name) if before.get("command") == "align" else name
             if used == "cascade" != name:
                 console.note(f"align: {out} was begun with the detector cascade and goes on with it")
                 console.note(f"align: --detector {name} --force cuts all faces again with today's default")

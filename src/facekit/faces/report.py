@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,8 +22,8 @@ def summary(entries: Mapping[str, Mapping[str, Any]], failed: int) -> dict[str, 
 
     Sizes, rolls and scores are given as their least, quarter, middle, three-quarter and greatest value.
     """
-    rows = [entry for entry in entries.values() if "box" in entry]
-    photos = {entry["source"]: entry.get("faces_in_photo", 1) for entry in rows if "source" in entry}
+    rows = [entry for entry in entries.values() if _is_whole(entry)]
+    photos = {str(entry.get("source")): entry.get("faces_in_photo", 1) for entry in rows}
     faces_found = Counter(str(count) for count in photos.values())
     out: dict[str, Any] = {
         "photos": len(photos) + failed,
@@ -36,6 +37,15 @@ def summary(entries: Mapping[str, Mapping[str, Any]], failed: int) -> dict[str, 
     return out
 
 
+def _is_whole(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry of a manifest has all that a face has."""
+    box = entry.get("box")
+    numbers = [*(box if isinstance(box, list) and len(box) == 4 else [None]), entry.get("roll"), entry.get("score")]
+    return all(isinstance(number, int | float) and math.isfinite(number) for number in numbers) and isinstance(
+        entry.get("faces_in_photo", 1), int
+    )
+
+
 def _spread(values: Iterable[float]) -> list[float]:
     found = sorted(values)
     quarters = statistics.quantiles(found, n=4, method="inclusive") if len(found) > 1 else found * 3
@@ -46,7 +56,7 @@ def write_page(out: Path) -> dict[str, Any]:
     """Write OUT/index.html: statistics, what failed and why, the faces from the least sure on; returns the figures."""
     entries, failed = Folder(out).entries, failures(out)
     figures = summary(entries, len(failed))
-    rows = [(name, entry) for name, entry in entries.items() if "box" in entry]
+    rows = [(name, entry) for name, entry in entries.items() if _is_whole(entry)]
     rows.sort(key=lambda pair: (pair[1]["score"], -abs(pair[1]["roll"]), pair[0]))
     html.write(
         out / NAME,

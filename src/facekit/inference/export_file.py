@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 from ..errors import CardError, MissingError
 from ..recipe_api import checkpoint
 from ..runtime import console
-from ..storage import card, files
+from ..storage import card, files, lock
 from . import onnx_export
 from .translator import Translator
 
@@ -61,17 +63,17 @@ def export(
     given = {key: value for key, value in given.items() if value is not None}
     inputs = {"weights": files.digest(model.path)}
     values = {"facekit": 1, "command": "export", "options": given, "inputs": inputs}
-    if _complete(out, model.path, values, force):
-        console.note(f"export: nothing to do, {out} is complete")
-        return None
-    if dry_run:
-        shape = onnx_export.shape_of(
-            onnx_export.ways_to_write(options.dynamic, model.recipe.multiple)[0], translator.size
-        )
-        text = f"export: {translator.name} of {model.path} to {out}, {onnx_export.as_text(shape)}"
-        return Outcome(text, {"path": str(out), "options": given})
-    with files.replacing(out) as part:
-        made = onnx_export.write(translator, part, options.source_label, options.dynamic, options.opset, values)
+    with contextlib.nullcontext() if dry_run else lock.held_file(out, "export"):
+        if _complete(out, model.path, values, force):
+            console.note(f"export: nothing to do, {out} is complete")
+            return None
+        if dry_run:
+            ways = onnx_export.ways_to_write(options.dynamic, model.recipe.multiple)
+            shape = onnx_export.as_text(onnx_export.shape_of(ways[0], translator.size))
+            text = f"export: {translator.name} of {model.path} to {out}, {shape}"
+            return Outcome(text, {"path": str(out), "options": given})
+        with files.replacing(out) as part:
+            made = onnx_export.write(translator, part, options.source_label, options.dynamic, options.opset, values)
     takes = onnx_export.as_text(made.shape)
     fields = {
         "path": str(out),
@@ -96,9 +98,9 @@ def _complete(out: Path, weights: Path, values: Mapping[str, Any], force: bool) 
         raise CardError(f"{out} does not end in .onnx", f"facekit export MODEL {out.name}.onnx")
     if out.is_dir():
         raise CardError(f"{out} is a folder", "give a file")
-    if out.exists() and out.resolve() == weights.resolve():
+    if out.exists() and files.real(out) == files.real(weights):
         raise CardError(f"{out} is the weights themselves", "choose another name")
-    if force or not out.exists():
+    if force or not os.path.lexists(out):
         return False
     try:
         old = json.loads(onnx_export.read_metadata(out)["export"])

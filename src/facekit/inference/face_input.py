@@ -176,7 +176,10 @@ class AlignedReader:
         self.folder, self.translator = folder, translator
         self.head = HeadMask() if paste else None
         if paste:
-            self.photos = Path(card.load(folder.path / card.NAME)["options"]["source"])
+            said = card.load(folder.path / card.NAME).get("options", {}).get("source")
+            if not isinstance(said, str):
+                raise InputError(f"the card of {folder.path} does not say where the photos are", "align them again")
+            self.photos = Path(said)
             self.entries = folder.entries
             if not (content.is_file(self.photos) or content.is_folder(self.photos)):
                 raise InputError(
@@ -192,8 +195,11 @@ class AlignedReader:
         entry = self.entries.get(source.name)
         if entry is None:
             raise InputError(f"{source.name} is not in the manifest of {self.folder.path}", "align it again")
+        matrix = _warp(entry.get("warp"))
+        if matrix is None:
+            raise InputError(f"the manifest does not say where {source.name} was in its photo", "align it again")
         path = self._photo(entry.get("source"), source.name)
-        return FaceInput([Crop(fitted, np.array(entry["warp"]), face.width, self.head(face))], images.read(path), path)
+        return FaceInput([Crop(fitted, matrix, face.width, self.head(face))], images.read(path), path)
 
     def _photo(self, name: object, face: str) -> Path:
         if content.is_file(self.photos):
@@ -201,3 +207,14 @@ class AlignedReader:
         if not is_inside(name):
             raise InputError(f"the manifest says that {face} comes from outside {self.photos}", "align it again")
         return self.photos / str(name)
+
+
+def _warp(said: object) -> np.ndarray | None:
+    """Return a manifest's warp from photo to face; None for what is no map that can be reversed."""
+    try:
+        matrix = np.array(said, float)
+    except (TypeError, ValueError):
+        return None
+    if matrix.shape != (2, 3) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:, :2])) < 1e-12:
+        return None
+    return matrix

@@ -16,6 +16,7 @@ from ..recipe_api.checkpoint import Model
 from ..storage import images
 from ..storage.card import suggest
 from ..storage.folder import Source
+from ..storage.listing import composed
 
 Known = Callable[[Source, Image.Image], str]
 """Returns what an image is, as `source` of the recipe's `translate`: its labels, joined by +."""
@@ -86,8 +87,9 @@ def _folder(source: Source, model: Model) -> str:
 def _from_file(path: Path, found: Sequence[Source], model: Model) -> dict[str, str]:
     """Return each image's labels that the model knows; the file may name images by path or by bare name."""
     known = set(model.directions)
-    rows = {name: "+".join(label for label in has if label in known) for _, name, has in read_rows(path)}
-    by_name = {source.name: rows.get(source.name, rows.get(Path(source.name).name)) for source in found}
+    rows = {composed(name): "+".join(label for label in has if label in known) for _, name, has in read_rows(path)}
+    names = {source.name: composed(source.name) for source in found}
+    by_name = {name: rows.get(plain, rows.get(Path(plain).name)) for name, plain in names.items()}
     return {name: has for name, has in by_name.items() if has is not None}
 
 

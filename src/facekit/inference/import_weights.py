@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
+import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CardError, InputError, MissingError
+from ..nets.old_pickle import read_old_pickle
 from ..nets.pretrained import read_weights
 from ..recipe_api import checkpoint, registry
 from ..recipe_api.official_layouts import LAYOUTS, Found, OfficialLayout, Unfit, fit
-from ..storage import card, files
+from ..runtime import console
+from ..storage import card, files, lock
 
 STATE = "state.pt"  # of a run folder, that `train --init` takes all nets from
+PICKLES = ("weights_only", "Weights only", "Unsupported global")  # in what torch says of them
 WRAPPERS = ("generator", "state_dict", "model", "net", "params_ema", "params")
 SIDES = {"g_ab": "ab", "g_ba": "ba", "ab": "ab", "ba": "ba", "a": "ab", "b": "ba"}
 
@@ -133,34 +139,75 @@ def _numbered(folder: Path) -> dict[str, Path]:
 
 def _state(path: Path) -> Mapping[str, Tensor]:
     """Read a file without running code that it may hold; a state dict inside a wrapper is looked through."""
+    found: Any
     try:
-        found: Any = read_weights(path)
+        found = read_weights(path)
     except MissingError as error:
-        if "weights_only" in error.message or "Unsupported global" in error.message:
-            error.hint = "it holds Python objects besides weights: save its state_dict() with a current PyTorch"
-        raise
+        if not any(mark in error.message for mark in PICKLES) or not _is_pickle(path):
+            raise
+        console.note(f"import: {path} holds Python objects besides weights; they are passed over, none is run")
+        found = read_old_pickle(path)
     for key in WRAPPERS:
         if isinstance(found.get(key), Mapping):
             found = found[key]
     return found
 
 
-def write(imported: Imported, out: Path) -> list[str]:
+def _is_pickle(path: Path) -> bool:
+    """Whether a file is of one of the kinds that torch.save has written: a ZIP archive, a pickle or a tar archive."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    return head.startswith((b"PK\x03\x04", b"\x80")) or tarfile.is_tarfile(path)
+
+
+def write(imported: Imported, out: Path, force: bool = False, dry_run: bool = False) -> list[str]:
     """Write what was imported: into a folder with all nets for `train --init`, or a .safetensors file to translate.
 
-    Returns the nets that a file leaves out. Raises CardError where the files hold no generator.
+    Returns the nets that a file leaves out. Does nothing where `out` holds this import already; a killed import goes
+    on. Raises CardError where the files hold no generator, or, unless `force`, where `out` holds anything else.
     """
     missing = [net for net in imported.exports if net not in imported.nets]
     if missing:
         raise CardError(f"the files hold no {missing[0]}", "give the folder that has both generators")
-    exports = nn.ModuleDict({net: imported.nets[net] for net in imported.exports})
     others = [net for net in imported.nets if net not in imported.exports]
-    if out.suffix == ".safetensors":
-        checkpoint.save_model(out, exports, imported.values)
-        return others
-    files.make_folder(out)
-    checkpoint.save_model(out / checkpoint.FILE, exports, imported.values)
-    if others:
-        with files.replacing(out / STATE) as part, part.open("wb") as file:
+    single = out.suffix == ".safetensors"
+    model, state = (out, None) if single else (out / checkpoint.FILE, out / STATE)
+    if dry_run:
+        _is_there(imported, model, state, force)
+    else:
+        with lock.held_file(out, "import") if single else lock.held(out, "import"):
+            if state:
+                files.sweep_beside(state)
+            files.sweep_beside(model)
+            _write(imported, model, state if others else None, _is_there(imported, model, state, force))
+    return others if single else []
+
+
+def _is_there(imported: Imported, model: Path, state: Path | None, force: bool) -> bool:
+    """Whether the file `model` is of this import; raises CardError for other files without `force`."""
+    if force:
+        return False
+    if model.is_dir():
+        raise CardError(f"{model} is a folder", "choose another name")
+    hint = "choose another name, or --force overwrites it"
+    if not model.exists():
+        if state and state.exists():
+            raise CardError(f"{state} already exists", hint)
+        return False
+    with contextlib.suppress(MissingError):
+        if checkpoint.saved_card(model) == json.loads(json.dumps(imported.values)):
+            return True
+    raise CardError(f"{model} already exists", hint)
+
+
+def _write(imported: Imported, model: Path, state: Path | None, there: bool) -> None:
+    """Write the nets that translate, and all nets for training; those that are `there` stay."""
+    if there and (state is None or state.exists()):
+        console.note(f"import: nothing to do, {model} is complete")
+        return
+    exports = nn.ModuleDict({net: imported.nets[net] for net in imported.exports})
+    if not there:
+        checkpoint.save_model(model, exports, imported.values)
+    if state:
+        with files.replacing(state) as part, part.open("wb") as file:
             torch.save({"nets": imported.nets.state_dict()}, file)
-    return []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,8 @@ from ..nets.stylegan2_blend import layers_from, swap_layers
 from ..recipe_api import checkpoint
 from ..reports import contact_sheet
 from ..runtime import console
-from ..storage import claim, files, images, lock, provenance
-from ..storage.folder import MANIFEST, read_lines
+from ..storage import card, claim, files, images, jsonl, lock, provenance
+from ..storage.folder import MANIFEST
 
 BATCH = 8  # pictures drawn at once
 MOST_SHOWN = 64  # rows of a contact sheet
@@ -124,17 +124,25 @@ def sample(
     if plan.mix_at is not None:
         for generator in generators.values():
             layers_from(generator, plan.mix_at)
-    options = {"weights": [*weights], "n": plan.count, "seed": plan.seed, "truncation": plan.truncation}
+    options: dict[str, Any] = {"weights": weights[0], "with": [*weights[1:]] or None, "out": str(out)}
+    options |= {"n": plan.count, "seed": plan.seed, "truncation": plan.truncation}
     options |= {"between": plan.between, "mix_at": plan.mix_at, "swap_at": swap_at}
     values = {
         "facekit": 1,
         "command": "sample",
         "options": {key: value for key, value in options.items() if value is not None},
-        "inputs": {"weights": [files.digest(model.path) for _, model in opened]},
+        "inputs": {"weights": "+".join(files.digest(model.path) for _, model in opened)},
     }
     wanted = pictures(plan)
+    sheet_path = files.real(out).with_name(f"{files.real(out).name}-sheet.png")
+    if sheet and not force:
+        contact_sheet.refuse_foreign(sheet_path)
     with lock.held(out, "sample"):
+        if not force and not any((out / name).exists() for name in (card.NAME, card.UNFINISHED)):
+            _refuse_foreign([out / name for name in generators], wanted)
         state = claim.take(out, values, force=force)
+        for name in generators:
+            files.sweep(out / name, ours=False)
         drawn = 0
         with console.progress("sample", len(wanted) * len(generators)) as bar:
             for name, generator in generators.items():
@@ -146,10 +154,9 @@ def sample(
     if sheet:
         rows = [[images.read(out / name / picture.name) for name in generators] for picture in wanted[:MOST_SHOWN]]
         titles = [name for name in generators if name]
-        path = out.resolve().with_name(f"{out.resolve().name}-sheet.png")
         groups = max(1, min(len(rows), 8 // len(generators)))
-        contact_sheet.save_sheet(path, rows, titles=titles, size=128, groups=groups)
-        console.note(f"sample: contact sheet in {path}")
+        contact_sheet.save_sheet(sheet_path, rows, titles=titles, size=128, groups=groups)
+        console.note(f"sample: contact sheet in {sheet_path}")
     return drawn
 
 
@@ -159,8 +166,9 @@ def _draw_missing(
     """Draw what is not in the folder yet, some at a time; yields how many are done at each step."""
     manifest = files.make_folder(out) / MANIFEST
     if afresh:
-        manifest.unlink(missing_ok=True)
-    listed = {row["file"] for row in read_lines(manifest)}
+        files.remove(manifest)
+    jsonl.drop_cut_line(manifest)
+    listed = {str(row.get("file")) for row in jsonl.read_lines(manifest)}
     missing = [p for p in wanted if p.name not in listed or not (out / p.name).exists()]
     yield len(wanted) - len(missing)
     for first in range(0, len(missing), BATCH):
@@ -168,8 +176,18 @@ def _draw_missing(
         for picture, image in zip(group, draw(generator, plan, group), strict=True):
             images.save(image, out / picture.name)
             if picture.name not in listed:
-                files.append_line(manifest, json.dumps(_row(generator, plan, picture)))
+                jsonl.append(manifest, [_row(generator, plan, picture)])
         yield len(group)
+
+
+def _refuse_foreign(folders: Sequence[Path], wanted: Sequence[Picture]) -> None:
+    """Raise CardError where a picture or a manifest would replace a file that no run of facekit has made."""
+    for folder in folders:
+        for name in (MANIFEST, *(picture.name for picture in wanted)):
+            if os.path.lexists(folder / name):
+                raise CardError(
+                    f"{folder / name} already exists and was not created by facekit", "choose another output folder"
+                )
 
 
 def _row(generator: Generator, plan: Plan, picture: Picture) -> dict[str, Any]:

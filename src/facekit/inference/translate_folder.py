@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,10 +17,11 @@ from ..errors import CardError, SomeFailed
 from ..faces import paste, warp
 from ..recipe_api import checkpoint
 from ..recipe_api.controls import read_controls
+from ..reports import contact_sheet
 from ..runtime import console
 from ..runtime.cores import usable_cores
 from ..runtime.device import find_device, share_threads
-from ..storage import card, claim, content, files, image_files, provenance
+from ..storage import card, claim, content, files, image_files, lock, provenance
 from ..storage.folder import Source, open_source, output_names
 from ..storage.folder_map import folder_map
 from ..storage.listing import SUFFIXES
@@ -44,9 +46,11 @@ def translate_folder(source: Path, out: Path, options: TranslateOptions, dry_run
     """
     single = content.is_file(source) and (out.is_file() or (bool(out.suffix) and not out.is_dir()))
     sheet = sheet_path(out, single)
-    found = [image for image in open_source(source, out) if image.path.resolve() != sheet]
+    found = [image for image in open_source(source, out) if files.real(image.path) != sheet]
     if out.is_file() and not content.is_file(source):
         raise CardError(f"{out} is a file, {source} a folder", "give a folder for the output")
+    if options.sheet and not options.run.get("force"):
+        contact_sheet.refuse_foreign(sheet)
     names = {found[0].name: out.name} if single else output_names(found, f".{options.suffix}")
     _check_output(out.suffix if single else f".{options.suffix}", options)
     device = find_device(options.device)
@@ -218,7 +222,7 @@ def _outputs(names: dict[str, str], titles: list[str]) -> dict[str, str]:
 
 def sheet_path(out: Path, single: bool) -> Path:
     """Return where the contact sheet of an output folder, or of a single file, lies."""
-    whole = out.resolve()
+    whole = files.real(out)
     return whole.with_name(f"{whole.stem if single else whole.name}-sheet.png")
 
 
@@ -277,18 +281,42 @@ def _translate_file(
     """Translate one image to one file; its card is written beside it."""
     force = bool(options.run.get("force"))
     name = f"{out.name}.{card.NAME}"
-    if not force and (out.parent / name).exists():
-        claim.take(out.parent, values, name)  # raises CardError where it is another run's
-        if out.exists():
+    with lock.held_file(out, "translate"):
+        if not force and _is_done(out, values, name):
             console.note(f"translate: nothing to do, {out} is complete")
             return
-    elif not force and out.exists():
+        made = work()
+        if isinstance(made, Exception):
+            raise made
+        (image,) = made
+        claim.take(out.parent, values, name, force=True)
+        files.write_bytes(out, image.data() if callable(image.data) else image.data)
+        claim.finish(out.parent, values, provenance.collect("torch"), name)
+        console.note(f"translate: {out}")
+
+
+def _is_done(out: Path, values: dict[str, Any], name: str) -> bool:
+    """Whether the file `out` is what this run would write; `name` is that of its card.
+
+    Raises CardError where it is another run's, of an image that has changed since, or somebody else's.
+    """
+    cards = [out.with_name(name), out.with_name(name.replace(card.NAME, card.UNFINISHED))]
+    try:
+        for path in cards:
+            files.sweep_beside(path)
+        found = next((path for path in cards if path.exists()), None)
+        there = os.path.lexists(out)
+    except OSError as error:  # a name that is too long
+        files.cannot_write(out, error)
+    if not there:
+        return False
+    if found is None:
         raise CardError(f"{out} already exists and was not created by facekit", "choose another name, or --force")
-    made = work()
-    if isinstance(made, Exception):
-        raise made
-    (image,) = made
-    claim.take(out.parent, values, name, force)
-    files.write_bytes(out, image.data() if callable(image.data) else image.data)
-    claim.finish(out.parent, values, provenance.collect("torch"), name)
-    console.note(f"translate: {out}")
+    changed = claim.differences(card.load(found), values)
+    if changed:
+        raise CardError(
+            f"{out} is of another run: {'; '.join(changed)}", "choose another name, or --force to replace this one"
+        )
+    if found == cards[0]:  # killed right after its last file
+        files.remove(cards[1])
+    return found == cards[0]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..reports import contact_sheet
 from ..storage import content, images
-from ..storage.folder import Folder
+from ..storage.folder import Folder, is_inside
 
 SheetRows = list[list[Path]]
 """Rows of an input and its outputs."""
@@ -18,10 +18,13 @@ def rows_of_folder(source: Path, out: Path, titles: list[str]) -> SheetRows:
     """Return each input of a folder with its outputs, in the order of `titles`; inputs that lack one are left out."""
     rows: dict[Path, list[Path]] = {}
     for name, entry in sorted(Folder(out).entries.items()):
+        if not is_inside(entry.get("source")):
+            continue
         whole = source if content.is_file(source) else source / entry["source"]
         rows.setdefault(whole, [whole]).append(out / name)
     found = [row for row in rows.values() if all(content.is_file(path) for path in row)]
     if len(titles) > 1:
+        found = [row for row in found if all(path.relative_to(out).parts[0] in titles for path in row[1:])]
         found = [[row[0], *sorted(row[1:], key=lambda p: titles.index(p.relative_to(out).parts[0]))] for row in found]
     return found
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CardError
-from ..storage import card
+from ..storage import card, files
 from .base import Recipe
 
 _imported: set[Path] = set()  # recipe files that this process has run, because the user named them
@@ -108,7 +108,20 @@ def is_file(name: str) -> bool:
 
 def was_imported(name: str) -> bool:
     """Whether `find` has run the recipe file `name` before, in this process."""
-    return Path(name.rpartition(".py")[0] + ".py").resolve() in _imported
+    return files.real(name.rpartition(".py")[0] + ".py") in _imported
+
+
+def refuse_code(values: Mapping[str, Any], command: str, where: str) -> None:
+    """Raise CardError where a card names a recipe file that this process has not run: cards never run code.
+
+    `command` is what runs it, with {} in the place of the file.
+    """
+    name = values.get("recipe")
+    if isinstance(name, str) and is_file(name) and not was_imported(name):
+        raise CardError(
+            f"{where} names the recipe file {name}, and cards never run code by themselves",
+            f"if you trust that file, name it yourself: {command.format(name)}",
+        )
 
 
 def find_entry(name: str) -> Entry:
@@ -181,7 +194,11 @@ def _import_hint(error: ImportError) -> str:
 
 
 def completed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a card's values with the recipe parameters that are newer than the card, as it was trained."""
+    """Return a card's values with the recipe parameters that are newer than the card, as it was trained.
+
+    Raises CardError where the card names a recipe file that this process has not run.
+    """
+    refuse_code(values, "facekit train {}", "the card")
     kind, _ = find(values["recipe"])
     given = {**kind.older_defaults, **values.get("params", {})}
     return {**values, "params": card.validate(kind.Params, given, "params").model_dump(mode="json")}
@@ -202,7 +219,7 @@ def find(name: str) -> tuple[type[Recipe], dict]:
             raise CardError(f"{where} cannot be imported: {error}", _import_hint(error)) from error
         except Exception as error:  # whatever a user's file raises
             raise CardError(f"{where} cannot be imported: {type(error).__name__}: {error}", "fix the file") from error
-        _imported.add(Path(where).resolve())
+        _imported.add(files.real(where))
     else:
         module = importlib.import_module(where)
     kind = getattr(module, cls, None)

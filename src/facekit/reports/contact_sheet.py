@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
-from ..storage import images
+from ..errors import CardError
+from ..storage import files, images
 
 INK, PAPER, GAP = (40, 40, 46), (255, 255, 255), 6
 
@@ -58,5 +63,22 @@ def _text(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, width: 
 
 
 def save_sheet(path: Path, rows: Sequence[Sequence[Image.Image]], **options: object) -> None:
-    """Write a contact sheet whole."""
-    images.save(contact_sheet(rows, **options), path)  # type: ignore[arg-type]
+    """Write a contact sheet whole, in the format of its name; a PNG says that facekit wrote it."""
+    sheet = contact_sheet(rows, **options)  # type: ignore[arg-type]
+    if path.suffix.lower() != ".png":
+        images.save(sheet, path)
+        return
+    mark, out = PngInfo(), io.BytesIO()
+    mark.add_text("Software", "facekit")
+    sheet.save(out, "PNG", compress_level=4, pnginfo=mark)
+    files.write_bytes(path, out.getvalue())
+
+
+def refuse_foreign(path: Path) -> None:
+    """Raise CardError where `path` is a file, and no contact sheet of facekit."""
+    if not os.path.lexists(path):
+        return
+    with contextlib.suppress(OSError, ValueError, SyntaxError), Image.open(path, formats=("PNG",)) as image:
+        if image.info.get("Software") == "facekit":
+            return
+    raise CardError(f"{path} already exists and was not created by facekit", "move it, or --force replaces it")

@@ -1,4 +1,4 @@
-"""HTML pages from the Jinja2 templates in `templates/`; every value is escaped."""
+"""HTML pages from the Jinja2 templates in `templates/`; every value is escaped, control characters too."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import jinja2
 
+from ..runtime.printable import printable
 from ..storage import files
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -19,12 +20,18 @@ def link(name: str) -> str:
     return quote(name, errors="surrogateescape")
 
 
+def _shown(value: Any) -> Any:
+    """Return a value as a page shows it: names of files and errors may hold control characters."""
+    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )

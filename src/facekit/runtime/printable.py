@@ -8,6 +8,11 @@ import re
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
+def escaped(json_text: str) -> str:
+    """Return JSON with the control characters in its strings as JSON's own escapes: every reader sees the same."""
+    return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", json_text)
+
+
 def printable(text: str, one_line: bool = False) -> str:
     """Return text with control characters written as escapes, such as `\\x1b`.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from ..reports import html
 from ..runtime import console
 from ..storage import card, claim, files, images, lock, provenance
 from ..storage.folder import Folder
+from ..storage.listing import composed
 from .bradley_terry import Choice, Strength, strengths
 
 PAGE, KEY = "index.html", "key.json"
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 CHOICES = ("left", "right", "same")
 
 
@@ -37,7 +40,8 @@ def faces_in_all(folders: Sequence[Path]) -> dict[str, list[Path]]:
     found: list[dict[str, Path]] = []
     for folder in folders:
         sources = Folder(folder).sources()
-        found.append({str(Path(source.name).with_suffix("")): source.path for source in sources})
+        found.append({composed(str(Path(source.name).with_suffix(""))): source.path for source in sources})
+    found = [{name: path for name, path in one.items() if _is_readable(path)} for one in found]
     names = sorted(set.intersection(*(set(one) for one in found)))
     if not names:
         raise InputError(
@@ -47,6 +51,15 @@ def faces_in_all(folders: Sequence[Path]) -> dict[str, list[Path]]:
     if missing:
         console.warn(f"compare: {missing} images are not in every folder and are left out")
     return {name: [one[name] for one in found] for name in names}
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        images.size_of(path)
+    except InputError as error:
+        console.warn(f"compare: {error.message}; left out")
+        return False
+    return True
 
 
 def plan_trials(faces: Sequence[str], count: int, seed: int) -> list[Trial]:
@@ -77,8 +90,11 @@ def make_page(
     """
     if len(folders) < 2:
         raise CardError("one folder cannot be compared", "give two or more")
-    if len({folder.resolve() for folder in folders}) < len(folders):
+    if len({files.real(folder) for folder in folders}) < len(folders):
         raise CardError("a folder is given twice", "leave one out")
+    for folder in [*folders, *([source] if source else [])]:
+        if files.real(page) == files.real(folder):
+            raise CardError(f"{page} holds images to compare", "choose another --page")
     names = _names(folders)
     faces = faces_in_all([*folders, source] if source else folders)
     trials = plan_trials([*faces], len(folders), seed)
@@ -86,10 +102,14 @@ def make_page(
     options |= {"source": str(source)} if source else {}
     values = {"facekit": 1, "command": "compare", "options": options}
     with lock.held(page, "facekit compare"):
-        if not force and (page / PAGE).exists() and not (page / KEY).exists():
+        ours = any((page / name).exists() for name in (card.NAME, card.UNFINISHED))
+        foreign = [page / name for name in (PAGE, KEY) if os.path.lexists(page / name)]
+        if foreign and not ours and not force:
             raise CardError(
-                f"{page / PAGE} already exists and was not created by facekit", "choose another --page, or --force"
+                f"{foreign[0]} already exists and was not created by facekit", "choose another --page, or --force"
             )
+        files.sweep(page, ours=False)
+        files.sweep(page / "images", ours=False)
         if claim.take(page, values, force=force) == "finished":
             console.note(f"compare: nothing to do, {page} is complete (--force writes it again)")
             return trials
@@ -114,7 +134,7 @@ def make_page(
 
 def _names(folders: Sequence[Path]) -> list[str]:
     """Return a short name for each folder, longer where two have the same."""
-    short = [folder.resolve().name for folder in folders]
+    short = [files.real(folder).name for folder in folders]
     return short if len({*short}) == len(short) else [str(folder) for folder in folders]
 
 
@@ -127,14 +147,16 @@ def read_votes(page: Path, votes: Sequence[Path]) -> tuple[list[str], list[Choic
     try:
         key = json.loads((page / KEY).read_text(encoding="utf-8"))
         names, trials = list(key["folders"]), dict(key["trials"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        for trial in trials.values():
+            _ = str(trial["face"]), names[trial["left"]], names[trial["right"]]
+    except UNREADABLE as error:
         raise InputError(f"{page} holds no key to votes", "give the folder that `compare --page` wrote") from error
     found = []
     for path in votes:
         try:
             rows = json.loads(path.read_text(encoding="utf-8"))["votes"]
             last = {str(row["id"]): str(row["choice"]) for row in rows}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except UNREADABLE as error:
             raise InputError(f"{path} is not a file of votes", "save it on the page: Export votes") from error
         known = {id_: choice for id_, choice in last.items() if id_ in trials and choice in CHOICES}
         if not known:
@@ -144,7 +166,7 @@ def read_votes(page: Path, votes: Sequence[Path]) -> tuple[list[str], list[Choic
         for id_, choice in known.items():
             trial = trials[id_]
             sides = (trial["right"], trial["left"]) if choice == "right" else (trial["left"], trial["right"])
-            found.append(Choice(trial["face"], *sides, tie=choice == "same"))
+            found.append(Choice(str(trial["face"]), *sides, tie=choice == "same"))
     return names, found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import InputError
 from ..runtime import console
 from ..storage.folder import Folder
-from ..storage.listing import sub_folders
+from ..storage.listing import composed, sub_folders
 from .image_set import ImageSet
 from .scorer import Scorer
 
@@ -17,11 +17,12 @@ Pairs = dict[str, tuple[ImageSet, ImageSet]]
 
 def pairs(scorer: Scorer, out: Path, reference: Path) -> Pairs:
     """Return the image sets of every label that both folders have; raises InputError if there is none."""
-    inside = [set(sub_folders(Folder(folder).path)) for folder in (out, reference)]
-    names = sorted(set.intersection(*inside))
+    inside = [{composed(name): name for name in sub_folders(Folder(folder).path)} for folder in (out, reference)]
+    names = sorted(inside[0].keys() & inside[1].keys())
     if not names:
         raise InputError(f"{out} and {reference} have no sub-folder of the same name", "one folder per label in both")
-    return {name: (scorer.image_set(out / name), scorer.image_set(reference / name)) for name in names}
+    own, real = inside
+    return {name: (scorer.image_set(out / own[name]), scorer.image_set(reference / real[name])) for name in names}
 
 
 def score(scorer: Scorer, sets: Pairs, source: Path | None = None, masks: Path | None = None) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
 from ..errors import CardError, SomeFailed
 from ..runtime import console
-from ..storage import card, files, provenance
+from ..storage import card, files, lock, provenance
 from . import by_label, score_text
 from .scorer import Scorer, Settings
 
@@ -45,15 +47,16 @@ def evaluate(
         return _announce(out, reference, pairs, given, scorer.extractor.name)
     digests = {name: scorer.inputs(*sets, source) for name, sets in pairs.items()}
     values = {"facekit": 1, "command": "score-fid", "options": given, "inputs": digests if labels else digests[""]}
-    result = _saved(save, values) if save and not force else None
-    if result is None:
-        begun = provenance.moment()
-        result = by_label.score(scorer, pairs, source, masks) if labels else scorer.score(*pairs[""], source)
-        if save:
-            made = {"scores": result, **provenance.collect(*PACKAGES), "start": begun, "end": provenance.moment()}
-            files.write_text(save, card.dump({**values, "made": made}))
-    else:
-        console.note(f"{save} holds this result already")
+    with lock.held_file(save, "score-fid") if save else contextlib.nullcontext():
+        result = _saved(save, values) if save and not force else None
+        if result is None:
+            begun = provenance.moment()
+            result = by_label.score(scorer, pairs, source, masks) if labels else scorer.score(*pairs[""], source)
+            if save:
+                made = {"scores": result, **provenance.collect(*PACKAGES), "start": begun, "end": provenance.moment()}
+                files.write_text(save, card.dump({**values, "made": made}))
+        else:
+            console.note(f"{save} holds this result already")
     console.result(score_text.by_label(result) if labels else score_text.of_pair(result), **result)
     _complain(result)
     return result
@@ -73,7 +76,7 @@ def _saved(path: Path, values: dict[str, Any]) -> dict[str, Any] | None:
     """Return the result in the card at `path` if it is of this same scoring; raises CardError if it is of another."""
     if path.is_dir():
         raise CardError(f"{path} is a folder", "give --save a file name, such as score.yaml")
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     changed = card.differences(card.load(path), values)
     if changed:

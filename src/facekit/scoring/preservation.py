@@ -20,6 +20,7 @@ from ..errors import CardError, InputError
 from ..runtime import console
 from ..storage import images
 from ..storage.folder import Folder, Source, output_names
+from ..storage.listing import composed
 from .parts import LANDED, PARTS, Masks, colour_distances, landmark_distance, overlap
 
 if TYPE_CHECKING:
@@ -111,12 +112,12 @@ def pairs(source: str | Path, out: str | Path) -> list[tuple[Path, Path]]:
 
 
 def _stem(source: Source) -> str:
-    return source.name.rpartition(".")[0]
+    return composed(source.name.rpartition(".")[0])
 
 
 def _by_stem(sources: list[Source]) -> dict[str, Source]:
     names = output_names(sources, "")
-    return {names[source.name]: source for source in sources}
+    return {composed(names[source.name]): source for source in sources}
 
 
 def _classes(model: Model) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 from ..errors import CardError, FacekitError, InputError, OutputError
 from ..storage import files, provenance
 from ..storage.folder import FAILED, MANIFEST
-from ..storage.jsonl import read_lines
+from ..storage.jsonl import append, drop_cut_line, line, read_lines
 from .base import Page
 from .errors import FetchError
 from .filters import Filters
@@ -200,7 +200,7 @@ class Archive:
     def append(self, entry: dict[str, Any]) -> None:
         """Add a line to the manifest."""
         assert self.folder
-        files.append_line(self.folder / MANIFEST, json.dumps(entry, ensure_ascii=False))
+        append(self.folder / MANIFEST, [entry])
 
     def _set(
         self, post: Post, state: str, md5: str, file: str | None = None, entry: dict[str, Any] | None = None
@@ -239,7 +239,7 @@ class Archive:
         """Make folder, archive and manifest agree after a kill; `filters` are those of the labels."""
         assert self.folder
         files.sweep(self.folder)
-        self._end_cut_line()
+        drop_cut_line(self.folder / MANIFEST)
         known = {
             row[0]: Post.load(json.loads(row[1]))
             for row in self._rows("SELECT id, post FROM posts WHERE state != 'done'")
@@ -251,7 +251,7 @@ class Archive:
             post = known.get(found[1]) if found else None
             if found and post and path.relative_to(self.folder).as_posix() not in taken:
                 self._adopt(post, path, found[2], filters[labels[post.id]])
-        listed = {row.get("file") for row in read_lines(self.folder / MANIFEST)}
+        listed = {str(row.get("file")) for row in read_lines(self.folder / MANIFEST)}
         for (entry,) in self._rows("SELECT entry FROM posts WHERE state = 'done' ORDER BY turn"):
             values = json.loads(entry)
             if values["file"] not in listed:
@@ -264,12 +264,6 @@ class Archive:
             with contextlib.suppress(FetchError):
                 self.keep(post, path, validate(path, post, filters))
 
-    def _end_cut_line(self) -> None:
-        assert self.folder
-        manifest = self.folder / MANIFEST
-        if manifest.exists() and manifest.read_bytes()[-1:] not in (b"", b"\n"):
-            files.append_line(manifest, "")
-
     def files(self) -> Iterable[str]:
         """Return the names of all images that were kept."""
         return [row[0] for row in self._rows("SELECT file FROM posts WHERE state = 'done' ORDER BY turn")]
@@ -279,7 +273,7 @@ def failure(post: Post, stage: str, reason: str, state: str) -> str:
     """Return a line of `failed.jsonl`; `again` says that the next run retries it."""
     path = post.extra.get("copied_from") or redacted(post.url or "") or post.page
     row = {"path": path, "stage": stage, "reason": reason, "id": post.id, "page": post.page, "again": state == "again"}
-    return json.dumps(row, ensure_ascii=False)
+    return line(row)
 
 
 def entry_of(post: Post, facts: ImageFacts, name: str) -> dict[str, Any]:
@@ -311,7 +305,7 @@ def forget(folder: Path) -> None:
         with contextlib.suppress(InputError), contextlib.closing(Archive(folder)) as old:  # it may be damaged
             names |= set(old.files())
     for name in names:
-        if OURS.fullmatch(Path(name).name) and folder.resolve() in (folder / name).resolve().parents:
+        if OURS.fullmatch(Path(name).name) and files.real(folder) in files.real(folder / name).parents:
             (folder / name).unlink(missing_ok=True)
     for name in (MANIFEST, FAILED, NAME, NAME + "-wal", NAME + "-shm"):
         (folder / name).unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from ..errors import CardError, InputError, Interrupted, SomeFailed
 from ..runtime import console
 from ..storage import card, claim, files, provenance
-from ..storage.folder import MANIFEST
+from ..storage.folder import FAILED, MANIFEST
 from ..storage.lock import held
 from . import find, tag_presets
 from .archive import NAME, Archive, forget
@@ -69,6 +70,7 @@ def crawl(
         if force:
             forget(out)
         earlier = {**session.options, **_earlier_limit(out, session.options)}
+        _refuse_foreign(out, force)
         state = claim.take(out, {**values, "options": earlier}, force=force)
         files.sweep(out, ours=False)  # an unfinished crawl recovers below
         if state != "new" and (out / MANIFEST).exists() and not (out / NAME).exists():
@@ -96,6 +98,17 @@ def crawl(
                 archive.list_failures()
             _finish(session, values, archive, result)
     return out
+
+
+def _refuse_foreign(out: Path, force: bool) -> None:
+    """Raise CardError where the folder holds files that a crawl would write to and no crawl has written."""
+    ours = any((out / name).exists() for name in (card.NAME, card.UNFINISHED, NAME))
+    for name in () if ours or force else (MANIFEST, FAILED):
+        if os.path.lexists(out / name):
+            raise CardError(
+                f"{out / name} already exists and was not created by facekit",
+                "choose another output folder, or --force to replace it",
+            )
 
 
 def prepare(options: Mapping[str, Any], rate: float) -> Session:

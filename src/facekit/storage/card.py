@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveInt, T
 
 from ..errors import CardError
 from . import yaml_text
+from .remote import is_remote
 
 FORMAT = 1
 NAME = "card.yaml"
@@ -157,16 +158,19 @@ def load(path: Path) -> dict[str, Any]:
     Raises CardError for a missing file, YAML that does not parse, a newer format, or `extends` in a loop.
     """
     chain: list[dict] = []
-    seen: list[Path] = []
+    seen: list[str] = []
     here: Path | None = Path(path)
     while here is not None:
-        if here.resolve() in seen:
+        real = os.path.realpath(here)  # unlike Path.resolve it takes links that lead to themselves
+        if real in seen:
             raise CardError(f"cards extend each other in a loop: {here}", "remove one `extends`")
-        seen.append(here.resolve())
+        seen.append(real)
         values = _read(here)
         parent = values.pop("extends", None)
-        if not isinstance(parent, str | None):
+        if not isinstance(parent, str | None) or "\0" in (parent or ""):
             raise CardError(f"{here}: 'extends' is not the name of a card (got {parent!r})", "name one card")
+        if parent and is_remote(Path(parent)):  # nothing is fetched because a file says so
+            raise CardError(f"{here}: 'extends' names a URL, {parent!r}", "name a card beside this one")
         chain.append(values)
         here = here.parent / parent if parent else None
     return merge(*reversed(chain))
@@ -187,15 +191,6 @@ def _read(path: Path) -> dict[str, Any]:
         )
     values.pop("made", None)
     return _sections(values, str(path))
-
-
-def of_run(folder: Path) -> bool:
-    """Whether a folder is a run folder: the card of a finished or unfinished training lies in it."""
-    for name in (NAME, UNFINISHED):
-        with contextlib.suppress(CardError):
-            if (folder / name).is_file() and load(folder / name).get("command") == "train":
-                return True
-    return False
 
 
 def read_made(path: Path) -> dict[str, Any]:

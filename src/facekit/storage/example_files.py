@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import MissingError
-from . import files
+from . import files, lock
 
 PACKAGE = Path(__file__).parents[1]
 HIDDEN = ("__pycache__", ".pyc")
@@ -35,11 +35,13 @@ def write(out: Path, force: bool = False) -> tuple[list[str], list[str]]:
     `force` overwrites files that differ. Raises OutputError if the folder cannot be written.
     """
     here, written, kept = folder(), [], []
-    for name in names():
-        data, target = (here / name).read_bytes(), out / name
-        if target.exists() and not force and (not target.is_file() or target.read_bytes() != data):
-            kept.append(name)
-            continue
-        files.write_bytes(target, data)
-        written.append(name)
+    with lock.held(out, "examples"):
+        files.sweep(out, ours=False)
+        for name in names():
+            data, target = (here / name).read_bytes(), out / name
+            if target.exists() and not force and (not target.is_file() or target.read_bytes() != data):
+                kept.append(name)
+                continue
+            files.write_bytes(target, data)
+            written.append(name)
     return written, kept

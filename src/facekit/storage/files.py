@@ -36,6 +36,11 @@ def cannot_write(path: Path, error: OSError) -> NoReturn:
     raise OutputError(f"cannot write {path}: {reason}", hint) from error
 
 
+def real(path: str | Path) -> Path:
+    """Return a path without links in it; unlike `Path.resolve` it takes a link that leads to itself."""
+    return Path(os.path.realpath(path))
+
+
 def make_folder(path: Path) -> Path:
     """Create a folder and its parents; raises OutputError if that fails."""
     if is_remote(path):
@@ -49,12 +54,18 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def beside(path: Path, ending: str) -> Path:
+    """Return a hidden name beside a file that tells the file, however long its own name is."""
+    return path.parent / f"{PART[0]}{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}{ending}"
+
+
 def temporary(folder: Path, path: Path | None = None) -> Path:
     """Create an empty file with an unused temporary name in a folder, with the permissions of any new file.
 
     Raises OutputError if that fails; the message names `path` if it is given.
     """
-    part = folder / f"{PART[0]}{secrets.token_hex(8)}{PART[1]}"
+    ending = f"-{secrets.token_hex(8)}{PART[1]}"
+    part = beside(path, ending) if path else folder / f"{PART[0]}{ending}"
     try:
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # less the bits of the umask
     except OSError as error:
@@ -87,6 +98,12 @@ def sweep(folder: Path, ours: bool = True) -> None:
     In a folder that facekit created (`ours`), sub-folders are swept too.
     """
     for part in folder.rglob(f".*{PART[1]}") if ours else folder.glob(f"{PART[0]}*{PART[1]}"):
+        remove(part)
+
+
+def sweep_beside(path: Path) -> None:
+    """Remove the temporary files that a killed process left of one file; no other process may be writing it."""
+    for part in path.parent.glob(beside(path, f"-*{PART[1]}").name):
         remove(part)
 
 

@@ -17,6 +17,7 @@ from ..runtime import console
 from . import card, content
 from .jsonl import read_lines
 from .listing import SUFFIXES, Listing, list_images
+from .remote import is_remote
 
 MANIFEST = "manifest.jsonl"
 FAILED = "failed.jsonl"
@@ -116,7 +117,9 @@ def is_inside(name: Any) -> bool:
     if not isinstance(name, str) or not name or "\0" in name:
         return False
     path = PurePath(name)
-    return not (path.drive or path.root or ".." in path.parts)
+    if is_remote(Path(name)):
+        return False
+    return bool(path.parts) and not (path.drive or path.root or ".." in path.parts)
 
 
 def open_source(path: str | Path, out: str | Path | None = None) -> list[Source]:

@@ -9,25 +9,38 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ..errors import InputError
 from ..runtime import strict_json
+from ..runtime.printable import escaped
 from . import content, files
 
 Row = dict[str, Any]
+LONGEST = 50_000_000  # bytes of a line
 
 
 def read_lines(path: Path) -> Iterator[Row]:
-    """Yield the objects of a file; a line that holds none, for example one truncated by a kill, is skipped."""
-    with contextlib.suppress(FileNotFoundError), content.open_file(path) as file:
-        for line in file:
-            with contextlib.suppress(ValueError, RecursionError):
-                row = json.loads(line.decode("utf-8", "replace"))
-                if isinstance(row, dict):
-                    yield row
+    """Yield the objects of a file; a line that holds none, for example one truncated by a kill, is skipped.
+
+    What is no plain file, such as a pipe, counts as missing. Raises InputError for a file that cannot be read.
+    """
+    try:
+        if os.path.lexists(path) and not path.is_file():
+            return
+        with content.open_file(path) as file:
+            while line := file.readline(LONGEST):
+                with contextlib.suppress(ValueError, RecursionError):
+                    row = json.loads(line.decode("utf-8", "replace"))
+                    if isinstance(row, dict):
+                        yield row
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}", "change its permissions") from error
 
 
 def line(row: Row) -> str:
-    """Return an object as one line, without its newline."""
-    return strict_json.dumps(row, ensure_ascii=False)
+    """Return an object as one line, without its newline; control characters in it are written as escapes."""
+    return escaped(strict_json.dumps(row, ensure_ascii=False))
 
 
 def append(path: Path, rows: Iterable[Row]) -> None:

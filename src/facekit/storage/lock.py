@@ -1,4 +1,4 @@
-"""A lock on an output folder: a second command stops and names the process that is using the folder."""
+"""A lock on an output folder or file: a second command stops and names the process that is using it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,25 @@ def held(folder: Path, command: str, name: str = NAME, wait: float = 0) -> Itera
     locks, warns and continues without one. Raises OutputError with the holder's host, process id and start time if
     another process holds the lock.
     """
-    path = files.make_folder(Path(folder)).resolve() / name
+    with _held_at(files.real(files.make_folder(Path(folder))) / name, Path(folder), command, wait):
+        yield
+
+
+@contextlib.contextmanager
+def held_file(path: Path, command: str) -> Iterator[None]:
+    """Hold an output that is one file, as `held` does a folder, and remove what a killed process left of it.
+
+    The lock lies beside the file.
+    """
+    here = files.real(files.make_folder(Path(path).parent)) / Path(path).name
+    with _held_at(files.beside(here, ".lock"), Path(path), command):
+        files.sweep_beside(here)
+        yield
+
+
+@contextlib.contextmanager
+def _held_at(path: Path, output: Path, command: str, wait: float = 0) -> Iterator[None]:
+    """Hold the lock file `path`, which stands for `output`."""
     if path in _held:
         _held[path] += 1
         try:
@@ -45,12 +63,12 @@ def held(folder: Path, command: str, name: str = NAME, wait: float = 0) -> Itera
         lock.acquire()
     except filelock.Timeout as error:
         raise OutputError(
-            f"{folder} is in use: {_holder(path)}", "wait until it has finished, or choose another output folder"
+            f"{output} is in use: {_holder(path)}", "wait until it has finished, or choose another output"
         ) from error
     except OSError as error:
         if error.errno not in CANNOT_LOCK:
-            files.cannot_write(path, error)
-        console.warn(f"{folder}: this file system cannot lock files; do not run two commands into it at once")
+            files.cannot_write(output, error)
+        console.warn(f"{output}: this file system cannot lock files; do not run two commands into it at once")
         yield
         return
     _held[path] = 1

@@ -130,7 +130,7 @@ class Manifest:
         for pattern, key in ((MANIFEST, "source"), (FAILED, "path")):
             for path in self._own(pattern):
                 rows = list(jsonl.read_lines(path))
-                kept = [row for row in rows if row.get(key) not in names]
+                kept = [row for row in rows if str(row.get(key)) not in names]
                 if len(kept) < len(rows):
                     jsonl.write(path, kept)
         for name in names & self.failed.keys():
@@ -163,9 +163,10 @@ class Manifest:
         return [p for p in _paths(self.out, name) if self.shard.whole or p in own or not p.name.endswith(others)]
 
     def _remove(self, name: str) -> None:
-        """Remove an image, unless its path leads out of the folder through a link."""
+        """Remove an image, unless it is a folder or its path leads out of the folder through a link."""
         path, top = self.out / name, os.path.realpath(self.out)
-        if os.path.commonpath([os.path.realpath(path.parent), top]) == top:
+        inside = os.path.commonpath([os.path.realpath(path.parent), top]) == top
+        if inside and (path.is_symlink() or not path.is_dir()):
             files.remove(path)
 
 

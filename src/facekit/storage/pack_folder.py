@@ -215,7 +215,7 @@ def _is_image(name: str, data: bytes) -> bool:
 def _copy_notes(folder: Path, out: Path) -> None:
     """Copy what describes the images (manifests, cards, labels, class names) to the same place beside the shards."""
     for top, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name[0] != "." and Path(top, name).resolve() != out.resolve()]
+        folders[:] = [name for name in folders if name[0] != "." and files.real(Path(top, name)) != files.real(out)]
         for name in names:
             path = Path(top, name)
             target = out / path.relative_to(folder)

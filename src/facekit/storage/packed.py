@@ -12,7 +12,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,9 +70,19 @@ def read_index(tar: Path) -> tuple[int, Columns]:
             columns = Columns(text.split("\0") if text else [], **{key: kept[key] for key in TYPES})
             if any(len(values) != len(columns.name) for values in columns):
                 raise ValueError("its columns differ in length")
+            if any(map(_leads_out, columns.name)):
+                raise ValueError("it names images outside its folder")
             return int(kept["bytes"]), columns
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is damaged: {error}", AGAIN.format(folder=tar.parent)) from error
+
+
+def _leads_out(name: str) -> bool:
+    """Whether a name in an index is none of a file below the folder."""
+    if name and ".." not in name and ":" not in name and name[0] not in "/\\.":
+        return False
+    path = PurePath(name)
+    return not path.parts or bool(path.drive or path.root) or ".." in path.parts or is_remote(Path(name))
 
 
 class PackedFolder:

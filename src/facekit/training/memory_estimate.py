@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from ..errors import OutOfMemory
+from ..errors import CardError, OutOfMemory
 from ..recipe_api import checkpoint
 from ..recipe_api.base import Recipe, Term
 from ..runtime import console
@@ -18,6 +18,7 @@ from ..runtime.memory import available_memory
 from ..storage.card import TrainCard
 from .activation_checkpointing import recompute
 
+MOST_CALLS = 200_000  # of torch while nets are built
 ROOM = 1.25  # factor on the estimate, for temporary buffers of the libraries
 
 
@@ -44,9 +45,16 @@ class Estimate:
 
 
 def estimate(recipe: Recipe, terms: Mapping[str, Term], card: TrainCard) -> Estimate:
-    """Estimate a step's memory: a forward pass of every phase on the meta device counts what autograd saves."""
-    with torch.device("meta"):
-        nets = nn.ModuleDict(recipe.nets())
+    """Estimate a step's memory: a forward pass of every phase on the meta device counts what autograd saves.
+
+    Raises CardError for nets of more layers than any method has, or larger than tensors can be.
+    """
+    try:
+        with torch.device("meta"), checkpoint.Blueprint(MOST_CALLS):
+            nets = nn.ModuleDict(recipe.nets())
+    except (RuntimeError, ValueError, TypeError, OverflowError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CardError(f"the nets cannot be built: {reason}", "lower params, such as width or blocks") from error
     counts = {name: sum(p.numel() for p in net.parameters()) for name, net in nets.items()}
     width = 8 if card.run.precision == "fp64" else 4
     learning = max((sum(counts[name] for name in phase.nets) for phase in recipe.phases), default=0)

@@ -12,11 +12,11 @@ from typing import Any
 
 from ..data.dataset import Layout, aligned_size, open_layout
 from ..errors import CardError, InputError
-from ..recipe_api import checkpoint
+from ..recipe_api import checkpoint, registry
 from ..recipe_api.base import Recipe, Term
 from ..recipe_api.registry import find
 from ..runtime import console
-from ..storage import card, images
+from ..storage import card, files, images
 from .memory_estimate import Estimate, estimate
 from .state import weighted_terms
 
@@ -58,11 +58,11 @@ class Plan:
 
     def refuse_folder(self, folder: Path) -> None:
         """Raise CardError if `folder`, meant for the run, is one of the folders of training images."""
-        data, target = self.card.data, Path(folder).resolve()
-        tops = {Path(name).resolve() for name in (data.root, data.a, data.b) if name}
+        data, target = self.card.data, files.real(folder)
+        tops = {files.real(name) for name in (data.root, data.a, data.b) if name}
         parts = (self.layout.train, self.layout.previews, self.layout.test)
         for parent in {path.parent for part in parts for paths in part.values() for path in paths}:
-            above = parent.resolve()
+            above = files.real(parent)
             tops |= {above, *(p for p in above.parents if any(top in p.parents for top in tops))}
         if target in tops:
             raise CardError(f"{folder} holds the training images", "choose another output folder with --out")
@@ -75,6 +75,8 @@ def layers(path: Path | None, changes: Sequence[str], flags: Mapping[str, Any]) 
     """
     given = _given(flags)
     out = [card.load(Path(path))] if path else []
+    if out and not card.merge(*(card.assignment(text) for text in changes), given).get("recipe"):
+        registry.refuse_code(out[0], f"facekit train {{}} --card {path}", str(path))
     if out and SOURCES & set(given.get("data", {})):
         out[0] = {**out[0], "data": {k: v for k, v in out[0].get("data", {}).items() if k not in {*SOURCES, "labels"}}}
     return [*out, *(card.assignment(text) for text in changes), given]

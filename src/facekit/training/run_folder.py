@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,7 +24,9 @@ from .run_page import LOG, PLOT, PREVIEWS, RunPage
 from .state import TrainState
 
 STATE = "state.pt"
-WRITTEN = (LOG, checkpoint.FILE, PLOT, "index.html", PREVIEWS, "tb/events.*")  # all outputs but cards and state
+WRITTEN = (LOG, checkpoint.FILE, PLOT, "index.html", "overlays.png", "snapshots.png", PREVIEWS, "tb/events.*")
+"""All outputs but cards and state."""
+BROKEN = (RuntimeError, ValueError, LookupError, AttributeError, TypeError, EOFError, OSError, pickle.UnpicklingError)
 LENGTH = ("run.steps", "run.epochs")
 
 Status = Literal["new", "unfinished", "longer", "finished"]
@@ -54,7 +57,9 @@ def check(folder: Path, values: dict[str, Any], force: bool) -> Status:
             f"{folder} holds a run of another card: " + "; ".join(changed),
             "choose another output folder, or --force to replace this one",
         )
-    foreign = [path.relative_to(folder).as_posix() for pattern in (STATE, *WRITTEN) for path in folder.glob(pattern)]
+    there = {path for pattern in (STATE, *WRITTEN) for path in folder.glob(pattern)}
+    there |= {folder / name for name in (STATE, *WRITTEN) if os.path.lexists(folder / name)}  # links to nowhere, too
+    foreign = sorted(path.relative_to(folder).as_posix() for path in there)
     if foreign:
         raise OutputError(
             f"{folder} holds files that facekit did not write and training would replace: {', '.join(foreign[:6])}",
@@ -149,14 +154,14 @@ class RunFolder:
         if file.is_file():
             with _readable(file):
                 saved = torch.load(file, map_location="cpu", weights_only=True)
-            averaged = saved.get("ema") if state.recipe.starts_averaged else None
-            tensors = {**saved["nets"], **(averaged or {})}
+                averaged = saved.get("ema") if state.recipe.starts_averaged else None
+                tensors = {**saved["nets"], **(averaged or {})}
         elif Path(init).suffix in (".pt", ".pth"):
             tensors = self._public(state, Path(init))
         else:
             tensors, _ = checkpoint.read_tensors(checkpoint.find_weights(init))
         own = state.nets.state_dict()
-        shared = {key: value for key, value in tensors.items() if key in own}
+        shared = {key: value for key, value in tensors.items() if key in own and isinstance(value, Tensor)}
         fitting = {key: value for key, value in shared.items() if own[key].shape == value.shape}
         if 2 * sum(x.numel() for x in fitting.values()) <= sum(x.numel() for x in shared.values()):
             raise CardError(
@@ -240,7 +245,7 @@ def _readable(file: Path, hint: str = "--force starts the run again") -> Iterato
     """Turn whatever torch raises on a damaged file into MissingError."""
     try:
         yield
-    except (RuntimeError, ValueError, KeyError, TypeError, EOFError, OSError, pickle.UnpicklingError) as error:
+    except BROKEN as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise MissingError(f"{file} cannot be read: {reason}", hint) from error
 

@@ -14,7 +14,7 @@ from PIL import Image
 from ..errors import InputError
 from ..reports import contact_sheet, html, plots
 from ..runtime import console
-from ..storage import card, images, jsonl, provenance
+from ..storage import card, files, images, jsonl, provenance
 from .pace import Pace
 from .state import TrainState
 
@@ -64,7 +64,7 @@ class RunPage:
         """Remove the log lines and previews of later steps, and a log line that a kill has truncated."""
         log = self.folder / LOG
         if log.exists():
-            rows = {row["step"]: row for row in jsonl.read_lines(log) if row["step"] <= step}
+            rows = {row["step"]: row for row in _log(log) if row["step"] <= step}
             jsonl.write(log, rows.values())
         for preview in self.folder.glob(PREVIEWS):
             if int(preview.stem) > step:
@@ -77,7 +77,7 @@ class RunPage:
         html.write(
             self.folder / "index.html",
             "run.html",
-            title=f"{Path(self.values['recipe']).name}: {self.folder.resolve().name}",
+            title=f"{Path(self.values['recipe']).name}: {files.real(self.folder).name}",
             running=running,
             step=self.pace.step,
             steps=self.pace.steps,
@@ -92,10 +92,17 @@ class RunPage:
         now = time.monotonic()
         if running and now - self.plotted_at < PLOT_EVERY:
             return
-        rows = list(jsonl.read_lines(self.folder / LOG))
+        rows = list(_log(self.folder / LOG))
         if rows and rows[-1]["step"] != self.plotted_step:
             plots.losses(self.folder / PLOT, rows)
             self.plotted_step, self.plotted_at = rows[-1]["step"], now
+
+
+def _log(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a log that hold losses of a step."""
+    for row in jsonl.read_lines(path):
+        if isinstance(row.get("step"), int) and isinstance(row.get("losses"), dict):
+            yield row
 
 
 def _status(pace: Pace, running: bool) -> str:
