@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ..nets.detector import Cells, decode, load_detector
+from ..nets.detector import Cells, decode
+from ..nets.detector_file import load_detector
+from ..nets.face_points import refine
 from ..ops.boxes import suppress
 from .types import Effort, Face
 
@@ -19,6 +22,18 @@ FIRST, LARGEST = 256, 2560  # px: the longest side of the coarsest and of the fi
 MARGIN = 0.06  # of the longest side: room around the coarsest copy, for faces that fill the frame
 FINE = 0.45  # of the coarsest copy's side: larger faces are left to coarser copies than the one they were found on
 FOUND = 0.8  # the score that ends the search for one face
+
+
+def faces_in(net: nn.Module, points: nn.Module, x: Tensor, least: float = LEAST) -> list[list[Face]]:
+    """Return the faces of each image of x [N, 3, H, W] in [-1, 1], best first; `points` places their landmarks."""
+    found = pick(decode(net(x)), least)
+    which = torch.tensor([index for index, faces in enumerate(found) for _ in faces])
+    if not len(which):
+        return found
+    boxes = torch.tensor([face.box for faces in found for face in faces]).to(x)
+    placed = refine(points, x, which.to(x.device), boxes).cpu().numpy().astype(float)
+    rest = iter(placed)
+    return [[replace(face, landmarks=next(rest)) for face in faces] for faces in found]
 
 
 def pick(cells: Cells, least: float = LEAST) -> list[list[Face]]:
@@ -41,19 +56,20 @@ def pick(cells: Cells, least: float = LEAST) -> list[list[Face]]:
 
 
 class NeuralDetector:
-    """Faces by a `FaceDetector` net, given or read from `file`: a trained run, its weights, or else the shipped ones.
+    """Faces by a `FaceDetector` and a `FacePoints` net, as `nets` or read from `file`.
 
+    The file is a trained run or its weights; without it, the weights that come with facekit.
     The picture is shown whole on a copy of FIRST px. Where that leaves doubt, or every face is wanted, it is shown
     again on finer copies, each twice the one before, to its own size or LARGEST px: faces from 24 px on, in pictures
     up to that size. Raises MissingError where the file is missing or holds something else.
     """
 
-    def __init__(self, file: Path | None = None, net: nn.Module | None = None):
+    def __init__(self, file: Path | None = None, nets: tuple[nn.Module, nn.Module] | None = None):
         self.name = f"facekit:{file}" if file else "facekit"
-        if net is None:
+        if nets is None:
             file = file or WEIGHTS
-            net = load_detector(file / "model.safetensors" if file.is_dir() else file)
-        self._net = net
+            nets = load_detector(file / "model.safetensors" if file.is_dir() else file)
+        self.net, self.points = nets
 
     @torch.inference_mode()
     def detect(self, image: np.ndarray, effort: Effort = "first") -> list[Face]:
@@ -83,9 +99,9 @@ class NeuralDetector:
         shape = [-(-(side + 2 * edge) // 32) * 32 for side in copy.shape[:2]]
         padded = np.full((*shape, 3), 128, np.uint8)
         padded[edge : edge + copy.shape[0], edge : edge + copy.shape[1]] = copy
-        parameter = next(self._net.parameters())
+        parameter = next(self.net.parameters())
         x = torch.from_numpy(padded).to(parameter).permute(2, 0, 1)[None].div_(127.5).sub_(1)
-        (faces,) = pick(decode(self._net(x)))
+        (faces,) = faces_in(self.net, self.points, x)
         stretch = np.array([width / size[0], height / size[1]])
         return [_moved(face, edge, stretch) for face in faces]
 

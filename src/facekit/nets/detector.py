@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
-
-from ..errors import MissingError
 
 STRIDES = (8, 16, 32)
 OUTPUTS = 16  # score, kind, box (4), landmarks (10)
@@ -113,31 +106,3 @@ def decode(maps: list[Tensor]) -> Cells:
     half = flat[..., 4:6].clamp(-4, 4).exp() * (strides * UNIT / 2)
     points = centres[:, None] + flat[..., 6:].unflatten(2, (5, 2)) * (strides[:, None] * UNIT)
     return Cells(flat[..., 0], flat[..., 1], torch.cat([middle - half, middle + half], 2), points)
-
-
-def load_detector(file: Path) -> nn.Module:
-    """Return the net that a `train-detector` run has saved, for finding faces: batch norm is part of the convolutions.
-
-    Raises MissingError where the file is missing, cut short, or holds another net.
-    """
-    try:
-        tensors = {name.removeprefix("net."): tensor.float() for name, tensor in load_file(file).items()}
-        net = FaceDetector(len(tensors["lateral.0.weight"]))
-        net.load_state_dict(tensors)
-    except (SafetensorError, OSError, KeyError, RuntimeError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise MissingError(f"{file} holds no face detector: {reason}", "`facekit train-detector` writes one") from error
-    return folded(net).requires_grad_(False)
-
-
-def folded(net: FaceDetector) -> nn.Module:
-    """Return a copy in evaluation mode that computes the same without batch norm."""
-    net = copy.deepcopy(net).eval()
-    for module in list(net.modules()):
-        if isinstance(module, Conv):
-            module[0] = fuse_conv_bn_eval(cast(nn.Conv2d, module[0]), cast(nn.BatchNorm2d, module[1]))
-            module[1] = nn.Identity()
-        elif isinstance(module, Step):
-            module.conv = fuse_conv_bn_eval(module.conv, cast(nn.BatchNorm2d, module.norm))
-            module.norm = nn.Identity()
-    return net.to(memory_format=torch.channels_last)

@@ -16,7 +16,9 @@ from ..data.dataset import Layout, spread
 from ..data.face_boxes import BOX, COLUMNS, KIND, POINTS, WEIGHT, open_labels
 from ..data.face_scenes import ROOM, SceneReader
 from ..errors import InputError
+from ..nets import face_points
 from ..nets.detector import STRIDES, Cells, FaceDetector, decode, grid
+from ..nets.face_points import FacePoints
 from ..ops.boxes import generalised_overlap, overlap
 from ..recipe_api import base
 from ..recipe_api.base import Phase, Progress, Recipe, Scene, term, view
@@ -27,6 +29,7 @@ from ..storage.card import Data
 REACH = 1.5  # strides: how far from a face's middle a cell may lie that has to find it
 LEVELS = ((0.0, 52.0), (40.0, 120.0), (96.0, float("inf")))  # px: the faces (larger side) that each stride has to find
 SHOWN = 0.4  # the score from which previews show a face
+CLOSEUPS = 3  # faces of a scene, on average at most, on which the landmarks are learnt
 GROUNDS = 500  # faceless pictures of the training set that are kept in memory as backgrounds
 FACE_COLOURS = ((0.2, 1.0, 0.2), (1.0, 0.3, 1.0))  # boxes in previews, -1..1: photos, drawings
 
@@ -75,13 +78,38 @@ class DetectorScene(Scene):
         cells, rows = self.pairs
         return (1 - generalised_overlap(cells.box[0], rows[:, BOX])).sum() / max(len(rows), 1)
 
-    @term("D", 8.0)
+    @term("D", 2.0)
     def landmarks(self) -> Tensor:
         """The points' distance from the faces', as a share of the face's size: L1."""
         cells, rows = self.pairs
         side = ((rows[:, 2] - rows[:, 0]) * (rows[:, 3] - rows[:, 1])).clamp(min=1).sqrt()
         away = (cells.points[0].flatten(1) - rows[:, POINTS]).abs().mean(1) / side
         return away.sum() / max(len(rows), 1)
+
+    @view
+    def closeups(self) -> tuple[Tensor, Tensor]:
+        """Squares around some of the faces, and the points in them: half of the faces as they are, half upright."""
+        image, place = (self.a_faces[..., WEIGHT] > 0).nonzero(as_tuple=True)
+        if len(image) > CLOSEUPS * len(self.a):
+            chosen = torch.randperm(len(image))[: CLOSEUPS * len(self.a)]
+            image, place = image[chosen], place[chosen]
+        rows = self.a_faces[image, place]
+        points = rows[:, POINTS].unflatten(1, (5, 2))
+        side = face_points.ROOM * (rows[:, 2:4] - rows[:, :2]).amax(1)
+        middle = (rows[:, :2] + rows[:, 2:4]) / 2 + 0.05 * side[:, None] * torch.randn(len(rows), 2).to(rows)
+        side = side * (0.1 * torch.randn(len(rows)).to(rows)).exp()
+        upright = face_points.turns(points) + 0.2 * torch.randn(len(rows)).to(rows)
+        turn = torch.where(torch.rand(len(rows)).to(rows) < 0.5, upright, torch.zeros_like(upright))
+        where = middle, side, turn
+        return face_points.squares(self.a, image, *where), face_points.to_square(points, *where)
+
+    @term("D", 10.0)
+    def points(self) -> Tensor:
+        """The distance of the second net's points from the face's, in sides of its square: L1."""
+        seen, truth = self.closeups
+        if not len(seen):
+            return self.a.sum() * 0
+        return (self.nets.points(seen).float() - truth).abs().mean()
 
     @term("D", 0.5)
     def kind(self) -> Tensor:
@@ -115,6 +143,7 @@ class DetectorParams(base.Params):
     """Parameters of detector."""
 
     width: int = Field(32, ge=4, multiple_of=2, description="channels at stride 8; twice and three times that below")
+    points_width: int = Field(24, ge=3, multiple_of=3, description="channels of the net that places landmarks")
 
 
 class Detector(Recipe):
@@ -122,7 +151,7 @@ class Detector(Recipe):
 
     Scene = DetectorScene
     Params = DetectorParams
-    phases = (Phase("D", ("net",)),)
+    phases = (Phase("D", ("net", "points")),)
     presets = {"detector": {}}
     defaults = {
         "data": {"size": 256, "batch": 16},
@@ -130,7 +159,7 @@ class Detector(Recipe):
         "run": {"steps": 20000, "save_every": 500, "ema": 0.998},
     }
     sizes = (64, 32)
-    exports = ("net",)
+    exports = ("net", "points")
     directions = ("b",)
     multiple = 32
 
@@ -147,7 +176,7 @@ class Detector(Recipe):
         return {"a": torch.empty(batch, 3, size, size), "a_faces": torch.empty(batch, ROOM, COLUMNS)}
 
     def nets(self) -> dict[str, nn.Module]:
-        return {"net": FaceDetector(self.params.width)}
+        return {"net": FaceDetector(self.params.width), "points": FacePoints(self.params.points_width)}
 
     def lr_factor(self, clock: Progress) -> float:
         """Rise over 100 steps, then fall to a fiftieth along a cosine."""
@@ -156,10 +185,10 @@ class Detector(Recipe):
 
     def translate(self, nets: Any, x: Tensor, to: str) -> Tensor:
         """Return the images with a frame around every face found: green in photos, magenta in drawings."""
-        from ..faces.neural import pick
+        from ..faces.neural import faces_in
 
         out = x.clone()
-        for image, faces in zip(out, pick(decode(nets.net(x.float())), SHOWN), strict=True):
+        for image, faces in zip(out, faces_in(nets.net, nets.points, x.float(), SHOWN), strict=True):
             for face in faces:
                 colour = torch.tensor(FACE_COLOURS[int(face.kind == "drawing")]).to(out)[:, None, None]
                 points = [(px, py, px + 2, py + 2) for px, py in (face.landmarks - 1).tolist()]
@@ -176,7 +205,7 @@ class Detector(Recipe):
         from ..faces.trial import Trial
 
         trial, reader = Trial(), layout.readers["a"]
-        detector = NeuralDetector(net=nets.net)
+        detector = NeuralDetector(nets=(nets.net, nets.points))
         for path in layout.test["a"]:
             try:
                 sample = reader.read(path, self.size)
