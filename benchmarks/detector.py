@@ -153,4 +153,4 @@ for name in arguments.detector:
     print(f"  false faces in {len(false)} pictures without one: {sum(map(len, false))} in {sum(map(bool, false))}")
     speed(detector)
     if detector.name.startswith("facekit"):
-        net_speed(detector.detector._net)
+        net_speed(detector.detector.net)

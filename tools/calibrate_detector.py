@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from facekit.data import backgrounds
 from facekit.data.face_boxes import find_faces
 from facekit.data.face_scenes import SceneReader
 from facekit.faces import calibration
 from facekit.faces.neural import NeuralDetector
-from facekit.nets.detector import FaceDetector, folded
+from facekit.nets.detector_file import folded
 from facekit.recipe_api import checkpoint
 from facekit.recipes.detector import Detector
-from facekit.storage import card
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("run", type=Path)
@@ -33,17 +33,21 @@ torch.set_num_threads(1)
 
 tensors, metadata = checkpoint.read_tensors(checkpoint.find_weights(arguments.run))
 values = json.loads(metadata[checkpoint.KEY])
-grounds = Detector().open(card.Data(root=str(arguments.labelled))).readers["a"].grounds
-reader = SceneReader("a", find_faces(arguments.labelled), grounds)
+reader = SceneReader("a", find_faces(arguments.labelled), tuple(backgrounds.bundled()))
 paths = list(reader.faces)
 paths = [paths[i] for i in np.random.default_rng(0).permutation(len(paths))[: arguments.limit]]
 samples = [reader.read(path, 256) for path in paths]
 
 
+def nets(weights):
+    made = nn.ModuleDict(Detector(values["params"]).nets())
+    made.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    return made
+
+
 def detector(weights):
-    net = FaceDetector(values["params"]["width"])
-    net.load_state_dict({name.removeprefix("net."): tensor.float() for name, tensor in weights.items()})
-    return NeuralDetector(net=folded(net))
+    made = nets(weights)
+    return NeuralDetector(nets=(folded(made["net"]), folded(made["points"])))
 
 
 def pictures(part):
@@ -63,8 +67,6 @@ tensors = calibration.applied(tensors, scale, shift, "net.")
 print("score        faces  mean score  right")
 for low, high, count, mean, right in calibration.table(*calibration.judged(pictures((detector(tensors), other)))):
     print(f"{low:.2f}-{high:.2f}  {count:6d}  {mean:10.3f}  {right:.3f}")
-net = FaceDetector(values["params"]["width"])
-net.load_state_dict({name.removeprefix("net."): tensor.float() for name, tensor in tensors.items()})
 arguments.out.mkdir(parents=True, exist_ok=True)
 values["made"] = {**values.get("made", {}), "calibration": {"scale": round(scale, 4), "shift": round(shift, 4)}}
-checkpoint.save_model(arguments.out / checkpoint.FILE, nn.ModuleDict({"net": net}), values)
+checkpoint.save_model(arguments.out / checkpoint.FILE, nets(tensors), values)

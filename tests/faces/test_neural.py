@@ -13,7 +13,9 @@ from facekit.faces import Face, align_face, calibration, cut_face, detectors, fa
 from facekit.faces.alignment import MEAN_FACE, inverse, moved
 from facekit.faces.neural import NeuralDetector, pick
 from facekit.faces.trial import Trial
-from facekit.nets.detector import OUTPUTS, STRIDES, Cells, FaceDetector, load_detector
+from facekit.nets import face_points
+from facekit.nets.detector import OUTPUTS, STRIDES, Cells, FaceDetector
+from facekit.nets.detector_file import load_detector
 from facekit.recipe_api import checkpoint
 
 
@@ -34,9 +36,16 @@ class RedSquares(nn.Module):
         return maps
 
 
+class Middle(nn.Module):
+    """Puts eyes and mouth level around the middle of the square."""
+
+    def forward(self, x):
+        return torch.tensor(MEAN_FACE, dtype=x.dtype).mul(0.2).expand(len(x), 5, 2)
+
+
 @pytest.fixture
 def squares():
-    return NeuralDetector(net=RedSquares())
+    return NeuralDetector(nets=(RedSquares(), Middle()))
 
 
 def picture(width, height, places, side):
@@ -133,6 +142,42 @@ def test_calibration_finds_how_far_scores_are_off():
         assert share == pytest.approx(mean, abs=0.06)
 
 
+@pytest.mark.parametrize("degrees", [0, 40, 175, -100])
+def test_a_square_turned_by_a_face_shows_it_upright(degrees):
+    """The corners of a small chequered face are where `to_square` says, and `from_square` undoes it."""
+    angle = torch.tensor([np.radians(degrees)], dtype=torch.float32)
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    points = torch.tensor(MEAN_FACE @ np.array([[cos, -sin], [sin, cos]]).T * 30 + (90, 70), dtype=torch.float32)[None]
+    assert torch.allclose((face_points.turns(points) - angle).sin(), torch.zeros(1), atol=1e-5)
+    where = torch.tensor([[90.0, 80.0]]), torch.tensor([100.0]), angle
+    inside = face_points.to_square(points, *where)
+    assert torch.allclose(inside[0, 0, 1], inside[0, 1, 1], atol=1e-5) and inside[0, 0, 0] < inside[0, 1, 0]
+    assert torch.allclose(face_points.from_square(inside, *where), points, atol=1e-4)
+    image = torch.zeros(1, 3, 160, 200)
+    x, y = points[0, 1].round().int().tolist()
+    image[:, :, y - 4 : y + 4, x - 4 : x + 4] = 1
+    square = face_points.squares(image, torch.tensor([0]), *where)[0, 0]
+    row, column = np.unravel_index(int(square.argmax()), square.shape)
+    expected = (inside[0, 1] + 0.5) * face_points.SIDE
+    assert abs(column - expected[0]) < 4 and abs(row - expected[1]) < 4
+
+
+def test_landmarks_are_looked_for_again_in_the_upright_square():
+    seen = []
+
+    class Turned(nn.Module):
+        def forward(self, x):
+            seen.append(x.clone())
+            turn = np.radians(90 if len(seen) == 1 else 0)
+            rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+            return torch.tensor((MEAN_FACE - (0, 0.5)) @ rotation.T * 0.25, dtype=x.dtype)[None]
+
+    image = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    points = face_points.refine(Turned(), image, torch.tensor([0]), torch.tensor([[28.0, 28, 68, 68]]))
+    assert face_points.turns(points)[0] == pytest.approx(np.pi / 2, abs=1e-4)
+    assert torch.allclose(torch.rot90(seen[0], 1, (2, 3)), seen[1], atol=1e-4)
+
+
 def labels(*rows):
     return np.stack(rows) if rows else np.empty((0, COLUMNS), np.float32)
 
@@ -197,7 +242,7 @@ def test_the_template_is_noted_and_cuts_other_crops(tmp_path, facekit, monkeypat
     same = np.asarray(align_face(astronaut(), cascade, 64).image)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "portrait" / "a.png")), same)
     monkeypatch.setattr(detectors, "EMBEDDED", "facekit")
-    monkeypatch.setattr("facekit.faces.neural.load_detector", lambda file: RedSquares())
+    monkeypatch.setattr("facekit.faces.neural.load_detector", lambda file: (RedSquares(), Middle()))
     again = facekit("align", tmp_path / "in", tmp_path / "portrait", "--size", 64)  # begun with the default of before
     assert again.code == 0 and "goes on with it" in again.err
     assert (tmp_path / "portrait" / "card.yaml").read_text() == cards[0]

@@ -11,7 +11,8 @@ from facekit.data.face_boxes import BOX, COLUMNS, KIND, POINTS, WEIGHT, face_row
 from facekit.data.face_scenes import SceneReader, move_face
 from facekit.data.loader import Batches
 from facekit.errors import CardError, InputError
-from facekit.nets.detector import STRIDES, Conv, FaceDetector, decode, folded, grid, load_detector
+from facekit.nets.detector import STRIDES, Conv, FaceDetector, decode, grid
+from facekit.nets.detector_file import folded, load_detector
 from facekit.ops import boxes
 from facekit.recipes.detector import assign
 from facekit.storage import card
@@ -177,12 +178,14 @@ def test_it_learns_to_find_drawn_faces(labelled, tmp_path, facekit):
 
 
 def test_a_run_is_a_detector(labelled, tmp_path, facekit):
-    given = ["--data", labelled, "--size", 64, "--batch", 2, "--set", "params.width=4", "--set", "data.split=[6,1,3]"]
+    given = ["--data", labelled, "--size", 64, "--batch", 2, "--set", "data.split=[6,1,3]"]
+    given += ["--set", "params.width=4", "--set", "params.points_width=6"]
     done = facekit("train-detector", *given, "--steps", 2, "--out", tmp_path / "run")
     assert done.code == 0, done.err
     assert "1 of its pictures are not there" in done.err
     assert set(card.read_made(tmp_path / "run" / "card.yaml")["scores"]) >= {"recall", "false_per_image"}
-    net = load_detector(tmp_path / "run" / "model.safetensors")
+    net, points = load_detector(tmp_path / "run" / "model.safetensors")
     assert [level.shape[1] for level in net(torch.zeros(1, 3, 32, 32))] == [16, 16, 16]
+    assert points(torch.zeros(2, 3, 64, 64)).shape == (2, 5, 2)
     done = facekit("align", labelled / "photo", tmp_path / "out", "--detector", f"facekit:{tmp_path / 'run'}")
     assert done.code == 4 and "no face found by facekit:" in done.err + done.out  # two steps teach it nothing

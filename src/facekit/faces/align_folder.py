@@ -117,8 +117,8 @@ def _name(options: AlignOptions, out: Path) -> str:
         with contextlib.suppress(FacekitError):
             before = card.load(file)
             used = before.get("options", {}).get("detector", name) if before.get("command") == "align" else name
-            if used == "cascade" != name:
-                console.note(f"align: {out} was begun with the detector cascade and goes on with it")
+            if used != name:
+                console.note(f"align: {out} was begun with the detector {used} and goes on with it")
                 console.note(f"align: --detector {name} --force cuts all faces again with today's default")
                 return used
     return name
