@@ -1,6 +1,6 @@
 """What face detectors find: recall by set and roll, by face size in scenes, false faces, landmark error, speed.
 
-    python benchmarks/detector.py --labelled labelled/test --detector facekit --detector cascade
+    python benchmarks/detector.py --labelled labelled/test --detector facekit:runs/detector --detector cascade
 
 `--labelled` holds folders with faces.jsonl, each a set; a set whose name ends in "-all" has boxes by rule of thumb and
 counts for recall only. Nothing in it may have been trained on.

@@ -44,7 +44,7 @@ RecipeFile = Annotated[
 Detector = Annotated[
     str,
     typer.Option(
-        help="auto, facekit, facekit:RUN, cascade, cascade:FILE, insightface or insightface:PACK", rich_help_panel=FACES
+        help="auto, facekit:RUN, cascade, cascade:FILE, insightface or insightface:PACK", rich_help_panel=FACES
     ),
 ]
 
