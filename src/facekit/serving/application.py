@@ -123,7 +123,8 @@ class Service:
             response = refused.response()
         except ClientDisconnect:
             return Response(status_code=499)
-        self.reporter.note(f"serve: {response.status_code} in {time.monotonic() - began:.2f} s")
+        with contextlib.suppress(OSError):  # nobody reads the log any more: the answer goes out all the same
+            self.reporter.note(f"serve: {response.status_code} in {time.monotonic() - began:.2f} s")
         return response
 
     async def _answer(self, request: Request) -> Response:
