@@ -147,7 +147,7 @@ def own_defaults(name: str, command: Any) -> dict[str, Any]:
 
     if not settings.settings_file().is_file():
         return {}
-    options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
+    options = [one for one in command.params if one.param_type_name == "option" and not one.hidden]
     flags = {flag.lstrip("-").replace("-", "_"): one.name for one in options for flag in one.opts}
     try:
         return settings.defaults(name, flags, list(COMMANDS))

@@ -256,7 +256,7 @@ def test_a_train_card_repeats_its_run(facekit, tmp_path):
         ("command: translate\noptions: {wieghts: x}", "did you mean 'weights'?"),
         ("command: translate\noption: {to: x}", "did you mean 'options'?"),
         ("command: translate\noptions: {size: large}", "--size"),
-        ("command: translate\noptions: {suffix: gif}", "--suffix"),
+        ("command: translate\noptions: {suffix: gif}", "--format"),
         ("[1, 2]", "not a card"),
         (None, "cannot read card"),
     ],
@@ -325,7 +325,7 @@ def test_recipes_lists_every_preset_with_a_line_about_it(facekit):
     for name in ("cyclegan", "ugatit", "ugatit-light", "projected-cut"):
         assert re.search(rf"^{name} +\d+ +[\d,]+ (steps|epochs)  .{{15}}", done.out, re.M), name
     rows = json.loads(facekit("recipes", "--json").out)["recipes"]
-    assert len(rows) == len(done.out.splitlines()) - 3 and all(row["summary"] for row in rows)
+    assert len(rows) == len(done.out.splitlines()) - 4 and all(row["summary"] for row in rows)
 
 
 def test_a_recipe_is_described_with_terms_weights_parameters_and_paper(facekit):

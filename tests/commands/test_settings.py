@@ -28,12 +28,12 @@ def kinds(folder: str) -> set[str]:
 
 
 def test_a_default_holds_until_a_card_or_a_flag_says_otherwise(write, facekit, drawings):
-    write("translate: {suffix: webp, no_such: 1}")
+    write("translate: {format: webp, no_such: 1}")
     assert facekit("recipes").code == 0
-    write("all: {device: cpu, threads: 1}\ntranslate: {suffix: webp, align: false}")
+    write("all: {device: cpu, threads: 1}\ntranslate: {format: webp, align: false}")
     assert facekit("translate", drawings, "one").code == 0 and kinds("one") == {".webp"}
-    assert facekit("translate", drawings, "two", "--suffix", "jpg").code == 0 and kinds("two") == {".jpg"}
-    write("translate: {suffix: jpg, align: false}")
+    assert facekit("translate", drawings, "two", "--format", "jpg").code == 0 and kinds("two") == {".jpg"}
+    write("translate: {format: jpg, align: false}")
     done = facekit("translate", "--card", "one/card.yaml", drawings, "three")
     assert done.code == 0, done.err
     assert kinds("three") == {".webp"}
@@ -42,12 +42,12 @@ def test_a_default_holds_until_a_card_or_a_flag_says_otherwise(write, facekit, d
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("translate: {sufix: jpg}", "did you mean 'suffix'"),
-        ("translat: {suffix: jpg}", "did you mean 'translate'"),
-        ("all: {suffix: jpg}", "not of all commands"),
+        ("translate: {fromat: jpg}", "did you mean 'format'"),
+        ("translat: {format: jpg}", "did you mean 'translate'"),
+        ("all: {format: jpg}", "not of all commands"),
         ("train: {steps: 5}", "from a card"),
         ("translate: {force: true}", "no default for 'force'"),
-        ("- suffix", "not made of sections"),
+        ("- format", "not made of sections"),
         ("translate: [", "cannot read"),
     ],
 )
@@ -59,9 +59,9 @@ def test_what_does_not_fit_is_a_usage_error_that_names_the_file(write, facekit, 
 
 
 def test_env_says_where_it_is_and_what_it_sets(write, facekit):
-    write("translate: {suffix: jpg}\nall: {device: cpu}")
+    write("translate: {format: jpg}\nall: {device: cpu}")
     found = json.loads(facekit("env", "--json").out)
-    assert found["settings"]["defaults set"] == "translate.suffix, all.device"
+    assert found["settings"]["defaults set"] == "translate.format, all.device"
     assert found["folders"]["settings"].endswith("settings.yaml")
 
 

@@ -39,7 +39,7 @@ def read() -> dict[str, dict[str, Any]]:
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(part, dict) for part in values.values()):
-        raise CardError(f"{path} is not made of sections", "write `translate:` and below it, indented, `suffix: jpg`")
+        raise CardError(f"{path} is not made of sections", "write `translate:` and below it, indented, `format: jpg`")
     return {
         str(name): {str(key).replace("-", "_"): value for key, value in part.items()} for name, part in values.items()
     }
