@@ -36,7 +36,8 @@ def write(out: Path, force: bool = False) -> tuple[list[str], list[str]]:
     """
     here, written, kept = folder(), [], []
     with lock.held(out, "examples"):
-        files.sweep(out, ours=False)
+        for place in {(out / name).parent for name in names()}:
+            files.sweep(place, ours=False)
         for name in names():
             data, target = (here / name).read_bytes(), out / name
             if target.exists() and not force and (not target.is_file() or target.read_bytes() != data):
