@@ -246,3 +246,19 @@ def test_the_template_is_noted_and_cuts_other_crops(tmp_path, facekit, monkeypat
     again = facekit("align", tmp_path / "in", tmp_path / "portrait", "--size", 64)  # begun with the default of before
     assert again.code == 0 and "goes on with it" in again.err
     assert (tmp_path / "portrait" / "card.yaml").read_text() == cards[0]
+
+
+def test_the_shipped_weights_are_small_documented_and_find_a_turned_face():
+    from skimage.data import astronaut
+
+    path = checkpoint.SHIPPED / "detector.safetensors"
+    assert path.stat().st_size <= 2_000_000
+    told = path.with_suffix(".md").read_text(encoding="utf-8").lower()
+    assert all(word in told for word in ("lfw", "licen", "facekit train-detector", "steps", "calibrat"))
+    detector = find_detector("facekit")
+    for quarters in range(4):
+        photo = np.ascontiguousarray(np.rot90(astronaut(), quarters))
+        (face,) = find_faces(detector, photo)
+        x, y = (face.box[0] + face.box[2]) / 2, (face.box[1] + face.box[3]) / 2
+        back = {0: (x, y), 1: (512 - y, x), 2: (512 - x, 512 - y), 3: (y, 512 - x)}[quarters]
+        assert np.allclose(back, (224, 110), atol=25) and face.kind == "photo"
