@@ -367,10 +367,9 @@ def test_an_endless_answer_is_given_up_at_the_limit(board, clock, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["body", "headers", "continue", "silence"])
-def test_an_answer_that_takes_too_long_is_cut_off(clock, monkeypatch, kind):
-    monkeypatch.setattr(http_client, "LONGEST", 0.3)
+def test_an_answer_that_takes_too_long_is_cut_off(clock, kind):
     with SlowServer() as server, pytest.raises(FetchError, match="takes longer than 0") as caught:
-        client(server, clock).get(f"{server.address}/{kind}", 10**7)
+        client(server, clock, longest=0.3).get(f"{server.address}/{kind}", 10**7)
     assert caught.value.again
 
 
@@ -379,10 +378,10 @@ def test_many_headers_are_refused(clock):
         client(server, clock).get(f"{server.address}/many", 10**7)
 
 
-def test_a_connection_that_is_used_again_is_bounded_too(board, clock, monkeypatch):
+def test_a_connection_that_is_used_again_is_bounded_too(board, clock):
     asking = client(board, clock)
     asking.get(f"{board.address}/images/1.jpg", 10_000)
-    monkeypatch.setattr(http_client, "LONGEST", 0.3)
+    asking.longest = 0.3
     board.always["/images/2.jpg"] = "hang"
     with pytest.raises(FetchError, match="takes longer"):
         asking.get(f"{board.address}/images/2.jpg", 10_000)
@@ -419,8 +418,7 @@ def test_a_name_server_or_host_that_does_not_answer_is_left_alone_in_time(clock,
 
     place = (transport, "resolve") if step == "resolve" else (transport.connection, "create_connection")
     monkeypatch.setattr(*place, block)
-    monkeypatch.setattr(http_client, "LONGEST", 30.0 if aborted else 0.2)
-    asking, outcome = client(None, clock), []
+    asking, outcome = client(None, clock, longest=30.0 if aborted else 0.2), []
 
     def ask():
         try:
