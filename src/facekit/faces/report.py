@@ -40,7 +40,8 @@ def summary(entries: Mapping[str, Mapping[str, Any]], failed: int) -> dict[str, 
 def _is_whole(entry: Mapping[str, Any]) -> bool:
     """Whether an entry of a manifest has all that a face has."""
     box = entry.get("box")
-    numbers = [*(box if isinstance(box, list) and len(box) == 4 else [None]), entry.get("roll"), entry.get("score")]
+    corners = box if isinstance(box, list | tuple) and len(box) == 4 else [None]
+    numbers = [*corners, entry.get("roll"), entry.get("score")]
     return all(isinstance(number, int | float) and math.isfinite(number) for number in numbers) and isinstance(
         entry.get("faces_in_photo", 1), int
     )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 
 from .alignment import similarity, template
@@ -158,6 +159,5 @@ def is_cut(before: np.ndarray, after: np.ndarray) -> bool:
 
 
 def thumbnail(pixels: np.ndarray) -> np.ndarray:
-    """Return a frame (uint8 HxWx3) as a few hundred values, to be compared."""
-    height, width = pixels.shape[:2]
-    return pixels[:: max(1, height // 16), :: max(1, width // 16)].astype(np.float32)
+    """Return a frame (uint8 HxWx3) as the mean colours of 16 x 16 parts of it, float32, to be compared."""
+    return cv2.resize(pixels, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32)
