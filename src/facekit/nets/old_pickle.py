@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor, _utils, nn
+from torch import Tensor, nn
 
 from ..errors import MissingError
+from ..ops.private_torch import TENSOR_BUILDERS
 
 SECONDS = 900  # that reading may take
 CHILD = "import sys; sys.path[:] = sys.argv[2:]; from facekit.nets.old_pickle import serve; serve(sys.argv[1])"
@@ -161,9 +162,7 @@ class Inert(metaclass=_Closed):
 
 KNOWN = {
     ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor"): _utils._rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _utils._rebuild_tensor_v2,
-    ("torch._utils", "_rebuild_parameter"): _utils._rebuild_parameter,
+    **TENSOR_BUILDERS,
     ("torch.nn.parameter", "Parameter"): nn.Parameter,
     ("torch", "Size"): tuple,
 }

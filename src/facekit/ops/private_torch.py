@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, _utils
+
+TENSOR_BUILDERS = {
+    ("torch._utils", name): getattr(_utils, name)
+    for name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")
+    if hasattr(_utils, name)
+}
+"""What files of torch name where a tensor stands. Private, as no public function builds one from a storage's parts."""
 
 
 def nnpack_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int | tuple[int, ...]) -> Tensor:
