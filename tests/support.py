@@ -49,7 +49,7 @@ def small(name: str) -> card.TrainCard:
     params = dict(merged.get("params", {}))
     for field in kind.Params.model_fields:
         if field.endswith("width"):
-            params[field] = 8
+            params[field] = 9 if field == "points_width" else 8  # a multiple of three
         elif field in ("blocks", "critic_steps", "photo_steps"):
             params[field] = 1
         elif field == "references":

@@ -89,7 +89,7 @@ def test_training_and_folder_commands_take_a_url(bucket, tmp_path, facekit):
     assert "nothing to do" in facekit("smooth-edges", f"{url}/b", tmp_path / "two").err
     toy.picture(8, 50).save(here / "b" / "000.png")
     fsspec.filesystem("store").pipe_file("/bucket/b/000.png", (here / "b" / "000.png").read_bytes())
-    assert "1 images (1 have changed)" in facekit("smooth-edges", f"{url}/b", tmp_path / "two").err
+    assert "1 images (1 changed)" in facekit("smooth-edges", f"{url}/b", tmp_path / "two").err
 
 
 def test_shards_in_a_bucket_are_read_by_parts(bucket, tmp_path):

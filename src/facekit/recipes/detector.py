@@ -53,20 +53,18 @@ class DetectorScene(Scene):
         return assign(self.a_faces, *grid(self.maps))
 
     @view
-    def pairs(self) -> tuple[Cells, Tensor]:
-        """The cells that have a face to find, as one batch [1, K], and these faces [K, COLUMNS]."""
+    def truth(self) -> tuple[Tensor, Tensor]:
+        """The face of every cell [N, P, COLUMNS], and each cell's part of a mean over those that have one to find."""
         number, positive, _ = self.assigned
-        image, cell = positive.nonzero(as_tuple=True)
-        rows = self.a_faces[image, number[image, cell]]
-        return Cells(*(entry[image, cell][None] for entry in self.found)), rows
+        rows = self.a_faces.gather(1, number[..., None].expand(-1, -1, self.a_faces.shape[2]))
+        return whole(rows, positive), positive / positive.sum().clamp(min=1)
 
     @term("D", 2.0)
     def score(self) -> Tensor:
         """How well a cell's box fits a face: quality focal loss (Li et al. 2020, Generalized Focal Loss, eq. 2)."""
         _, positive, ignored = self.assigned
-        cells, rows = self.pairs
-        quality = torch.zeros_like(self.found.score)
-        quality[positive] = overlap(cells.box[0].detach(), rows[:, BOX]).clamp(0, 1)
+        rows, _ = self.truth
+        quality = overlap(self.found.box.detach(), rows[..., BOX]).clamp(0, 1) * positive
         logits = self.found.score
         focus = (logits.sigmoid() - quality).abs().square()
         each = focus * F.binary_cross_entropy_with_logits(logits, quality, reduction="none")
@@ -75,47 +73,57 @@ class DetectorScene(Scene):
     @term("D", 2.0)
     def box(self) -> Tensor:
         """How far the boxes are from the faces': 1 - generalised IoU (Rezatofighi et al. 2019)."""
-        cells, rows = self.pairs
-        return (1 - generalised_overlap(cells.box[0], rows[:, BOX])).sum() / max(len(rows), 1)
+        rows, part = self.truth
+        return ((1 - generalised_overlap(self.found.box, rows[..., BOX])) * part).sum()
 
     @term("D", 2.0)
     def landmarks(self) -> Tensor:
         """The points' distance from the faces', as a share of the face's size: L1."""
-        cells, rows = self.pairs
-        side = ((rows[:, 2] - rows[:, 0]) * (rows[:, 3] - rows[:, 1])).clamp(min=1).sqrt()
-        away = (cells.points[0].flatten(1) - rows[:, POINTS]).abs().mean(1) / side
-        return away.sum() / max(len(rows), 1)
+        rows, part = self.truth
+        side = ((rows[..., 2] - rows[..., 0]) * (rows[..., 3] - rows[..., 1])).clamp(min=1).sqrt()
+        away = (self.found.points.flatten(2) - rows[..., POINTS]).abs().mean(2) / side
+        return (away * part).sum()
 
     @view
-    def closeups(self) -> tuple[Tensor, Tensor]:
-        """Squares around some of the faces, and the points in them: half of the faces as they are, half upright."""
-        image, place = (self.a_faces[..., WEIGHT] > 0).nonzero(as_tuple=True)
-        if len(image) > CLOSEUPS * len(self.a):
-            chosen = torch.randperm(len(image))[: CLOSEUPS * len(self.a)]
-            image, place = image[chosen], place[chosen]
-        rows = self.a_faces[image, place]
+    def closeups(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Squares around some of the faces, the points in them, and which of them hold a face.
+
+        Half of the faces are as they are, half upright. There are as many squares in every step.
+        """
+        held = self.a_faces[..., WEIGHT] > 0
+        chance = torch.rand(held.shape, device=self.a.device) * held
+        best = chance.flatten().topk(min(CLOSEUPS * len(self.a), held.numel()))
+        image, real = best.indices // held.shape[1], best.values > 0
+        rows = whole(self.a_faces.flatten(0, 1)[best.indices], real)
         points = rows[:, POINTS].unflatten(1, (5, 2))
         side = face_points.ROOM * (rows[:, 2:4] - rows[:, :2]).amax(1)
-        middle = (rows[:, :2] + rows[:, 2:4]) / 2 + 0.05 * side[:, None] * torch.randn(len(rows), 2).to(rows)
-        side = side * (0.1 * torch.randn(len(rows)).to(rows)).exp()
-        upright = face_points.turns(points) + 0.2 * torch.randn(len(rows)).to(rows)
-        turn = torch.where(torch.rand(len(rows)).to(rows) < 0.5, upright, torch.zeros_like(upright))
+        middle = (rows[:, :2] + rows[:, 2:4]) / 2 + 0.05 * side[:, None] * torch.randn_like(rows[:, :2])
+        side = side * (0.1 * torch.randn_like(side)).exp()
+        upright = face_points.turns(points) + 0.2 * torch.randn_like(side)
+        turn = torch.where(torch.rand_like(side) < 0.5, upright, torch.zeros_like(upright))
         where = middle, side, turn
-        return face_points.squares(self.a, image, *where), face_points.to_square(points, *where)
+        return face_points.squares(self.a, image, *where), face_points.to_square(points, *where), real
 
     @term("D", 10.0)
     def points(self) -> Tensor:
         """The distance of the second net's points from the face's, in sides of its square: L1."""
-        seen, truth = self.closeups
-        if not len(seen):
-            return self.a.sum() * 0
-        return (self.nets.points(seen).float() - truth).abs().mean()
+        seen, truth, real = self.closeups
+        away = (self.nets.points(seen).float() - truth).abs().mean((1, 2))
+        return (away * real).sum() / real.sum().clamp(min=1)
 
     @term("D", 0.5)
     def kind(self) -> Tensor:
         """Whether the face is drawn: cross-entropy."""
-        cells, rows = self.pairs
-        return F.binary_cross_entropy_with_logits(cells.kind[0], rows[:, KIND], reduction="sum") / max(len(rows), 1)
+        rows, part = self.truth
+        each = F.binary_cross_entropy_with_logits(self.found.kind, rows[..., KIND], reduction="none")
+        return (each * part).sum()
+
+
+def whole(rows: Tensor, real: Tensor) -> Tensor:
+    """Return faces [..., COLUMNS], those that are none replaced by a box of 1 px, so that their losses are finite."""
+    none = torch.zeros_like(rows)
+    none[..., 2:4] = 1
+    return torch.where(real[..., None], rows, none)
 
 
 def assign(faces: Tensor, centres: Tensor, strides: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -128,7 +136,7 @@ def assign(faces: Tensor, centres: Tensor, strides: Tensor) -> tuple[Tensor, Ten
     side = (box[..., 2:] - box[..., :2]).amax(2)[..., None]  # [N, M, 1]
     middle = (box[..., :2] + box[..., 2:]) / 2
     away = (centres - middle[:, :, None]).abs().amax(3) / strides[:, 0]  # [N, M, P] strides
-    low, high = torch.tensor(LEVELS).to(faces)[[STRIDES.index(int(s)) for s in strides[:, 0].tolist()]].T
+    low, high = torch.tensor(LEVELS).to(faces)[(strides[:, 0] / STRIDES[0]).log2().round().long()].T
     weight = faces[..., WEIGHT, None]
     candidate = (away < REACH) & (side >= low) & (side < high) & (weight > 0)
     away = away.masked_fill(~candidate, float("inf"))
