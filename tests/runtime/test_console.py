@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextvars import Context
 from types import ModuleType
 
 import pytest
@@ -187,11 +188,14 @@ def test_python_functions_show_progress_in_a_notebook_and_nothing_elsewhere(monk
         shown.append(data["text/plain"])
         return Handle()
 
-    def work():
+    def report():
         console.note("note")
         console.warn("careful\x1b[31m")
         with console.progress("train", 4) as bar:
             bar.advance(4, loss=0.5)
+
+    def work():
+        Context().run(report)  # as in a new process: nobody has chosen a reporter
 
     work()
     assert capsys.readouterr() == ("", "")
