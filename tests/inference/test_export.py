@@ -24,11 +24,13 @@ NAMES = {"a": "photo", "b": "anime"}
 
 
 def translating() -> list[str]:
-    """A preset of every generator that the catalogue has, but for segnet's, which paints classes."""
+    """A preset of every generator that the catalogue has, but for segnet's and those that invert photos."""
     first: dict[object, str] = {}
     for name in registry.catalogue():
         if targets(name) and not name.startswith("segnet"):
             kind, _ = registry.find(name)
+            if hasattr(kind, "invert"):
+                continue
             with torch.device("meta"):
                 made = kind(small(name).params, small(name).data.size).nets()
             first.setdefault((kind.translate, *(repr(made[net]) for net in kind.exports)), name)
@@ -351,6 +353,12 @@ def test_what_cannot_be_is_refused(export, more, out, words):
     before = state()
     done = export(*more, out=out)
     assert done.code == 2 and words in done.err and state() == before
+
+
+def test_a_method_that_inverts_photos_is_refused_with_the_way_round(export):
+    lively_model("jojogan", Path("model.safetensors"))
+    done = export()
+    assert done.code == 2 and "latent of each photo" in done.err and "facekit pairs" in done.err
 
 
 def test_a_segmenter_is_refused_with_the_reason(export):

@@ -138,7 +138,7 @@ def test_two_processes_stopped_on_the_way_equal_one(place, later, facekit):
 @pytest.mark.slow
 def test_a_killed_process_is_started_again_and_the_run_ends_as_undisturbed(place, later):
     saving = ("--set", "run.save_every=1")
-    done = torchrun("--max-restarts", "1", "-m", "facekit", *line(place, "killed", 2, *saving), KILL="1")
+    done = torchrun("--max-restarts", "3", "-m", "facekit", *line(place, "killed", 2, *saving), KILL="1")
     assert done.returncode == 0, done.stderr
     assert "continuing from step 2" in done.stderr
     killed, whole = (load_file(place / name / "model.safetensors") for name in ("killed", "two"))

@@ -64,6 +64,11 @@ def open_generator(translator: Translator, came_from: str | None = None) -> Gene
             f"{name} labels the parts of a face and translates nothing; export writes generators",
             f"facekit translate IN OUT --weights {model.path.stem} shows the labels",
         )
+    if hasattr(model.recipe, "invert"):
+        raise CardError(
+            f"{name} searches for the latent of each photo, which an ONNX file cannot",
+            "facekit pairs PHOTOS PAIRS --teacher this; a student trained on the pairs can be exported",
+        )
     if multiple and size % multiple:
         near = dict.fromkeys(edge for edge in (size // multiple * multiple, -(-size // multiple) * multiple) if edge)
         hint = " or ".join(f"--size {edge}" for edge in near)
