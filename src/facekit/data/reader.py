@@ -39,7 +39,7 @@ class Reader:
 
         `draw` gives other random samples of the domain, for readers that put several into one.
         """
-        edge = next(iter(sample.values())).shape[0]
+        edge = next(entry for entry in sample.values() if entry.ndim > 1).shape[0]  # of an image, not of what it is
         top, left = rng.integers(0, edge - size + 1, 2)
         crop = (slice(top, top + size), slice(left, left + size))
         sample = {name: entry[crop] if entry.ndim > 1 else entry for name, entry in sample.items()}
