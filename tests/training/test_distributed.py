@@ -17,6 +17,7 @@ TESTS = Path(toy.__file__).parent
 METHOD = '''
 """A toy method; with STOP set, its second process has the launcher stopped at step 2, as a cluster's queue does.
 
+With KILL set, the second process is killed there, once.
 """
 import os
 import signal
@@ -47,6 +48,9 @@ class StopScene(toy.ToyScene):
         """Tell real from translated."""
         if self.step == 2 and os.environ.get("STOP") and os.environ["RANK"] == "1":
             stop_the_launcher()
+        first = os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0"
+        if self.step == 2 and first and os.environ.get("KILL") and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
         return toy.ToyScene.judge(self)
 
 
@@ -129,6 +133,16 @@ def test_two_processes_stopped_on_the_way_equal_one(place, later, facekit):
     for one, two in zip(*rows, strict=True):
         assert one["step"] == two["step"]
         assert one["losses"] == pytest.approx(two["losses"], abs=1e-9)
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_started_again_and_the_run_ends_as_undisturbed(place, later):
+    saving = ("--set", "run.save_every=1")
+    done = torchrun("--max-restarts", "1", "-m", "facekit", *line(place, "killed", 2, *saving), KILL="1")
+    assert done.returncode == 0, done.stderr
+    assert "continuing from step 2" in done.stderr
+    killed, whole = (load_file(place / name / "model.safetensors") for name in ("killed", "two"))
+    assert killed.keys() == whole.keys() and all(torch.equal(killed[name], whole[name]) for name in whole)
 
 
 def test_only_the_first_process_speaks(later):

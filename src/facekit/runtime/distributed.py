@@ -25,6 +25,8 @@ def start(device: str) -> torch.device:
             torch.cuda.set_device(device)
         if not dist.is_initialized():
             store, number, count = next(dist.rendezvous("env://"))
+            # torchrun restarts processes with the same store: theirs must not read the addresses of those that died
+            store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
             backend = "nccl" if device.startswith("cuda") else "gloo"
             dist.init_process_group(backend, store=store, rank=number, world_size=count)
             _store[:] = [store]
