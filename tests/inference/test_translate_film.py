@@ -265,6 +265,19 @@ def test_folders_of_frames(translate):
     assert "nothing to do" in translate("in", "out", "--video").err
 
 
+def test_frames_in_the_type_and_quality_asked_for(translate):
+    Path("in").mkdir()
+    for number in (8, 9):
+        clips.portrait(number).save(f"in/frame{number}.png")
+    sizes = []
+    for quality in (10, 95):
+        assert translate("in", f"of{quality}", "--video", "--format", "jpg", "--quality", quality).code == 0
+        with Image.open(f"of{quality}/frame8.jpg") as image:
+            assert image.format == "JPEG"
+        sizes.append(Path(f"of{quality}/frame8.jpg").stat().st_size)
+    assert 1.5 * sizes[0] < sizes[1]
+
+
 def test_whole_frames_without_align(translate):
     clips.write(Path("a.mp4"), times=range(2))
     assert translate("a.mp4", "out.mp4", "--no-align").code == 0

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from . import completion, options
+from . import options
 
 
 def demo(
-    weights: Annotated[
-        Optional[list[str]],
-        typer.Argument(
-            help="run folders, .safetensors files or shipped names (default: anime)",
-            metavar="WEIGHTS ...",
-            autocompletion=completion.weights,
-        ),
-    ] = None,
+    weights: options.ServedWeights = None,
     *,
     recipe: options.RecipeFile = None,
-    host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 for all of this machine's")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen on; 0 takes a free one")] = 7860,
+    host: options.Host = "127.0.0.1",
+    port: options.Port = 7860,
     open_: Annotated[bool, typer.Option("--open", help="open the page in your browser")] = False,
     detector: options.Detector = "auto",
     model_root: options.ModelRoot = None,

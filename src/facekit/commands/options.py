@@ -44,9 +44,22 @@ RecipeFile = Annotated[
 Detector = Annotated[
     str,
     typer.Option(
-        help="auto, facekit:RUN, cascade, cascade:FILE, insightface or insightface:PACK", rich_help_panel=FACES
+        help="auto, facekit, facekit:RUN, cascade, cascade:FILE, insightface or insightface:PACK",
+        rich_help_panel=FACES,
     ),
 ]
+
+# of commands that serve
+ServedWeights = Annotated[
+    Optional[list[str]],
+    typer.Argument(
+        help="run folders, .safetensors files or shipped names (default: anime)",
+        metavar="WEIGHTS ...",
+        autocompletion=completion.weights,
+    ),
+]
+Host = Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 for all of this machine's")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="port to listen on; 0 takes a free one")]
 
 # what people may set for a translation: Recipe.controls
 CONTROLS = "Controls"

@@ -7,24 +7,17 @@ from typing import Annotated, Optional
 
 import typer
 
-from . import completion, options
+from . import options
 
 LIMITS = "Limits"
 
 
 def serve(
-    weights: Annotated[
-        Optional[list[str]],
-        typer.Argument(
-            help="run folders, .safetensors files or shipped names (default: anime)",
-            metavar="WEIGHTS ...",
-            autocompletion=completion.weights,
-        ),
-    ] = None,
+    weights: options.ServedWeights = None,
     *,
     recipe: options.RecipeFile = None,
-    host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 for all of this machine's")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen on; 0 takes a free one")] = 8000,
+    host: options.Host = "127.0.0.1",
+    port: options.Port = 8000,
     queue: Annotated[
         int, typer.Option(min=0, help="requests that may wait; further ones get status 429", rich_help_panel=LIMITS)
     ] = 32,

@@ -89,7 +89,7 @@ def fetch(name: str) -> Path:
     address = parse(name)
     path = address.file
     if path.is_file():
-        found = digest_of(path)
+        found = files.sha256(path)
         if found == (address.sha256 or _noted(address)):
             return path
         console.warn(f"{path} in the cache is not what it should be: it is downloaded again")
@@ -101,7 +101,7 @@ def fetch(name: str) -> Path:
             size = client.retry(lambda attempt: client.download(address.url, part, LARGEST))
         except AddressRefused as error:
             raise CardError(error.message, "download it yourself, and give the file") from error
-        found = digest_of(part)
+        found = files.sha256(part)
         if address.sha256 not in (None, found):
             raise InputError(
                 f"{redacted(address.url)} is not the file that was meant: its SHA-256 is {found}",
@@ -124,15 +124,6 @@ def downloaded() -> dict[Path, str]:
             continue
         found |= dict.fromkeys(sorted(notes.parent.glob("*.safetensors")), url)
     return found
-
-
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal digits."""
-    found = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(1 << 20):
-            found.update(piece)
-    return found.hexdigest()
 
 
 def _noted(address: Address) -> str | None:

@@ -13,7 +13,7 @@ from PIL import Image, ImageSequence
 
 from ..errors import CardError
 from ..runtime import console
-from ..storage import files, images
+from ..storage import files, image_files
 from ..storage.folder import output_names
 from .colours import LIMITED, Colours, to_native
 from .encoder import CONTAINERS, QUALITY, Encoding, choose, write_piece
@@ -154,7 +154,7 @@ class FolderWriter(StillsWriter):
             name = f"{number + 1:06d}{self.suffix}"
             if self.names is not None and count == len(self.names):
                 name = self.names[number]
-            files.write_bytes(path / name, images.encode(image, self.suffix))
+            files.write_bytes(path / name, image_files.encode(image, self.suffix, self.quality))
 
 
 class Pages:
