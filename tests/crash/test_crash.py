@@ -5,13 +5,18 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from skimage.data import astronaut
+from torch import nn
 
 import toy
 import toy_scores
 from booru import Booru, Entry
+from facekit.recipe_api import checkpoint
 from facekit.sources import http_client
+from facekit.storage import card
+from support import small
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")]
 PORTRAIT = Image.fromarray(astronaut()[20:220, 110:340])
@@ -33,6 +38,23 @@ def copies(top: Path) -> None:
     shutil.copy(top / "in/0.png", top / "in/sub/same.png")
     toy.picture(8, 1).resize((90, 90), Image.Resampling.NEAREST).save(top / "in/near.jpg", quality=95)
     toy.picture(40, 9).save(top / "in/small.png")
+
+
+def toy_weights(path: Path) -> None:
+    """Weights of the toy method; `--recipe` must name its file."""
+    torch.manual_seed(0)
+    values = {"recipe": str(toy.FILE), "data": {"size": 16}, "domains": {"a": "photo", "b": "anime"}}
+    checkpoint.save_model(path, nn.ModuleDict({"ab": toy.Toy({}, 16).nets()["ab"]}), values)
+
+
+def small_weights(path: Path, name: str) -> None:
+    """Untrained weights of a recipe at its smallest."""
+    torch.manual_seed(0)
+    values = small(name)
+    made = checkpoint.registry.find(name)[0](values.params, values.data.size)
+    nets = made.nets()
+    kept = nn.ModuleDict({net: nets[net] for net in made.exports})
+    checkpoint.save_model(path, kept, card.plain(values) | {"domains": {"a": "photo", "b": "anime"}})
 
 
 def test_smooth_edges(survives):
@@ -129,3 +151,64 @@ def test_train(survives):
     arguments = ["--data", "data", "--out", "run", "--steps", 4, "--device", "cpu"]
     ignore = ("index.html",)  # it shows times
     assert survives(lambda top: toy.domains(top / "data", 4), "train", toy.FILE, *arguments, ignore=ignore) > 20
+
+
+def test_pack(survives):
+    assert survives(pictures, "pack", "in", "shards") > 10
+
+
+def test_pairs(survives):
+    def prepare(top: Path) -> None:
+        toy.fill(top / "in", 3)
+        toy.picture(16, 1).save(top / "in/same.png")
+        toy_weights(top / "teacher.safetensors")
+
+    kept = [word for reason in ("no-face", "face-lost", "parts") for word in ("--keep", reason)]
+    teacher = ("--teacher", "teacher.safetensors", "--recipe", toy.FILE, "--detector", "cascade", "--no-align")
+    assert survives(prepare, "pairs", "in", "out", *teacher, *kept) > 20
+
+
+def test_export(survives):
+    arguments = ("export", "model.safetensors", "out.onnx", "--recipe", toy.FILE)
+    assert survives(lambda top: toy_weights(top / "model.safetensors"), *arguments) > 2
+
+
+def test_import(survives):
+    def prepare(top: Path) -> None:
+        small_weights(top / "ours.safetensors", "cyclegan")
+        nets = checkpoint.load_model(top / "ours.safetensors").nets
+        torch.save(next(iter(nets.values())).state_dict(), top / "latest_net_G_A.pth")
+
+    arguments = ("import", "latest_net_G_A.pth", "out.safetensors", "--as", "cyclegan", "--set", "params.blocks=1")
+    assert survives(prepare, *arguments) > 2
+
+
+def test_sample(survives):
+    def prepare(top: Path) -> None:
+        small_weights(top / "net.safetensors", "stylegan2")
+
+    assert survives(prepare, "sample", "net.safetensors", "out", "-n", 3, "--sheet", "--device", "cpu") > 10
+
+
+def test_ablate(survives):
+    def prepare(top: Path) -> None:
+        data = toy.domains(top / "data", 4)
+        toy.fill(data / "valA", 2, seed=7)
+        toy.fill(data / "valB", 2, seed=8)
+        toy_scores.write_onnx(top / "features.onnx")
+        values = {"recipe": str(toy.FILE), "seed": 1, "data": {"root": "data"}, "run": {"steps": 2}}
+        (top / "base.yaml").write_text(card.dump(values))
+
+    variants = ("--drop", "identity", "--out", "out", "--features", "features.onnx", "--device", "cpu")
+    recipe = ("--set", f"recipe={toy.FILE}")
+    ignore = ("index.html", "report.html", "table.md", "table.yaml", "manifest.jsonl")  # they show times
+    assert survives(prepare, "ablate", "base.yaml", *recipe, *variants, ignore=ignore) > 30
+
+
+def test_translate_a_film(survives, monkeypatch):
+    def prepare(top: Path) -> None:
+        toy.fill(top / "in", 4)
+        toy_weights(top / "net.safetensors")
+
+    arguments = ("in", "out.gif", "--video", "--no-align", "--weights", "net.safetensors", "--recipe", toy.FILE)
+    assert survives(prepare, "translate", *arguments) > 5

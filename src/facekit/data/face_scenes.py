@@ -73,11 +73,11 @@ class Composer:
     def ground(self, draw: Draw) -> None:
         """Fill the scene with something that shows no face."""
         rng, size, kind = self.rng, self.size, self.rng.random()
-        if kind < 0.4 and self.grounds:
+        if kind < 0.55 and self.grounds:
             self.picture = backgrounds.crop(rng, self.grounds[int(rng.integers(len(self.grounds)))], size)
-        elif kind < 0.62:
+        elif kind < 0.7:
             self.picture = backgrounds.shuffled(rng, draw()[self.name], size)
-        elif kind < 0.78:
+        elif kind < 0.82:
             other = draw()
             self.picture = backgrounds.beside(rng, other[self.name], other[f"{self.name}_faces"], size)
         else:
@@ -124,7 +124,7 @@ class Composer:
         rng, kind = self.rng, self.rng.random()
         if kind < 0.5:
             turn = rng.normal(0, 14)
-        elif kind < 0.62:
+        elif kind < 0.7:
             turn = 90 * rng.integers(4) + rng.normal(0, 8)
         else:
             turn = rng.uniform(-180, 180)

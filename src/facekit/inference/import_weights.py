@@ -62,8 +62,8 @@ def read_official(
         found = layout.read({part: _state(path) for part, path in paths.items()})
     except (Unfit, KeyError, IndexError, StopIteration, AttributeError) as error:
         raise MissingError(f"{source} is not of the official {name}: {error}", "check --as and --side") from error
-    told = {"recipe": recipe, "params": found.params, **({"data": {"size": found.size}} if found.size else {})}
-    values = card.merge(kind.defaults, preset, told, _labelled(found, labels, name), settings or {})
+    known = {"recipe": recipe, "params": found.params, **({"data": {"size": found.size}} if found.size else {})}
+    values = card.merge(kind.defaults, preset, known, _labelled(found, labels, name), settings or {})
     checked = card.validate(card.TrainCard, values, "import")
     params = card.validate(kind.Params, checked.params, "params")
     made = kind(params.model_dump(), checked.data.size)

@@ -51,8 +51,8 @@ class Generator(nn.Module):
         self.nets, self.side, self.source = translator.model.nets, translator.side, source
 
     def forward(self, image: Tensor) -> Tensor:
-        told = {} if self.source is None else {"source": [self.source] * len(image)}
-        return self.recipe.translate(self.nets, image, self.side, **told)
+        condition = {} if self.source is None else {"source": [self.source] * len(image)}
+        return self.recipe.translate(self.nets, image, self.side, **condition)
 
 
 def open_generator(translator: Translator, came_from: str | None = None) -> Generator:
@@ -99,12 +99,12 @@ def write(
     came_from: str | None = None,
     dynamic: bool = True,
     opset: int = OPSET,
-    told: Mapping[str, Any] | None = None,
+    export_card: Mapping[str, Any] | None = None,
 ) -> Exported:
     """Write the translator's direction as ONNX to `path` and compare ONNX Runtime's results with PyTorch's.
 
     `dynamic` leaves the batch open, and the edges where the model takes other sizes than its own. Axes at which the
-    results differ are fixed, and a note says so. `told`, the card of the export, goes into the metadata.
+    results differ are fixed, and a note says so. `export_card` goes into the metadata.
     Raises FacekitError where the answers differ by more than LIMIT even so, CardError for nets that torch cannot write,
     MissingError without onnx or onnxruntime; `path` may then hold anything.
     """
@@ -127,7 +127,7 @@ def write(
         why = "gives other results at other shapes" if multiple else f"translates at {size} px only"
         console.note(f"export: {translator.model.card.recipe} {why}; the file takes {as_text(shape)}")
     found = Exported(shape, worst, shapes)
-    _sign(onnx, path, translator, found, told or {})
+    _sign(onnx, path, translator, found, export_card or {})
     return found
 
 
@@ -232,7 +232,7 @@ def portraits(shape: tuple[int, ...]) -> Tensor:
     return torch.stack([images.to_tensor(face) * 0.8**number for number in range(count)])
 
 
-def _sign(onnx: Any, path: Path, translator: Translator, found: Exported, told: Mapping[str, Any]) -> None:
+def _sign(onnx: Any, path: Path, translator: Translator, found: Exported, export_card: Mapping[str, Any]) -> None:
     """Put the model's card, the export's, and what a user must know into the file's metadata."""
     model = translator.model
     values = {
@@ -243,7 +243,7 @@ def _sign(onnx: Any, path: Path, translator: Translator, found: Exported, told: 
         "range": "-1 to 1",
         "channels": "RGB",
         "difference": f"{found.difference:.2g}",
-        "export": json.dumps(told),
+        "export": json.dumps(export_card),
     }
     file = onnx.load(str(path))
     onnx.helper.set_model_props(file, values)

@@ -85,34 +85,33 @@ def translate_film(source: Path, out: Path, options: TranslateOptions, dry_run: 
         return out
     force = bool(options.run.get("force"))
     name = f"{out.name}.{card.NAME}"
-    if not force and (out.parent / name).exists():
-        claim.take(out.parent, values, name)  # raises CardError where it is another run's
-        if out.exists():
-            console.note(f"translate: nothing to do, {out} is complete")
-            return out
-    elif out.exists() and (to_folder or not force) and not (out.parent / name).exists():
-        raise CardError(f"{out} already exists and was not created by facekit", "choose another name, or --force")
+    ours = any(path.exists() for path in claim.cards_of(out.parent, name))
+    if force and to_folder and out.exists() and not ours:
+        raise CardError(f"{out} already exists and was not created by facekit", "choose another name")
     parts = out.with_name(f"{out.name}.parts")
-    with lock.held(parts, "translate"):
+
+    def painter(items: list[FaceInput]) -> list[Image.Image]:
+        return [picture for picture, _ in paint([(where, item) for item in items], translator, known)]
+
+    with lock.held_file(out, "translate"), lock.held(parts, "translate"):
+        complete = not force and claim.is_complete(out, values, name)
         if force:
             _empty(parts)
-        claim.take(parts, values)
-        files.sweep(parts)
-
-        def painter(items: list[FaceInput]) -> list[Image.Image]:
-            return [picture for picture, _ in paint([(where, item) for item in items], translator, known)]
-
-        try:
-            Job(film, selection, writer, parts, options, device, translator, painter).run(detector, out)
-        except InputError:  # nothing of it can be used again
-            _empty(parts)
-            raise
-        claim.take(out.parent, values, name, force)
-        claim.finish(out.parent, values, provenance.collect("torch", "av"), name)
+        if not complete:
+            claim.take(parts, values)
+            files.sweep(parts)
+            claim.take(out.parent, values, name, force)
+            try:
+                Job(film, selection, writer, parts, options, device, translator, painter).run(detector, out)
+            except InputError:  # nothing of it can be used again
+                _empty(parts)
+                files.remove(claim.cards_of(out.parent, name)[1])
+                raise
+            claim.finish(out.parent, values, provenance.collect("torch", "av"), name)
         _empty(parts)
     with contextlib.suppress(OSError):
         parts.rmdir()
-    console.note(f"translate: {out}")
+    console.note(f"translate: nothing to do, {out} is complete" if complete else f"translate: {out}")
     return out
 
 

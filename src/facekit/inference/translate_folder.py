@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -282,7 +281,7 @@ def _translate_file(
     force = bool(options.run.get("force"))
     name = f"{out.name}.{card.NAME}"
     with lock.held_file(out, "translate"):
-        if not force and _is_done(out, values, name):
+        if not force and claim.is_complete(out, values, name):
             console.note(f"translate: nothing to do, {out} is complete")
             return
         made = work()
@@ -293,30 +292,3 @@ def _translate_file(
         files.write_bytes(out, image.data() if callable(image.data) else image.data)
         claim.finish(out.parent, values, provenance.collect("torch"), name)
         console.note(f"translate: {out}")
-
-
-def _is_done(out: Path, values: dict[str, Any], name: str) -> bool:
-    """Whether the file `out` is what this run would write; `name` is that of its card.
-
-    Raises CardError where it is another run's, of an image that has changed since, or somebody else's.
-    """
-    cards = [out.with_name(name), out.with_name(name.replace(card.NAME, card.UNFINISHED))]
-    try:
-        for path in cards:
-            files.sweep_beside(path)
-        found = next((path for path in cards if path.exists()), None)
-        there = os.path.lexists(out)
-    except OSError as error:  # a name that is too long
-        files.cannot_write(out, error)
-    if not there:
-        return False
-    if found is None:
-        raise CardError(f"{out} already exists and was not created by facekit", "choose another name, or --force")
-    changed = claim.differences(card.load(found), values)
-    if changed:
-        raise CardError(
-            f"{out} is of another run: {'; '.join(changed)}", "choose another name, or --force to replace this one"
-        )
-    if found == cards[0]:  # killed right after its last file
-        files.remove(cards[1])
-    return found == cards[0]

@@ -152,12 +152,12 @@ class Translator:
         pictures: Sequence[Image.Image],
         to: str | None = None,
         notes: list[dict[str, Any]] | None = None,
-        **told: Sequence[Any],
+        **conditions: Sequence[Any],
     ) -> list[Image.Image]:
         """Translate images prepared by `fit`: one batch per shape, on the processor one by one.
 
-        `told` is what the recipe's `translate` may know of each of them: `roll`, `source`. `notes` gets what it
-        measured of each, where it measures.
+        `conditions` are what the recipe's `translate` is conditioned on, a value for each image: `roll`, `source`.
+        `notes` gets what it measured of each, where it measures.
         """
         side = self.side if to is None else checkpoint.direction(self.model, to)
         out: list[Image.Image | None] = [None] * len(pictures)
@@ -166,13 +166,13 @@ class Translator:
             groups.setdefault(i if self.alone else picture.size, []).append(i)
         measured: list[dict[str, Any]] = [{} for _ in pictures]
         for places in groups.values():
-            known: dict[str, Any] = {name: [values[i] for i in places] for name, values in told.items()}
+            given: dict[str, Any] = {name: [values[i] for i in places] for name, values in conditions.items()}
             if notes is not None and self.model.recipe.takes("notes"):
-                known["notes"] = []
-            made = images.to_images(self._run([pictures[i] for i in places], side, known))
+                given["notes"] = []
+            made = images.to_images(self._run([pictures[i] for i in places], side, given))
             for place, picture in zip(places, made, strict=True):
                 out[place] = picture
-            for place, note in zip(places, known.get("notes", ()), strict=False):
+            for place, note in zip(places, given.get("notes", ()), strict=False):
                 measured[place] = note
         if notes is not None:
             notes += measured
@@ -200,19 +200,19 @@ class Translator:
         width, height = (max(1, round(edge * scale / recipe.multiple)) * recipe.multiple for edge in picture.size)
         return picture if picture.size == (width, height) else picture.resize((width, height), Image.Resampling.BICUBIC)
 
-    def _run(self, pictures: list[Image.Image], side: str, told: dict[str, Any]) -> Tensor:
+    def _run(self, pictures: list[Image.Image], side: str, conditions: dict[str, Any]) -> Tensor:
         x = images.from_bytes(np.stack([np.asarray(picture, np.uint8) for picture in pictures]), self.device)
         if self.alone:
             x = x.contiguous()
         recipe: Any = self.model.recipe
-        if "roll" in told:
-            told["roll"] = torch.tensor(told["roll"]).to(x)
-        told |= self._own
+        if "roll" in conditions:
+            conditions["roll"] = torch.tensor(conditions["roll"]).to(x)
+        conditions |= self._own
         try:
             with CpuKernels() if self.alone else contextlib.nullcontext():
                 if self.mask:
                     return recipe.mask(self.model.nets, x, side).expand_as(x) * 2 - 1
-                made = recipe.translate(self.model.nets, x, side, **told)
+                made = recipe.translate(self.model.nets, x, side, **conditions)
             return made if self._keeper is None else self._keeper(x, made)
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):

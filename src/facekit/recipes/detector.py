@@ -29,8 +29,9 @@ from ..storage.card import Data
 REACH = 1.5  # strides: how far from a face's middle a cell may lie that has to find it
 LEVELS = ((0.0, 52.0), (40.0, 120.0), (96.0, float("inf")))  # px: the faces (larger side) that each stride has to find
 SHOWN = 0.4  # the score from which previews show a face
-CLOSEUPS = 3  # faces of a scene, on average at most, on which the landmarks are learnt
-GROUNDS = 500  # faceless pictures of the training set that are kept in memory as backgrounds
+CLOSEUPS = 3  # squares for each scene on which the landmarks are learnt
+CLEAR = 32.0  # px; the landmarks of smaller faces count less, by their size
+GROUNDS = 1000  # faceless pictures of the training set that are kept in memory as backgrounds
 FACE_COLOURS = ((0.2, 1.0, 0.2), (1.0, 0.3, 1.0))  # boxes in previews, -1..1: photos, drawings
 
 
@@ -86,15 +87,17 @@ class DetectorScene(Scene):
 
     @view
     def closeups(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Squares around some of the faces, the points in them, and which of them hold a face.
+        """Squares around the faces, the points in them, and how much each counts: 0 without a face, 1 a clear one.
 
-        Half of the faces are as they are, half upright. There are as many squares in every step.
+        Half of the faces are as they are, half upright. There are as many squares in every step: where there are fewer
+        faces, each is shown again, placed anew.
         """
-        held = self.a_faces[..., WEIGHT] > 0
-        chance = torch.rand(held.shape, device=self.a.device) * held
-        best = chance.flatten().topk(min(CLOSEUPS * len(self.a), held.numel()))
-        image, real = best.indices // held.shape[1], best.values > 0
-        rows = whole(self.a_faces.flatten(0, 1)[best.indices], real)
+        held = (self.a_faces[..., WEIGHT] > 0).flatten()
+        order = (torch.rand(held.shape, device=self.a.device) * held).argsort(descending=True)
+        number = torch.arange(CLOSEUPS * len(self.a), device=self.a.device) % held.sum().clamp(min=1)
+        chosen = order[number]
+        image, real = chosen // self.a_faces.shape[1], held[chosen]
+        rows = whole(self.a_faces.flatten(0, 1)[chosen], real)
         points = rows[:, POINTS].unflatten(1, (5, 2))
         side = face_points.ROOM * (rows[:, 2:4] - rows[:, :2]).amax(1)
         middle = (rows[:, :2] + rows[:, 2:4]) / 2 + 0.05 * side[:, None] * torch.randn_like(rows[:, :2])
@@ -102,14 +105,15 @@ class DetectorScene(Scene):
         upright = face_points.turns(points) + 0.2 * torch.randn_like(side)
         turn = torch.where(torch.rand_like(side) < 0.5, upright, torch.zeros_like(upright))
         where = middle, side, turn
-        return face_points.squares(self.a, image, *where), face_points.to_square(points, *where), real
+        counts = real * (side / (face_points.ROOM * CLEAR)).clamp(max=1)
+        return face_points.squares(self.a, image, *where), face_points.to_square(points, *where), counts
 
     @term("D", 10.0)
     def points(self) -> Tensor:
         """The distance of the second net's points from the face's, in sides of its square: L1."""
-        seen, truth, real = self.closeups
+        seen, truth, counts = self.closeups
         away = (self.nets.points(seen).float() - truth).abs().mean((1, 2))
-        return (away * real).sum() / real.sum().clamp(min=1)
+        return (away * counts).sum() / counts.sum().clamp(min=1)
 
     @term("D", 0.5)
     def kind(self) -> Tensor:

@@ -63,8 +63,12 @@ def _text(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, width: 
 
 
 def save_sheet(path: Path, rows: Sequence[Sequence[Image.Image]], **options: object) -> None:
-    """Write a contact sheet whole, in the format of its name; a PNG says that facekit wrote it."""
+    """Write a contact sheet whole, in the format of its name; a PNG says that facekit wrote it.
+
+    What a killed process left of the same sheet is removed.
+    """
     sheet = contact_sheet(rows, **options)  # type: ignore[arg-type]
+    files.sweep_beside(path)
     if path.suffix.lower() != ".png":
         images.save(sheet, path)
         return

@@ -88,16 +88,16 @@ class Studio:
         Raises CardError for a request that the weights cannot fulfil, InputError where no face is found.
         """
         name, translator = self._translator(request)
-        told = self._told(translator, request)
+        conditions = self._conditions(translator, request)
         if not request.align:
             face = translator.fit(photo)
-            after = translator.fitted([face], None, **{key: [value] for key, value in told.items()})[0]
+            after = translator.fitted([face], None, **{key: [value] for key, value in conditions.items()})[0]
             return Answer(after, [TranslatedFace(face, after)], name, translator.name, photo.size)
         pixels = np.asarray(photo)
         found = self._find(pixels, request.faces == "all")
         cuts = [align_face(pixels, face, translator.net_size, MARGIN) for face in found]
         before = [translator.fit(cut.image) for cut in cuts]
-        after_all = translator.fitted(before, None, **{key: [value] * len(cuts) for key, value in told.items()})
+        after_all = translator.fitted(before, None, **{key: [value] * len(cuts) for key, value in conditions.items()})
         faces = [TranslatedFace(*three) for three in zip(before, after_all, found, strict=True)]
         picture = photo if request.paste else faces[0].after
         if request.paste:
@@ -129,7 +129,7 @@ class Studio:
         controls = {"keep": request.keep, "background": request.background}
         return name, Translator(model, request.to, request.size, request.strength, request.mask, controls=controls)
 
-    def _told(self, translator: Translator, request: TranslateRequest) -> dict[str, Any]:
+    def _conditions(self, translator: Translator, request: TranslateRequest) -> dict[str, Any]:
         """Return what the recipe must know of every face."""
         model = translator.model
         if not model.recipe.needs_source:

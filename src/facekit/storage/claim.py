@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,11 @@ HOW = ("recompute", "graphs", "threads")
 """Keys of `run` that change how a step is computed but not its result: a run may resume with other values."""
 
 State = Literal["new", "unfinished", "finished"]
+
+
+def cards_of(folder: Path, name: str = card.NAME) -> tuple[Path, Path]:
+    """Return where the card of a finished run is, and that of an unfinished one."""
+    return folder / name, folder / name.replace(card.NAME, card.UNFINISHED)
 
 
 def take(
@@ -29,7 +35,7 @@ def take(
     before the two cards are compared. With `force` the folder is taken from any other run. Raises CardError with the
     differences if another run holds the folder.
     """
-    finished, unfinished = folder / name, folder / name.replace(card.NAME, card.UNFINISHED)
+    finished, unfinished = cards_of(folder, name)
     for path, state in ((finished, "finished"), (unfinished, "unfinished")):
         if not force and path.exists():
             changed = differences(card.load(path), values, complete)
@@ -45,6 +51,34 @@ def take(
     files.write_text(unfinished, card.dump(values))
     files.remove(finished)
     return "new"
+
+
+def is_complete(out: Path, values: Mapping[str, Any], name: str) -> bool:
+    """Whether the output `out`, with its card `name` beside it, is what the run of card `values` would write.
+
+    Removes what a killed run left of the card. Raises CardError where it is another run's, of an input that has changed
+    since, or somebody else's.
+    """
+    cards = cards_of(out.parent, name)
+    try:
+        for path in cards:
+            files.sweep_beside(path)
+        found = next((path for path in cards if path.exists()), None)
+        there = os.path.lexists(out)
+    except OSError as error:  # a name that is too long
+        files.cannot_write(out, error)
+    if not there:
+        return False
+    if found is None:
+        raise CardError(f"{out} already exists and was not created by facekit", "choose another name, or --force")
+    changed = differences(card.load(found), values)
+    if changed:
+        raise CardError(
+            f"{out} is of another run: {'; '.join(changed)}", "choose another name, or --force to replace this one"
+        )
+    if found == cards[0]:  # killed right after its last file
+        files.remove(cards[1])
+    return found == cards[0]
 
 
 def differences(
@@ -73,7 +107,7 @@ def finish(folder: Path, values: Mapping[str, Any], made: Mapping[str, Any], nam
 
     The run's start time is when `take` recorded the run.
     """
-    unfinished = folder / name.replace(card.NAME, card.UNFINISHED)
+    _, unfinished = cards_of(folder, name)
     start = unfinished.stat().st_mtime if unfinished.exists() else None
     results = {**made, "start": provenance.moment(start), "end": provenance.moment()}
     files.write_text(folder / name, card.dump({**values, "made": results}))
