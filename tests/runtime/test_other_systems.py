@@ -4,8 +4,10 @@ import subprocess
 import sys
 
 SCRIPT = """
-import importlib, os, pkgutil, sys
+import importlib, os, pkgutil, sys, sysconfig
 import filelock, platformdirs, requests, skimage, torch, torch.distributed, typer  # they have Windows code of their own
+
+sysconfig.get_config_vars()  # reads a file of this system's name
 
 for name in ("resource", "fcntl", "termios", "pwd", "grp"):
     sys.modules[name] = None
