@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -282,6 +284,18 @@ def test_two_workers_make_what_one_makes(facekit, tmp_path):
     assert left(tmp_path / "1") == left(tmp_path / "2")
     for name in ("manifest.jsonl", "failed.jsonl"):
         assert (tmp_path / "1" / name).read_text() == (tmp_path / "2" / name).read_text()
+
+
+def test_workers_of_the_neural_detector_end_and_make_what_one_makes(tmp_path):
+    source = write(tmp_path / "in", *(f"{number}.png" for number in range(4)))
+    work = "import sys, torch; torch.ones(2000, 2000) @ torch.ones(2000, 2000); "  # starts the threads of PyTorch
+    work += "from facekit.cli import app; app(sys.argv[1:])"
+    around = {**os.environ, "OMP_NUM_THREADS": "2"}
+    for workers in "13":  # processes forked from one that has such threads hang in their first product
+        line = ["align", source, tmp_path / workers, "--workers", workers, "--detector", "facekit", "--size", "32"]
+        subprocess.run([sys.executable, "-c", work, *map(str, line)], timeout=120, check=True, env=around)
+    assert left(tmp_path / "1") == left(tmp_path / "3") and len(left(tmp_path / "1")) == 4
+    assert (tmp_path / "1/manifest.jsonl").read_text() == (tmp_path / "3/manifest.jsonl").read_text()
 
 
 def test_a_card_repeats_the_run(facekit, tmp_path):

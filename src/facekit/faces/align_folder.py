@@ -84,25 +84,39 @@ def align_folder(
     if not ours and not run.get("force") and os.path.lexists(out / report.NAME):
         raise CardError(f"{out / report.NAME} already exists and was not created by facekit", "choose another output")
     cores = min(workers or usable_cores(), len(found))
+    count = cores if len(found) >= FEW or workers else 1
+    in_threads = detector.startswith(
+        "facekit"
+    )  # PyTorch works beside Python, and hangs in processes forked after it ran
     try:
-        folder_map(
-            "align",
-            found,
-            out,
-            {"facekit": 1, "command": "align", "options": given, "inputs": _inputs(detector)},
-            partial(align_photo, options=options, detector=detector),
-            together,
-            names=names,
-            workers=cores if len(found) >= FEW or workers else 1,
-            processes=True,
-            made=partial(_outcome, out),
-            **run,
-        )
+        with _single_threaded() if in_threads else contextlib.nullcontext():
+            folder_map(
+                "align",
+                found,
+                out,
+                {"facekit": 1, "command": "align", "options": given, "inputs": _inputs(detector)},
+                partial(align_photo, options=options, detector=detector),
+                together,
+                names=names,
+                workers=count,
+                processes=not in_threads,
+                made=partial(_outcome, out),
+                **run,
+            )
     except SomeFailed as error:
         without = sum(reason.startswith("no face found") for reason in failures(out).values())
         if 2 * without > len(found[: run.get("limit")]):
             error.hint = f"{detector} finds no face in most images: {UNSUITED}. {error.hint}"
         raise
+
+
+def _single_threaded() -> contextlib.AbstractContextManager[None]:
+    """Let PyTorch use one thread in each worker: the faces are then the same for any number of workers."""
+    import torch
+
+    from ..runtime.device import share_threads
+
+    return share_threads(torch.get_num_threads())
 
 
 def _name(options: AlignOptions, out: Path) -> str:
