@@ -119,6 +119,9 @@ def write_cards(study: Study, force: bool = False) -> None:
     `force` replaces both.
     """
     _refuse_foreign(study.out, force)
+    files.sweep(study.out, ours=False)
+    for place in ("cards", "held", "scores"):
+        files.sweep(study.out / place)
     pairs, recipes = [], []
     for variant, seed, name in study.runs():
         path, values = study.out / "cards" / f"{name}.yaml", study.cards[variant][seed]
