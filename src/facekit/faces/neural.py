@@ -18,6 +18,7 @@ from .types import Effort, Face
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "detector.safetensors"
 LEAST = 0.1  # the score below which a cell is not looked at
+REFINED = 0.3  # the score from which the second net places a face's landmarks
 FIRST, LARGEST = 256, 2560  # px: the longest side of the coarsest and of the finest copy that the net is shown
 MARGIN = 0.06  # of the longest side: room around the coarsest copy, for faces that fill the frame
 FINE = 0.45  # of the coarsest copy's side: larger faces are left to coarser copies than the one they were found on
@@ -25,15 +26,18 @@ FOUND = 0.8  # the score that ends the search for one face
 
 
 def faces_in(net: nn.Module, points: nn.Module, x: Tensor, least: float = LEAST) -> list[list[Face]]:
-    """Return the faces of each image of x [N, 3, H, W] in [-1, 1], best first; `points` places their landmarks."""
+    """Return the faces of each image of x [N, 3, H, W] in [-1, 1], best first.
+
+    `points` places the landmarks of those that score REFINED or more.
+    """
     found = pick(decode(net(x)), least)
-    which = torch.tensor([index for index, faces in enumerate(found) for _ in faces])
-    if not len(which):
+    sure = [(index, face) for index, faces in enumerate(found) for face in faces if face.score >= REFINED]
+    if not sure:
         return found
-    boxes = torch.tensor([face.box for faces in found for face in faces]).to(x)
-    placed = refine(points, x, which.to(x.device), boxes).cpu().numpy().astype(float)
-    rest = iter(placed)
-    return [[replace(face, landmarks=next(rest)) for face in faces] for faces in found]
+    which = torch.tensor([index for index, _ in sure]).to(x.device)
+    boxes = torch.tensor([face.box for _, face in sure]).to(x)
+    placed = iter(refine(points, x, which, boxes).cpu().numpy().astype(float))
+    return [[replace(f, landmarks=next(placed)) if f.score >= REFINED else f for f in faces] for faces in found]
 
 
 def pick(cells: Cells, least: float = LEAST) -> list[list[Face]]:
@@ -93,8 +97,14 @@ class NeuralDetector:
         """Return the faces on one copy of the picture, `pad` px of the picture around it, in px of the picture."""
         height, width = image.shape[:2]
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        copy = image
+        while (
+            min(copy.shape[0] / size[1], copy.shape[1] / size[0]) >= 2
+        ):  # halving is many times faster, as in training
+            half = (copy.shape[1] // 2, copy.shape[0] // 2)
+            copy = cv2.resize(copy, half, interpolation=cv2.INTER_AREA)
         how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        copy = image if size == (width, height) else cv2.resize(image, size, interpolation=how)
+        copy = copy if copy.shape[1::-1] == size else cv2.resize(copy, size, interpolation=how)
         edge = round(pad * scale)
         shape = [-(-(side + 2 * edge) // 32) * 32 for side in copy.shape[:2]]
         padded = np.full((*shape, 3), 128, np.uint8)
