@@ -63,6 +63,7 @@ def train(
     """
     from ..runtime import console
     from ..training import plan, run
+    from ..validation.best import Validation
 
     flags = {
         "recipe": recipe,
@@ -73,6 +74,6 @@ def train(
         "optim": {"lr": lr},
         "run": {"steps": steps, "precision": precision, "threads": threads, "init": init},
     }
-    done = run.train(flags, set or [], card, out, device, force=force, tensorboard=tensorboard, dry_run=dry_run)
+    done = run.train(flags, set or [], card, out, device, force, tensorboard, dry_run, Validation)
     console.result(done.text, **done.fields)
     return done.folder

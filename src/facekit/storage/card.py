@@ -116,6 +116,14 @@ class Run(Section):
     graphs: bool = Field(False, description="ignored: cards written by facekit 0.1 may have it")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the weight average that is saved; 0: none")
     save_every: int = Field(1000, ge=1, description="steps between saves, each with a preview")
+    validate_every: int = Field(
+        0, ge=0, description="steps between scores on held-out images, which keep best.safetensors; 0: none"
+    )
+    validate_by: Literal["KID", "FID"] = Field("KID", description="the score of which the lowest is best")
+    validate_features: str = Field(
+        "clean-fid", description="the net that the score looks through: clean-fid (downloaded), or an ONNX file"
+    )
+    patience: int = Field(0, ge=0, description="scores without a better one after which the run ends; 0: never")
     log_every: int = Field(50, ge=1, description="steps between lines of log.jsonl")
     init: str | None = Field(None, description="a run folder, weights file or name whose weights the run starts from")
 

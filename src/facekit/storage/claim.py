@@ -11,8 +11,8 @@ from typing import Any, Literal
 from ..errors import CardError
 from . import card, files, provenance
 
-HOW = ("recompute", "graphs", "threads")
-"""Keys of `run` that change how a step is computed but not its result: a run may resume with other values."""
+HOW = ("recompute", "graphs", "threads", "validate_every", "validate_by", "validate_features", "patience")
+"""Keys of `run` that do not change the result of a step: a run may resume with other values."""
 
 State = Literal["new", "unfinished", "finished"]
 

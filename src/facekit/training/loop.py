@@ -25,13 +25,14 @@ def fit(
     batches: Iterable[Sequence[Batch]],
     clock: Progress,
     on_losses: Callable[[int, dict[str, float]], None],
-    on_save: Callable[[TrainState], None],
+    on_save: Callable[[TrainState], bool],
     stopped: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Train from `state.step` to `clock.steps`; returns False if `stopped` ended training early.
 
     `batches` yields the batches of each step from `state.step` on. Every `run.log_every` steps, `on_losses` gets the
-    mean of each term since the last call. `on_save` is called every `run.save_every` steps, at the end and on a stop.
+    mean of each term since the last call. `on_save` is called every `run.save_every` and `run.validate_every` steps, at
+    the end and on a stop; where it returns true in any process, training is complete.
     With several processes, `stopped` is checked every tenth step and whenever losses are logged or the run is saved.
     Raises Diverged with the term and the step at the first loss that is not finite; nothing is saved after it.
     """
@@ -39,16 +40,15 @@ def fit(
     for batch in batches:
         train_step(state, batch, Progress(state.step, clock.steps, clock.epoch_steps))
         state.step += 1
-        save = state.step == clock.steps or state.step % run.save_every == 0
+        save = state.step == clock.steps or any(n and state.step % n == 0 for n in (run.save_every, run.validate_every))
         log = save or state.step % run.log_every == 0
         check = log or distributed.size() == 1 or state.step % 10 == 0
         stop = check and distributed.any_of(stopped(), state.device)
         if log or stop:
             on_losses(state.step, _flush(state))
-        if save or stop:
-            on_save(state)
-        if stop:
-            return state.step == clock.steps
+        enough = bool(save or stop) and distributed.any_of(on_save(state), state.device)
+        if stop or enough:
+            return enough or state.step == clock.steps
     return True
 
 

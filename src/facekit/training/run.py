@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -30,6 +30,17 @@ Item = TypeVar("Item")
 TIMED = 20  # steps after which the remaining time is printed
 
 
+class Validator(Protocol):
+    """Scores what a run has saved."""
+
+    def score(self, step: int) -> bool:
+        """Score the weights that were saved at `step`, unless that is done; returns whether the run should end."""
+
+
+OpenValidator = Callable[[Plan, Path, str], Validator]
+"""Returns the validator of a plan, a run folder and a device."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The folder of a run and what to print about it: a line for people, fields for `--json`."""
@@ -48,6 +59,7 @@ def train(
     force: bool = False,
     tensorboard: bool = False,
     dry_run: bool = False,
+    validator: OpenValidator | None = None,
 ) -> Outcome:
     """Train with the settings of a card, `changes` (KEY.KEY=VALUE) and flags; later ones win (see `plan.layers`).
 
@@ -61,13 +73,22 @@ def train(
     if dry_run:
         return Outcome(folder, card.dump(plan.values), {"card": plan.values})
     with memory_estimate.guarded(guess):
-        run_plan(plan, folder, device, force, tensorboard)
+        run_plan(plan, folder, device, force, tensorboard, validator)
     model = folder / "model.safetensors"
     return Outcome(folder, str(model), {"run": str(folder), "model": str(model)})
 
 
-def run_plan(plan: Plan, folder: Path, device_name: str = "auto", force: bool = False, board: bool = False) -> None:
+def run_plan(
+    plan: Plan,
+    folder: Path,
+    device_name: str = "auto",
+    force: bool = False,
+    board: bool = False,
+    validator: OpenValidator | None = None,
+) -> None:
     """Train a plan into a run folder; a run that was stopped continues from its last save.
+
+    Where the card has `run.validate_every`, `validator` scores the saves.
 
     Raises CardError if the folder holds another run or the training images, OutputError if it holds foreign files or
     another process is training into it, Interrupted after a signal, Diverged if a loss or weight is not finite.
@@ -87,6 +108,8 @@ def run_plan(plan: Plan, folder: Path, device_name: str = "auto", force: bool = 
             console.note(f"train: nothing to do, {folder} is complete (--force trains it again)")
             return
         fresh = distributed.any_of(first and status == "new", device)
+        wanted = validator if first and plan.card.run.validate_every else None
+        scored = wanted(plan, folder, str(device)) if wanted else None
         batches = make_batches(plan, device)
         clock = Progress(0, plan.steps(batches.epoch_steps), batches.epoch_steps)
         decided = memory_estimate.decide(plan.card, plan.estimate, device)
@@ -102,15 +125,32 @@ def run_plan(plan: Plan, folder: Path, device_name: str = "auto", force: bool = 
             run.begin(status, state.step)
             start = "starting" if fresh else f"continuing from step {state.step}"
             console.note(f"train: {start}, {clock.steps} steps of {plan.card.data.batch} images per domain on {device}")
-            _train(run, state, plan, batches, clock, received)
+            _train(run, state, plan, batches, clock, received, scored)
     console.note(f"train: done, look at {folder}/index.html")
 
 
 def _train(
-    run: RunFolder, state: TrainState, plan: Plan, batches: Batches, clock: Progress, received: Sequence[int]
+    run: RunFolder,
+    state: TrainState,
+    plan: Plan,
+    batches: Batches,
+    clock: Progress,
+    received: Sequence[int],
+    scored: Validator | None,
 ) -> None:
     """Take the remaining steps, then write the results of the finished run."""
     used, first, began = inputs(plan), state.step, time.monotonic()
+    every = plan.card.run.validate_every
+
+    def validate() -> bool:
+        due = scored and state.step and (state.step == clock.steps or state.step % every == 0)
+        return bool(due and scored and not received and scored.score(state.step))
+
+    def on_save(state: TrainState) -> bool:
+        run.save(state)
+        return validate()
+
+    enough = distributed.any_of(validate(), state.device)  # killed between the last save and its score
     with console.progress("train", clock.steps, first) as bar:
 
         def on_losses(step: int, losses: dict[str, float]) -> None:
@@ -118,13 +158,14 @@ def _train(
             bar.advance(0, **losses)
 
         stream = _counted(batches.stream(first, clock.steps, free_workers(state.device)), run.pace, bar)
-        complete = not received and fit(state, stream, clock, on_losses, run.save, lambda: bool(received))
+        complete = enough or (not received and fit(state, stream, clock, on_losses, on_save, lambda: bool(received)))
     if not complete:
         raise Interrupted(f"train: stopped at step {state.step}, saved", "run the same command again to continue")
     if clock.steps == first:  # killed between the last save and the card, or a run of no steps
-        run.save(state)
+        on_save(state)
     if distributed.rank() == 0:
-        record = results(state, plan, clock.steps, first, time.monotonic() - began)
+        run.pace.steps = state.step  # fewer than planned where the scores did not improve
+        record = results(state, plan, state.step, first, time.monotonic() - began)
         scores = run.score(state, plan.layout)
         if scores:
             record["scores"] = scores

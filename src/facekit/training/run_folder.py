@@ -20,11 +20,22 @@ from ..recipe_api.base import Progress
 from ..runtime import console, distributed
 from ..storage import card, claim, files, jsonl
 from .pace import Pace
-from .run_page import LOG, PLOT, PREVIEWS, RunPage
+from .run_page import BEST, LOG, PLOT, PREVIEWS, SCORES, RunPage
 from .state import TrainState
 
 STATE = "state.pt"
-WRITTEN = (LOG, checkpoint.FILE, PLOT, "index.html", "overlays.png", "snapshots.png", PREVIEWS, "tb/events.*")
+WRITTEN = (
+    LOG,
+    BEST,
+    SCORES,
+    checkpoint.FILE,
+    PLOT,
+    "index.html",
+    "overlays.png",
+    "snapshots.png",
+    PREVIEWS,
+    "tb/events.*",
+)
 """All outputs but cards and state."""
 BROKEN = (RuntimeError, ValueError, LookupError, AttributeError, TypeError, EOFError, OSError, pickle.UnpicklingError)
 LENGTH = ("run.steps", "run.epochs")

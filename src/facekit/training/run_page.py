@@ -20,6 +20,7 @@ from .state import TrainState
 
 LOG = "log.jsonl"
 PLOT = "losses.png"
+BEST, SCORES = "best.safetensors", "scores.jsonl"  # of validations
 PREVIEWS = "previews/" + 8 * "[0-9]" + ".png"
 Images = Mapping[str, list[Path]]
 FACES = 8  # rows of a preview
@@ -74,6 +75,7 @@ class RunPage:
         """Write `losses.png` and `index.html`: progress, the previews (newest first) and the card."""
         self._plot(running)
         previews = sorted(self.folder.glob(PREVIEWS), reverse=True)
+        scores = list(jsonl.read_lines(self.folder / SCORES))
         html.write(
             self.folder / "index.html",
             "run.html",
@@ -83,6 +85,8 @@ class RunPage:
             steps=self.pace.steps,
             status=_status(self.pace, running),
             plot=PLOT if (self.folder / PLOT).exists() else None,
+            scores=scores,
+            best=min(scores, key=lambda row: next(iter(row["scores"].values())), default=None),
             previews=[(int(path.stem), f"previews/{path.name}") for path in previews],
             card=card.dump(self.values),
         )
