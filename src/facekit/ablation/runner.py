@@ -154,13 +154,19 @@ def _refuse_foreign(out: Path, force: bool) -> None:
 
 
 def compare(
-    study: Study, to: str | None, scorer: Scorer, translate: Translate, force: bool = False, plan_only: bool = False
+    study: Study,
+    to: str | None,
+    scorer: Scorer,
+    translate: Translate,
+    force: bool = False,
+    plan_only: bool = False,
+    validator: run.OpenValidator | None = None,
 ) -> str:
     """Write the cards, train, translate and score what is missing, and write table and report; returns the table.
 
     With `plan_only` only the cards and the Makefile are written, and the path of the Makefile is returned. `translate`
-    is `facekit.translate`. A variant that fails becomes a row that says why. Raises InputError before any training if
-    there are too few held-out images to score.
+    is `facekit.translate`, `validator` as of `training.run.train`. A variant that fails becomes a row that says why.
+    Raises InputError before any training if there are too few held-out images to score.
     """
     study.plan.refuse_folder(study.out)
     scoring = open_scoring(study.out, study.plan, to, scorer, translate)
@@ -176,21 +182,22 @@ def compare(
         runs = study.runs()
         for done, (variant, seed, name) in enumerate(runs):
             _write(study, scoring, done, len(runs))
-            reason = _attempt(study, name, scoring, scorer.settings.device, force)
+            reason = _attempt(study, name, scoring, scorer.settings.device, force, validator)
             if reason:
                 study.failed.setdefault(variant, {})[seed] = reason
         return _write(study, scoring, len(runs), len(runs))
 
 
-def _attempt(study: Study, name: str, scoring: Scoring, device: str, force: bool) -> str | None:
+def _attempt(
+    study: Study, name: str, scoring: Scoring, device: str, force: bool, validator: run.OpenValidator | None
+) -> str | None:
     """Train, translate and score one run, skipping what is done; returns why it failed, or None.
 
     Raises Interrupted, and CardError if the run folder holds another run: these end the whole ablation.
     """
     try:
-        run.train(
-            {}, card_path=study.out / "cards" / f"{name}.yaml", out=study.folder(name), device=device, force=force
-        )
+        path = study.out / "cards" / f"{name}.yaml"
+        run.train({}, (), path, study.folder(name), device, force, validator=validator)
         scoring.score(name, study.folder(name))
     except (Interrupted, CardError):
         raise

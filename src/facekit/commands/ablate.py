@@ -57,6 +57,7 @@ def ablate(
     from ..ablation import runner
     from ..runtime import console
     from ..scoring.scorer import Scorer, Settings
+    from ..validation.best import Validation
     from .translate import translate
 
     folders = {"root": data, "a": a, "b": b, "limit": limit}
@@ -75,6 +76,6 @@ def ablate(
             device=device,
         )
     )
-    text = runner.compare(study, to, scorer, translate, force=force, plan_only=plan)
+    text = runner.compare(study, to, scorer, translate, force, plan, Validation)
     console.result(text, path=study.out, rows=[] if plan else runner.saved_rows(study.out))
     return study.out
