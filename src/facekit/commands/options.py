@@ -113,8 +113,17 @@ Init = Annotated[
         rich_help_panel=LENGTH,
     ),
 ]
+Report = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--report",
+        help="also report losses, scores and previews to tensorboard, wandb, mlflow or a package's own",
+        metavar="NAME",
+        rich_help_panel=RUNNING,
+    ),
+]
 TensorBoard = Annotated[
-    bool, typer.Option("--tensorboard", help="also write TensorBoard events", rich_help_panel=RUNNING)
+    bool, typer.Option("--tensorboard", help="the same as --report tensorboard", rich_help_panel=RUNNING)
 ]
 
 

@@ -48,6 +48,7 @@ def train(
     precision: options.Precision = None,
     threads: options.Threads = None,
     init: options.Init = None,
+    report: options.Report = None,
     tensorboard: options.TensorBoard = False,
     device: options.Device = "auto",
     seed: options.Seed = None,
@@ -74,6 +75,7 @@ def train(
         "optim": {"lr": lr},
         "run": {"steps": steps, "precision": precision, "threads": threads, "init": init},
     }
-    done = run.train(flags, set or [], card, out, device, force, tensorboard, dry_run, Validation)
+    reporters = [*(report or []), *(["tensorboard"] if tensorboard else [])]
+    done = run.train(flags, set or [], card, out, device, force, reporters, dry_run, Validation)
     console.result(done.text, **done.fields)
     return done.folder

@@ -22,6 +22,7 @@ from . import memory_estimate, run_folder
 from .loop import fit, seed_of
 from .pace import Pace
 from .plan import Plan, layers, make_plan
+from .reporters import check
 from .results import inputs, results
 from .run_folder import RunFolder
 from .state import TrainState, build_state
@@ -57,7 +58,7 @@ def train(
     out: Path | None = None,
     device: str = "auto",
     force: bool = False,
-    tensorboard: bool = False,
+    reporters: Sequence[str] = (),
     dry_run: bool = False,
     validator: OpenValidator | None = None,
 ) -> Outcome:
@@ -65,6 +66,7 @@ def train(
 
     The run folder is `out`, else the run folder of the card, else runs/RECIPE. Raises what `run_plan` raises.
     """
+    check(reporters)
     plan = make_plan(layers(card_path, changes, flags), str(card_path) if card_path else "these flags")
     folder = Path(out) if out else run_folder.find(card_path) or Path("runs") / Path(plan.card.recipe).stem
     guess = plan.estimate
@@ -73,7 +75,7 @@ def train(
     if dry_run:
         return Outcome(folder, card.dump(plan.values), {"card": plan.values})
     with memory_estimate.guarded(guess):
-        run_plan(plan, folder, device, force, tensorboard, validator)
+        run_plan(plan, folder, device, force, reporters, validator)
     model = folder / "model.safetensors"
     return Outcome(folder, str(model), {"run": str(folder), "model": str(model)})
 
@@ -83,7 +85,7 @@ def run_plan(
     folder: Path,
     device_name: str = "auto",
     force: bool = False,
-    board: bool = False,
+    reporters: Sequence[str] = (),
     validator: OpenValidator | None = None,
 ) -> None:
     """Train a plan into a run folder; a run that was stopped continues from its last save.
@@ -114,7 +116,7 @@ def run_plan(
         clock = Progress(0, plan.steps(batches.epoch_steps), batches.epoch_steps)
         decided = memory_estimate.decide(plan.card, plan.estimate, device)
         state = build_state(plan.recipe, plan.terms, decided, device)
-        with contextlib.closing(RunFolder(folder, plan.values, plan.layout, clock.steps, board)) as run:
+        with contextlib.closing(RunFolder(folder, plan.values, plan.layout, clock.steps, reporters)) as run:
             if not fresh:
                 run.resume(state, clock)
             else:
@@ -144,7 +146,11 @@ def _train(
 
     def validate() -> bool:
         due = scored and state.step and (state.step == clock.steps or state.step % every == 0)
-        return bool(due and scored and not received and scored.score(state.step))
+        if not due or scored is None or received:
+            return False
+        ended = scored.score(state.step)
+        run.report_scores()
+        return ended
 
     def on_save(state: TrainState) -> bool:
         run.save(state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from ..recipe_api.base import Progress
 from ..runtime import console, distributed
 from ..storage import card, claim, files, jsonl
 from .pace import Pace
+from .reporters import IDS, Reporter, open_reporters
 from .run_page import BEST, LOG, PLOT, PREVIEWS, SCORES, RunPage
 from .state import TrainState
 
@@ -35,6 +36,7 @@ WRITTEN = (
     "snapshots.png",
     PREVIEWS,
     "tb/events.*",
+    IDS,
 )
 """All outputs but cards and state."""
 BROKEN = (RuntimeError, ValueError, LookupError, AttributeError, TypeError, EOFError, OSError, pickle.UnpicklingError)
@@ -96,12 +98,13 @@ def find(path: Path | None) -> Path | None:
 class RunFolder:
     """Saves and restores a run: `model.safetensors`, `state.pt`, `log.jsonl`, `previews/`, `index.html`."""
 
-    def __init__(self, path: Path, values: dict[str, Any], layout: Layout, steps: int, tensorboard: bool = False):
+    def __init__(self, path: Path, values: dict[str, Any], layout: Layout, steps: int, reporters: Sequence[str] = ()):
         self.path, self.values, self.pace = path, values, Pace(steps)
         self.first = distributed.rank() == 0
         self.begun = False
-        self.board = _board(path / "tb") if tensorboard and self.first else None
-        self.page = RunPage(path, values, layout.previews, self.pace, self.board)
+        self.wanted = reporters if self.first else ()
+        self.reporters: list[Reporter] = []
+        self.page = RunPage(path, values, layout.previews, self.pace)
 
     def begin(self, status: Status, step: int) -> None:
         """Write the card of a run that starts, or continues from `step`, and remove logs and previews of later steps.
@@ -124,6 +127,7 @@ class RunFolder:
         files.sweep(self.path)
         self.page.forget_after(step)
         self.begun = True
+        self.reporters = open_reporters(self.wanted, self.path, self.values)
         self.page.write(running=True)
 
     def resume(self, state: TrainState, clock: Progress) -> None:
@@ -205,9 +209,14 @@ class RunFolder:
             return
         jsonl.append(self.path / LOG, [{"step": step, "losses": losses}])
         console.fact("losses", step=step, losses=losses)
-        if self.board:
-            for name, value in losses.items():
-                self.board.add_scalar(f"loss/{name}", value, step)
+        for reporter in self.reporters:
+            reporter.scalars(step, {f"loss/{name}": value for name, value in losses.items()})
+
+    def report_scores(self) -> None:
+        """Pass the last scores on held-out images to the reporters."""
+        rows = list(jsonl.read_lines(self.path / SCORES)) if self.reporters else []
+        for reporter in self.reporters if rows else ():
+            reporter.scalars(rows[-1]["step"], {f"score/{name}": value for name, value in rows[-1]["scores"].items()})
 
     def save(self, state: TrainState) -> None:
         """Save the model, the previews and, last, the state that a resume starts from.
@@ -222,7 +231,10 @@ class RunFolder:
             checkpoint.save_model(
                 self.path / checkpoint.FILE, state.exports, {**self.values, "made": {"step": state.step}}
             )
-            self.page.preview(state)
+            sheet = self.page.preview(state)
+            if sheet:
+                for reporter in self.reporters:
+                    reporter.picture(state.step, "preview", sheet)
             self.pace.step = state.step
             self.page.write(running=state.step < self.pace.steps)
             with files.replacing(self.path / STATE) as part, part.open("wb") as file:
@@ -244,9 +256,9 @@ class RunFolder:
         claim.finish(self.path, self.values, results)
 
     def close(self) -> None:
-        """Close the TensorBoard file; the page of an unfinished run says where it stopped."""
-        if self.board:
-            self.board.close()
+        """Close the reporters; the page of an unfinished run says where it stopped."""
+        for reporter in self.reporters:
+            reporter.close()
         if self.begun and self.pace.step < self.pace.steps:
             self.page.write(running=False)
 
@@ -259,11 +271,3 @@ def _readable(file: Path, hint: str = "--force starts the run again") -> Iterato
     except BROKEN as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise MissingError(f"{file} cannot be read: {reason}", hint) from error
-
-
-def _board(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise MissingError("tensorboard is not installed", "pip install tensorboard") from error
-    return SummaryWriter(str(folder))

@@ -30,13 +30,11 @@ PLOT_EVERY = 10.0  # seconds between drawings of the losses during training
 class RunPage:
     """`index.html` of a run folder, with `previews/STEP.png` and `losses.png`; it reloads itself during training.
 
-    `previews` are the preview images by domain, `board` is TensorBoard's writer.
+    `previews` are the preview images by domain.
     """
 
-    def __init__(
-        self, folder: Path, values: dict[str, Any], previews: dict[str, list[Path]], pace: Pace, board: Any = None
-    ):
-        self.folder, self.values, self.previews, self.pace, self.board = folder, values, previews, pace, board
+    def __init__(self, folder: Path, values: dict[str, Any], previews: dict[str, list[Path]], pace: Pace):
+        self.folder, self.values, self.previews, self.pace = folder, values, previews, pace
         self._faces: dict[str, list[Image.Image]] = {}
         self.plotted_step, self.plotted_at = -1, time.monotonic()
 
@@ -48,18 +46,18 @@ class RunPage:
         return self._faces[side]
 
     @torch.no_grad()
-    def preview(self, state: TrainState) -> None:
-        """Write the preview of this step."""
+    def preview(self, state: TrainState) -> Image.Image | None:
+        """Write the preview of this step; returns it, or None for a method without previews."""
         tables = []
         for to, source in state.recipe.previews().items():
             faces = self.faces(source)
             if faces:
                 tables.append(_preview_table(state, faces, to))
-        if tables:
-            sheet = _stack(tables)
-            images.save(sheet, self.folder / "previews" / f"{state.step:08d}.png")
-            if self.board:
-                self.board.add_image("preview", images.to_tensor(sheet).add(1).div(2), state.step)
+        if not tables:
+            return None
+        sheet = _stack(tables)
+        images.save(sheet, self.folder / "previews" / f"{state.step:08d}.png")
+        return sheet
 
     def forget_after(self, step: int) -> None:
         """Remove the log lines and previews of later steps, and a log line that a kill has truncated."""
