@@ -110,3 +110,15 @@ def test_an_unknown_reporter_and_a_missing_package_are_said(train, monkeypatch):
     done = train("--report", "wandb")
     assert done.code == 5 and "pip install wandb" in done.err
     assert train().code == 0
+
+
+def test_a_service_that_fails_does_not_end_the_run(train, wandb, monkeypatch):
+    def down(*_, **__):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(sys.modules["wandb"], "init", lambda **_: SimpleNamespace(id="x", log=down, finish=down))
+    done = train("--report", "wandb")
+    assert done.code == 0 and done.err.count("no route to host") == 1
+    monkeypatch.setattr(sys.modules["wandb"], "init", down)
+    done = train("--report", "wandb", "--force")
+    assert done.code == 5 and "--report wandb does not start" in done.err and "this is a bug" not in done.err

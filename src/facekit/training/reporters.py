@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from ..errors import CardError, MissingError
+from ..errors import CardError, FacekitError, MissingError
+from ..runtime import console
 from ..storage import files, images
 from ..storage.card import suggest
 
@@ -131,14 +132,51 @@ def check(names: Sequence[str]) -> None:
             raise CardError(f"no reporter {name!r}{suggest(name, tuple(known))}", f"known: {', '.join(known)}")
 
 
-def open_reporters(names: Sequence[str], folder: Path, values: Mapping[str, Any]) -> list[Reporter]:
-    """Return the reporters of these names for a run folder with its card; raises MissingError without their package."""
+class Reporters:
+    """Several reporters; one that fails is left out from then on, with a warning, and training goes on."""
+
+    def __init__(self, opened: Mapping[str, Reporter]):
+        self.opened = dict(opened)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Report losses or scores of a step to all of them."""
+        self._each(lambda reporter: reporter.scalars(step, values))
+
+    def picture(self, step: int, name: str, picture: Image.Image) -> None:
+        """Report a picture of a step to all of them."""
+        self._each(lambda reporter: reporter.picture(step, name, picture))
+
+    def close(self) -> None:
+        """Close all of them."""
+        self._each(lambda reporter: reporter.close())
+
+    def _each(self, work: Callable[[Reporter], None]) -> None:
+        for name, reporter in list(self.opened.items()):
+            try:
+                work(reporter)
+            except Exception as error:  # services raise errors of their own libraries
+                console.warn(f"{name} has failed and gets no more of this run: {type(error).__name__}: {error}")
+                del self.opened[name]
+
+
+def open_reporters(names: Sequence[str], folder: Path, values: Mapping[str, Any]) -> Reporters:
+    """Return the reporters of these names for a run folder with its card.
+
+    Raises MissingError where the package of one is missing, or does not start with its settings.
+    """
     others = {point.name: point for point in metadata.entry_points(group=GROUP)}
-    opened: list[Reporter] = [
-        BUILT_IN[name](folder, values) if name in BUILT_IN else others[name].load()(folder, values)
-        for name in dict.fromkeys(names)
-    ]
-    return opened
+    opened: dict[str, Reporter] = {}
+    for name in dict.fromkeys(names):
+        try:
+            opened[name] = BUILT_IN[name](folder, values) if name in BUILT_IN else others[name].load()(folder, values)
+        except FacekitError:
+            raise
+        except Exception as error:  # services raise errors of their own libraries
+            raise MissingError(
+                f"--report {name} does not start: {type(error).__name__}: {error}",
+                "check its settings, or leave it out",
+            ) from error
+    return Reporters(opened)
 
 
 def _ids(folder: Path) -> dict[str, str]:

@@ -20,7 +20,7 @@ from ..recipe_api.base import Progress
 from ..runtime import console, distributed
 from ..storage import card, claim, files, jsonl
 from .pace import Pace
-from .reporters import IDS, Reporter, open_reporters
+from .reporters import IDS, Reporters, open_reporters
 from .run_page import BEST, LOG, PLOT, PREVIEWS, SCORES, RunPage
 from .state import TrainState
 
@@ -103,7 +103,7 @@ class RunFolder:
         self.first = distributed.rank() == 0
         self.begun = False
         self.wanted = reporters if self.first else ()
-        self.reporters: list[Reporter] = []
+        self.reporters = Reporters({})
         self.page = RunPage(path, values, layout.previews, self.pace)
 
     def begin(self, status: Status, step: int) -> None:
@@ -209,14 +209,12 @@ class RunFolder:
             return
         jsonl.append(self.path / LOG, [{"step": step, "losses": losses}])
         console.fact("losses", step=step, losses=losses)
-        for reporter in self.reporters:
-            reporter.scalars(step, {f"loss/{name}": value for name, value in losses.items()})
+        self.reporters.scalars(step, {f"loss/{name}": value for name, value in losses.items()})
 
     def report_scores(self) -> None:
         """Pass the last scores on held-out images to the reporters."""
-        rows = list(jsonl.read_lines(self.path / SCORES)) if self.reporters else []
-        for reporter in self.reporters if rows else ():
-            reporter.scalars(rows[-1]["step"], {f"score/{name}": value for name, value in rows[-1]["scores"].items()})
+        for row in list(jsonl.read_lines(self.path / SCORES))[-1:]:
+            self.reporters.scalars(row["step"], {f"score/{name}": value for name, value in row["scores"].items()})
 
     def save(self, state: TrainState) -> None:
         """Save the model, the previews and, last, the state that a resume starts from.
@@ -233,8 +231,7 @@ class RunFolder:
             )
             sheet = self.page.preview(state)
             if sheet:
-                for reporter in self.reporters:
-                    reporter.picture(state.step, "preview", sheet)
+                self.reporters.picture(state.step, "preview", sheet)
             self.pace.step = state.step
             self.page.write(running=state.step < self.pace.steps)
             with files.replacing(self.path / STATE) as part, part.open("wb") as file:
@@ -257,8 +254,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Close the reporters; the page of an unfinished run says where it stopped."""
-        for reporter in self.reporters:
-            reporter.close()
+        self.reporters.close()
         if self.begun and self.pace.step < self.pace.steps:
             self.page.write(running=False)
 
