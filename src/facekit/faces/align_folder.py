@@ -85,9 +85,7 @@ def align_folder(
         raise CardError(f"{out / report.NAME} already exists and was not created by facekit", "choose another output")
     cores = min(workers or usable_cores(), len(found))
     count = cores if len(found) >= FEW or workers else 1
-    in_threads = detector.startswith(
-        "facekit"
-    )  # PyTorch works beside Python, and hangs in processes forked after it ran
+    in_threads = detector.startswith("facekit")  # PyTorch hangs in processes that were forked after it had run
     try:
         with _single_threaded() if in_threads else contextlib.nullcontext():
             folder_map(

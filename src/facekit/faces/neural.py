@@ -98,9 +98,7 @@ class NeuralDetector:
         height, width = image.shape[:2]
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         copy = image
-        while (
-            min(copy.shape[0] / size[1], copy.shape[1] / size[0]) >= 2
-        ):  # halving is many times faster, as in training
+        while min(copy.shape[0] / size[1], copy.shape[1] / size[0]) >= 2:  # halving is fast, and what training does
             half = (copy.shape[1] // 2, copy.shape[0] // 2)
             copy = cv2.resize(copy, half, interpolation=cv2.INTER_AREA)
         how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
