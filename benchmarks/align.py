@@ -15,7 +15,7 @@ parser.add_argument("--model-root", type=Path, help="insightface's model root; l
 parser.add_argument("--limit", type=int, default=100)
 arguments = parser.parse_args()
 print(machine())
-detectors = ["cascade"] + (["insightface"] if arguments.model_root else [])
+detectors = ["facekit", "cascade"] + (["insightface"] if arguments.model_root else [])
 for detector, workers in [(detector, workers) for detector in detectors for workers in ("1", "2")]:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "facekit", "align", str(arguments.photos), folder, "--detector", detector]

@@ -69,12 +69,15 @@ def test_the_manifest_says_where_the_face_was(facekit, tmp_path):
     x0, y0, x1, y1 = row["box"]
     assert 40 < x0 < 90 < 140 < x1 < 190 and 20 < y0 < 80 < 120 < y1 < 180
     assert np.abs(np.array(row["landmarks"])[:2] - EYES).max() < 8
-    assert row["landmarks_measured"] is False
+    assert row["landmarks_measured"] is True
     assert abs(row["roll"]) < 8
     assert 0 < row["score"] < 1
-    np.testing.assert_allclose(moved(np.array(row["warp"]), np.array(row["landmarks"])), template(256), atol=0.5)
+    away = moved(np.array(row["warp"]), np.array(row["landmarks"])) - template(256)
+    assert (
+        np.abs(away).max() < 12 and np.abs(away.mean(0)).max() < 0.5
+    )  # the nearest similarity: no face is the mean face
     note = card(tmp_path / "out")
-    assert note["command"] == "align" and note["options"]["detector"] == "cascade" and note["made"]["images"] == 1
+    assert note["command"] == "align" and note["options"]["detector"] == "facekit" and note["made"]["images"] == 1
 
 
 def test_the_warp_puts_the_face_back(facekit, tmp_path):
@@ -137,7 +140,7 @@ def test_photos_that_fail_do_not_stop_the_others(facekit, tmp_path):
         "empty.jpg": "read",
         "text.jpg": "read",
     }
-    assert failed["black.png"][1] == "no face found by cascade"
+    assert failed["black.png"][1].startswith("no face found by facekit")
     assert "is empty" in failed["empty.jpg"][1] and "is not an image" in failed["text.jpg"][1]
     again = facekit("align", source, tmp_path / "out")
     assert again.code == 4 and "nothing to do" in again.err
@@ -158,7 +161,7 @@ def test_size_and_margin_frame_the_face(facekit, tmp_path):
         row = rows(tmp_path / margin)["ada.png"]
         assert Image.open(tmp_path / margin / "ada.png").size == (64, 64)
         eyes[margin] = math.hypot(*np.diff(moved(np.array(row["warp"]), np.array(row["landmarks"][:2])), axis=0)[0])
-    assert eyes["0"] == pytest.approx(64 / 2.4, abs=0.1)
+    assert eyes["0"] == pytest.approx(64 / 2.4, abs=2)  # of a mean face
     assert eyes["0.5"] == pytest.approx(eyes["0"] / 2, abs=0.1)
 
 
@@ -250,7 +253,7 @@ def test_there_must_be_photos(facekit, tmp_path):
 def test_dry_run_writes_nothing(facekit, tmp_path):
     result = facekit("align", write(tmp_path / "in", "a.png", "b.png"), tmp_path / "out", "--dry-run")
     assert result.code == 0
-    assert "2 photos with cascade" in result.out
+    assert "2 photos with facekit" in result.out
     assert not (tmp_path / "out").exists()
 
 
@@ -322,10 +325,10 @@ def test_a_cascade_file_that_is_none_is_refused(facekit, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_auto_is_the_cascade_where_there_are_no_models(facekit, tmp_path):
+def test_auto_is_our_own_where_there_are_no_models(facekit, tmp_path):
     source = write(tmp_path / "in", "ada.png")
     facekit("align", source, tmp_path / "out", "--detector", "auto", "--model-root", tmp_path / "none")
-    assert card(tmp_path / "out")["options"]["detector"] == "cascade"
+    assert card(tmp_path / "out")["options"]["detector"] == "facekit"
 
 
 def test_models_that_cannot_be_fetched_are_exit_5_with_the_command_that_fixes_it(facekit, tmp_path, monkeypatch):

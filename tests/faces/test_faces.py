@@ -142,7 +142,7 @@ def test_noise_has_no_face_and_a_tiny_one_does_not_count(cascade):
 
 def test_names_of_detectors(tmp_path):
     assert find_detector("cascade").name == "cascade"
-    assert find_detector("auto", tmp_path).name == "cascade"
+    assert find_detector("auto", tmp_path).name == "facekit"
     with pytest.raises(CardError) as raised:
         find_detector("cascad")
     assert "did you mean 'cascade'?" in raised.value.message
@@ -208,13 +208,13 @@ def test_a_pack_without_a_detector_or_with_a_broken_one_says_so(tmp_path):
         find_detector("insightface", tmp_path)  # the only pack there is
 
 
-def test_without_insightface_auto_is_the_cascade(tmp_path, monkeypatch):
+def test_without_insightface_auto_is_our_own(tmp_path, monkeypatch):
     (tmp_path / "models" / "mine").mkdir(parents=True)
     (tmp_path / "models" / "mine" / "det.onnx").write_bytes(b"")
     for module in ("insightface", "insightface.model_zoo"):
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert find_detector("auto", tmp_path).name == "cascade"
+    assert find_detector("auto", tmp_path).name == "facekit"
     with pytest.raises(MissingError, match="insightface cannot be used") as raised:
         find_detector("insightface:mine", tmp_path)
     assert raised.value.hint.startswith("pip install")

@@ -15,16 +15,16 @@ DETECTORS = ("auto", "facekit:RUN", "cascade", "cascade:FILE", "insightface", "i
 FRONTAL, DRAWN, SCRFD = (0.6, 0.42), (0.6, 0.33), (0.65, 0.5)
 """Scores from which an upright face is sure, and from which it counts: photos without a face reach 0.35 to 0.52."""
 OWN = 0.5  # the score from which a face counts, for facekit's own detector
-EMBEDDED = "cascade"  # what `auto` stands for where there is no pack of insightface
+EMBEDDED = "facekit"  # what `auto` stands for where there is no pack of insightface
 SMALLEST = 16  # px, the larger side of a face's box; smaller ones are noise as often as faces
 
 
 def find_detector(name: str = "auto", model_root: Path | None = None) -> Detector:
     """Return the detector called `name`.
 
-    `auto` is insightface where one of its packs lies under `model_root` (default ~/.insightface), else the cascade.
-    `facekit:RUN` finds photos and drawings with a net of `train-detector`; `facekit` alone is the one that comes with
-    facekit, in versions that have one. `cascade` is scikit-image's frontal cascade, `cascade:FILE` an LBP cascade in
+    `auto` is insightface where one of its packs lies under `model_root` (default ~/.insightface), else facekit.
+    `facekit` finds photos and drawings with the net that comes with facekit, `facekit:RUN` with one of
+    `train-detector`. `cascade` is scikit-image's frontal cascade, `cascade:FILE` an LBP cascade in
     OpenCV's XML format; `insightface:PACK` is a named model pack, `insightface` the one at hand, downloaded if there is
     none.
     Raises CardError for a name that is none of these, InputError for a cascade file that cannot be read, and
