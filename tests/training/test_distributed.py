@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ TESTS = Path(toy.__file__).parent
 METHOD = '''
 """A toy method; with STOP set, its second process has the launcher stopped at step 2, as a cluster's queue does.
 
-With KILL set, the second process is killed there, once.
+With KILL set, the second process is killed there, once. With SLOW set, steps take time, and each process notes its
+number.
 """
 import os
 import signal
@@ -48,6 +50,10 @@ class StopScene(toy.ToyScene):
         """Tell real from translated."""
         if self.step == 2 and os.environ.get("STOP") and os.environ["RANK"] == "1":
             stop_the_launcher()
+        if os.environ.get("SLOW"):
+            time.sleep(0.1)
+            with open(os.environ["SLOW"] + os.environ["RANK"], "w") as file:
+                file.write(str(os.getpid()))
         first = os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0"
         if self.step == 2 and first and os.environ.get("KILL") and os.environ["RANK"] == "1":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -143,6 +149,42 @@ def test_a_killed_process_is_started_again_and_the_run_ends_as_undisturbed(place
     assert "continuing from step 2" in done.stderr
     killed, whole = (load_file(place / name / "model.safetensors") for name in ("killed", "two"))
     assert killed.keys() == whole.keys() and all(torch.equal(killed[name], whole[name]) for name in whole)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes as Linux shows them")
+def test_processes_save_and_end_when_their_launcher_is_killed(place):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "facekit"]
+    path = os.pathsep.join([str(TESTS.parent / "src"), os.environ.get("PYTHONPATH", "")])
+    notes = [place / f"slow{rank}" for rank in "01"]
+    around = {**os.environ, "PYTHONPATH": path, "SLOW": str(place / "slow")}
+    line_of = [*line(place, "orphans", 2), "--steps", "5000"]
+    launcher = subprocess.Popen([*command, *line_of], env=around, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        assert eventually(lambda: all(note.exists() and note.read_text() for note in notes), 120)
+    finally:
+        launcher.kill()
+        launcher.wait()
+    ranks = [int(note.read_text()) for note in notes]
+    assert eventually(lambda: not any(map(alive, ranks)), 60)
+    assert (place / "orphans" / "state.pt").exists() and not (place / "orphans" / "card.yaml").exists()
+
+
+def eventually(happened, seconds):
+    """Whether something happens within some seconds."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if happened():
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def alive(process):
+    """Whether a process still runs: one that has ended may be listed until somebody asks for its exit code."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_only_the_first_process_speaks(later):

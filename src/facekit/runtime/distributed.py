@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
@@ -13,6 +16,7 @@ from torch import Tensor
 
 from ..errors import FacekitError
 
+LATE = 300.0  # s after which a process that did not stop when its launcher had died is ended
 ERROR = "facekit/error"  # the key under which the first process to fail leaves its error
 _store: list[dist.Store] = []  # of the process group, once it is started
 
@@ -30,7 +34,18 @@ def start(device: str) -> torch.device:
             backend = "nccl" if device.startswith("cuda") else "gloo"
             dist.init_process_group(backend, store=store, rank=number, world_size=count)
             _store[:] = [store]
+            if hasattr(os, "fork"):
+                threading.Thread(target=_stop_with, args=(os.getppid(),), daemon=True).start()
     return torch.device(device)
+
+
+def _stop_with(launcher: int) -> None:
+    """Stop this process as SIGTERM does, once the process that started it is gone: nobody else would stop it."""
+    while os.getppid() == launcher:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(LATE)
+    os._exit(1)
 
 
 def rank() -> int:
