@@ -18,6 +18,7 @@ $(VENV)/installed: pyproject.toml
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(PYTHON) -m pip install --quiet -e '.[dev]'
+	$(PYTHON) -m pip install --quiet s3fs 'moto[server]>=5' # in one go with the rest pip looks for versions for minutes
 	touch $@
 
 install: $(VENV)/installed ## create .venv with facekit in it (CPU=1: without CUDA)
