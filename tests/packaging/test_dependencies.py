@@ -39,7 +39,8 @@ def imported() -> set[str]:
 
 def test_what_is_imported_is_declared():
     declared = {MODULES.get(name, name) for name in [*DECLARED, *(name for names in EXTRAS.values() for name in names)]}
-    optional = {"pillow_heif", "pillow_jxl", "fsspec", "diffusers", "IPython"}  # IPython: only inside a notebook
+    optional = {"pillow_heif", "pillow_jxl", "fsspec", "diffusers", "wandb", "mlflow"}
+    optional |= {"IPython"}  # only inside a notebook
     assert imported() - declared - {"typing_extensions"} <= optional
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from facekit.reports import html
 
-RUN = {"title": "<b>&{0}", "card": "a: <script>", "plot": None, "previews": [], "running": False, "step": 1, "steps": 2,
-       "status": "half"}  # fmt: skip
+RUN = {"title": "<b>&{0}", "card": "a: <script>", "plot": None, "scores": [], "best": None, "previews": [],
+       "running": False, "step": 1, "steps": 2, "status": "half"}  # fmt: skip
 
 
 def test_every_value_is_escaped():
