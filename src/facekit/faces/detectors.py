@@ -14,7 +14,9 @@ from .types import Detector, Effort, Face
 DETECTORS = ("auto", "facekit:RUN", "cascade", "cascade:FILE", "insightface", "insightface:PACK")
 FRONTAL, DRAWN, SCRFD = (0.6, 0.42), (0.6, 0.33), (0.65, 0.5)
 """Scores from which an upright face is sure, and from which it counts: photos without a face reach 0.35 to 0.52."""
-OWN = 0.7  # the score from which a face counts, for our own detector: of those from 0.5 to 0.7 a third is right
+OWN, OWN_SMALL = 0.5, 0.8
+"""Scores from which a face counts, for our own detector; small ones (SMALL of the picture's shorter edge) are rarer."""
+SMALL = 0.1
 EMBEDDED = "facekit"  # what `auto` stands for where there is no pack of insightface
 SMALLEST = 16  # px, the larger side of a face's box; smaller ones are noise as often as faces
 
@@ -39,7 +41,7 @@ def find_detector(name: str = "auto", model_root: Path | None = None) -> Detecto
     if kind == "facekit" and (detail or not colon):
         from .neural import NeuralDetector
 
-        return Sure(NeuralDetector(Path(detail).expanduser() if detail else None), OWN)
+        return Sure(NeuralDetector(Path(detail).expanduser() if detail else None), OWN, OWN_SMALL)
     if kind == "cascade" and (detail or not colon):
         cascade = CascadeDetector(Path(detail).expanduser() if detail else None)
         return TurnedSearch(cascade, *(DRAWN if detail else FRONTAL))
@@ -49,19 +51,25 @@ def find_detector(name: str = "auto", model_root: Path | None = None) -> Detecto
 
 
 class Sure:
-    """A detector without the faces that it is not sure of: those that score less than `least`."""
+    """A detector without the faces that it is not sure of: those that score less than `least`, small ones `small`."""
 
-    def __init__(self, detector: Detector, least: float):
-        self.name, self.least, self.detector = detector.name, least, detector
+    def __init__(self, detector: Detector, least: float, small: float = 0.0):
+        self.name, self.least, self.small, self.detector = detector.name, least, max(least, small), detector
 
     def detect(self, image: np.ndarray, effort: Effort = "first") -> list[Face]:
         """Return the faces in `image` (uint8 HxWx3 RGB), largest first."""
-        return [face for face in self.detector.detect(image, effort) if face.score >= self.least]
+        edge = SMALL * min(image.shape[:2])
+        found = self.detector.detect(image, effort)
+        return [face for face in found if face.score >= (self.least if _side(face) >= edge else self.small)]
 
     def doubt(self, image: np.ndarray) -> str:
         """Return what to say of the best candidate in an image without a sure face; empty where there is none."""
         best = max((face.score for face in self.detector.detect(image)), default=0.0)
         return f"; the best candidate scores {best:.2f}, a face {self.least:g} or more" if best else ""
+
+
+def _side(face: Face) -> float:
+    return max(face.box[2] - face.box[0], face.box[3] - face.box[1])
 
 
 def find_faces(detector: Detector, image: np.ndarray, every: bool = False, hint: str = "crop it by hand") -> list[Face]:
@@ -71,7 +79,7 @@ def find_faces(detector: Detector, image: np.ndarray, every: bool = False, hint:
     of trying another detector.
     """
     faces = detector.detect(image, "every" if every else "first")
-    found = [face for face in faces if max(face.box[2] - face.box[0], face.box[3] - face.box[1]) >= SMALLEST]
+    found = [face for face in faces if _side(face) >= SMALLEST]
     if not found:
         small = f", only {len(faces)} smaller than {SMALLEST} px" if faces else ""
         if not small and isinstance(detector, Sure):
