@@ -11,7 +11,7 @@ from PIL import Image
 import toy
 import toy_scores
 from facekit.errors import CardError, InputError
-from facekit.scoring import preservation
+from facekit.scoring import pairing, preservation
 
 
 def flat(path: Path, colour: tuple[int, int, int], size: int = 16) -> None:
@@ -100,10 +100,9 @@ def test_images_are_brought_to_the_size_of_each_model(tmp_path):
 
 def test_more_pairs_than_a_batch_all_count(tmp_path):
     for name in ("in", "out"):
-        toy.fill(tmp_path / name, preservation.BATCH + 3)
+        toy.fill(tmp_path / name, pairing.BATCH + 3)
     assert (
-        preservation.measure(tmp_path / "in", tmp_path / "out", None, toy_scores.face())["pairs"]
-        == preservation.BATCH + 3
+        preservation.measure(tmp_path / "in", tmp_path / "out", None, toy_scores.face())["pairs"] == pairing.BATCH + 3
     )
     assert preservation.measure(tmp_path / "in", tmp_path / "out", None, toy_scores.face(), limit=2)["pairs"] == 2
 
@@ -111,14 +110,14 @@ def test_more_pairs_than_a_batch_all_count(tmp_path):
 def test_images_pair_by_name_and_sub_folder_whatever_the_type(tmp_path):
     for name in ("in/a.jpg", "in/x/b.jpg", "in/lost.jpg", "out/a.png", "out/x/b.png", "out/alone.png"):
         flat(tmp_path / name, (1, 2, 3))
-    found = preservation.pairs(tmp_path / "in", tmp_path / "out")
+    found = pairing.pairs(tmp_path / "in", tmp_path / "out", "give the source")
     assert [(x.name, y.name) for x, y in found] == [("a.jpg", "a.png"), ("b.jpg", "b.png")]
 
 
 def test_equal_stems_pair_as_translate_names_them(tmp_path):
     for name in ("in/a.jpg", "in/a.png", "out/a_jpg.png", "out/a_png.png"):
         flat(tmp_path / name, (1, 2, 3))
-    found = preservation.pairs(tmp_path / "in", tmp_path / "out")
+    found = pairing.pairs(tmp_path / "in", tmp_path / "out", "give the source")
     assert [(x.name, y.name) for x, y in found] == [("a.jpg", "a_jpg.png"), ("a.png", "a_png.png")]
 
 
@@ -137,8 +136,8 @@ def test_folders_without_a_pair_are_refused(tmp_path):
     flat(tmp_path / "in" / "a.png", (1, 2, 3))
     flat(tmp_path / "out" / "b.png", (1, 2, 3))
     with pytest.raises(InputError, match="has the name") as told:
-        preservation.pairs(tmp_path / "in", tmp_path / "out")
-    assert "--source" in told.value.hint
+        pairing.pairs(tmp_path / "in", tmp_path / "out", "give the source")
+    assert told.value.hint == "give the source"
 
 
 def test_images_without_a_face_are_refused(tmp_path):

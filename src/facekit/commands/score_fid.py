@@ -43,23 +43,25 @@ def score_fid(
         ),
     ] = "facekit",
     subsets: Annotated[int, typer.Option(min=1, help="subsets that KID is averaged over", metavar="N")] = 100,
-    subset_size: Annotated[
-        int, typer.Option(min=2, help="images in a subset; all, if there are fewer", metavar="N")
-    ] = 1000,
+    subset_size: Annotated[int, typer.Option(min=2, help="images in a subset, at most all", metavar="N")] = 1000,
     neighbours: Annotated[
         Optional[int],
-        typer.Option(
-            min=1, help="also precision, recall, density and coverage, with K neighbours; 5 is usual", metavar="K"
-        ),
+        typer.Option(min=1, help="also precision, recall, density and coverage; 5 is usual", metavar="K"),
     ] = None,
     source: Annotated[
         Optional[Path],
-        typer.Option(
-            help="the faces that OUT was translated from: also score what it preserves", rich_help_panel="Source"
-        ),
+        typer.Option(help="the faces OUT was translated from: also score what it preserves", rich_help_panel="Source"),
     ] = None,
     segnet: Annotated[str, typer.Option(help="weights that label face parts", rich_help_panel="Source")] = "segnet",
     face: Annotated[str, typer.Option(help="weights that embed faces", rich_help_panel="Source")] = "facefeat",
+    truth: Annotated[
+        Optional[Path],
+        typer.Option(help="the right answers, under OUT's names: also PSNR and SSIM", rich_help_panel="Right answers"),
+    ] = None,
+    vgg: Annotated[
+        Optional[str],
+        typer.Option(help="a file of VGG's layers, or download: also a distance", rich_help_panel="Right answers"),
+    ] = None,
     labels: Annotated[
         bool,
         typer.Option("--labels", help="OUT and REF hold a folder per label: score each", rich_help_panel="Labels"),
@@ -80,10 +82,11 @@ def score_fid(
     force: options.Force = False,
     dry_run: options.DryRun = False,
 ) -> dict[str, Any]:
-    """Score a folder of images against real ones: FID and KID, and with --source what a translation preserves.
+    """Score a folder of images against real ones: FID and KID, and what a translation preserves.
 
     Lower is closer. Compare only scores of the same features, reference and number of images; below 2,048 images
     trust KID. The features of REF are cached in FACEKIT_CACHE, or else in the user's cache folder.
+    --source adds what stays of the faces that were translated, --truth how near OUT is to known right answers.
     With --labels every label that both folders have is scored, and the mean over labels.
     """
     from ..scoring import fid_kid
@@ -103,6 +106,7 @@ def score_fid(
         limit=limit,
         segnet=str(segnet),
         face=str(face),
+        vgg=None if vgg is None else str(vgg),
         classifier=None if classifier is None else str(classifier),
         allow_torchscript=allow_torchscript,
         cache=cache,
@@ -114,6 +118,7 @@ def score_fid(
         Path(out),
         Path(reference),
         source=source and Path(source),
+        truth=truth and Path(truth),
         labels=labels,
         masks=masks and Path(masks),
         save=save and Path(save),

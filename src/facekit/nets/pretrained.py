@@ -83,22 +83,27 @@ def load_vgg(net: VGG, source: str, kind: str = "vgg19") -> None:
     net.load_state_dict({key: weights[key] for key in needed})
 
 
-def check_preprocessing(net: VGG, source: str, preprocessing: str) -> None:
-    """Raise CardError for published weights, known by their first numbers or their digest, that expect another one."""
-    expected = None
+def known_preprocessing(net: VGG, source: str) -> str | None:
+    """Return what published weights expect, known by their first numbers or their digest; None for any others."""
     if source == "download":
-        expected = "torchvision"
-    elif source.endswith((".pth", ".pt")):
-        digest = hashlib.sha256()
-        with Path(source).open("rb") as file:
-            while part := file.read(1 << 20):
-                digest.update(part)
-        expected = PUBLISHED.get(digest.hexdigest()[:8])
+        return "torchvision"
     first = net.state_dict()["features.0.weight"][0, :, 0, 0].cpu()
     if torch.allclose(first, torch.tensor(CAFFE_VGG16), atol=1e-4):
-        expected = "caffe-bgr"
-    elif torch.allclose(first.flip(0), torch.tensor(CAFFE_VGG16), atol=1e-4):
-        expected = "caffe"
+        return "caffe-bgr"
+    if torch.allclose(first.flip(0), torch.tensor(CAFFE_VGG16), atol=1e-4):
+        return "caffe"
+    if not source.endswith((".pth", ".pt")):
+        return None
+    digest = hashlib.sha256()
+    with Path(source).open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return PUBLISHED.get(digest.hexdigest()[:8])
+
+
+def check_preprocessing(net: VGG, source: str, preprocessing: str) -> None:
+    """Raise CardError for published weights that expect another preprocessing."""
+    expected = known_preprocessing(net, source)
     if expected and expected != preprocessing:
         raise CardError(
             f"the VGG weights {source} expect preprocessing {expected}, not {preprocessing}",

@@ -25,17 +25,24 @@ def pairs(scorer: Scorer, out: Path, reference: Path) -> Pairs:
     return {name: (scorer.image_set(out / own[name]), scorer.image_set(reference / real[name])) for name in names}
 
 
-def score(scorer: Scorer, sets: Pairs, source: Path | None = None, masks: Path | None = None) -> dict[str, Any]:
+def score(
+    scorer: Scorer,
+    sets: Pairs,
+    source: Path | None = None,
+    masks: Path | None = None,
+    truth: Path | None = None,
+) -> dict[str, Any]:
     """Return the mean of every figure over labels, and "labels": the scores of each, as `Scorer.score` returns them.
 
     With a classifier "accuracy" is added, with `masks` "unchanged-mask"; see `label_accuracy` and `preservation`.
+    `truth` has a folder of right answers for each label.
     """
     from . import label_accuracy, preservation
 
     found: dict[str, dict[str, Any]] = {}
     for name, (out, reference) in sets.items():
         with console.silenced():  # the warnings stand in each label's result
-            found[name] = scorer.score(out, reference, source)
+            found[name] = scorer.score(out, reference, source, truth and truth / name)
         if scorer.classifier:
             found[name]["accuracy"] = label_accuracy.accuracy(out.path, scorer.classifier, name, scorer.settings.limit)
         if masks:

@@ -19,14 +19,13 @@ from torch import Tensor
 from ..errors import CardError, InputError
 from ..runtime import console
 from ..storage import images
-from ..storage.folder import Folder, Source, output_names
-from ..storage.listing import composed
+from ..storage.folder import Folder
+from . import pairing
 from .parts import LANDED, PARTS, Masks, colour_distances, landmark_distance, overlap
 
 if TYPE_CHECKING:
     from ..recipe_api.checkpoint import Model
 
-BATCH = 16
 NEAR = 16  # of 255: largest change of a pixel that counts as unchanged
 
 
@@ -47,9 +46,9 @@ def measure(
     if face and not callable(getattr(face.recipe, "embed", None)):
         raise CardError("the face model does not compute embeddings", "give weights of the recipe facefeat")
     seen: dict[str, array[float]] = defaultdict(lambda: array("d"))
-    found = pairs(source, out)[:limit]
+    found = pairing.pairs(source, out, "give the folder that was translated as --source")[:limit]
     with console.progress("preservation", len(found)) as bar:
-        for before, after in _batches(found):
+        for before, after in pairing.batches(found):
             if segnet:
                 for name, value in _parts(segnet, classes, before, after):
                     seen[name].append(value)
@@ -94,54 +93,12 @@ def _unchanged(before: Image.Image, after: Image.Image) -> float:
     return float((apart <= NEAR).mean())
 
 
-def pairs(source: str | Path, out: str | Path) -> list[tuple[Path, Path]]:
-    """Return the images of two folders that belong together: same name and sub-folder, whatever the file type.
-
-    `a.jpg` beside `a.png` pair with the `a_jpg` and `a_png` that `translate` makes of them. Prints a warning for
-    images without a partner; raises InputError if no image has one.
-    """
-    befores, afters = _by_stem(Folder(source).sources()), {_stem(s): s for s in Folder(out).sources()}
-    both = [name for name in afters if name in befores]
-    if not both:
-        raise InputError(
-            f"no image in {out} has the name of one in {source}", "give the folder that was translated as --source"
-        )
-    if len(both) < len(afters):
-        console.warn(f"{len(afters) - len(both)} of {len(afters)} images in {out} have no source in {source}")
-    return [(befores[name].path, afters[name].path) for name in sorted(both)]
-
-
-def _stem(source: Source) -> str:
-    return composed(source.name.rpartition(".")[0])
-
-
-def _by_stem(sources: list[Source]) -> dict[str, Source]:
-    names = output_names(sources, "")
-    return {composed(names[source.name]): source for source in sources}
-
-
 def _classes(model: Model) -> tuple[str, ...]:
     """Return a segnet's classes; raises CardError if the model is no segnet or lacks eyes, nose or mouth."""
     classes = tuple(getattr(model.recipe.params, "classes", ()))
     if not callable(getattr(model.recipe, "label", None)) or not set(LANDED) <= set(classes):
         raise CardError(f"the segnet does not label {', '.join(LANDED)}", "give weights of the recipe segnet")
     return classes
-
-
-def _batches(found: list[tuple[Path, Path]]) -> Iterator[tuple[list, list]]:
-    """Yield readable pairs as lists of sources and translations; warns about the others."""
-    for start in range(0, len(found), BATCH):
-        befores, afters = [], []
-        for before, after in found[start : start + BATCH]:
-            try:
-                pair = images.read(before), images.read(after)
-            except InputError as error:
-                console.warn(f"skipped: {error.message}")
-                continue
-            befores.append(pair[0])
-            afters.append(pair[1])
-        if befores:
-            yield befores, afters
 
 
 def _tensor(model: Model, pictures: list) -> Tensor:

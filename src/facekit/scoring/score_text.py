@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 FIGURES = ("precision-", "recall-", "density-", "coverage-", "IoU-", "landmark-", "colour-", "identity-", "unchanged")
+TRUTH = ("PSNR", "SSIM", "VGG-distance")
 
 
 def of_pair(result: dict[str, Any]) -> str:
@@ -21,11 +22,13 @@ def of_pair(result: dict[str, Any]) -> str:
         (f"KID-{unit} (x1)", value, f"{of}, seed {kid['seed']}"),
     ]
     for name in result:
-        if name.startswith(FIGURES) and not name.endswith(" std"):
+        if name.startswith((*FIGURES, *TRUTH)) and not name.endswith(" std"):
             std = result.get(f"{name} std")
             rows.append((name, number(result[name]) + ("" if std is None else f" ± {number(std)}"), ""))
     if "pairs" in result:
         rows.append(("pairs", str(result["pairs"]), "of source and translation"))
+    if "truths" in result:
+        rows.append(("truths", str(result["truths"]), "of right answer and output"))
     rows += [
         ("images", f"{counts['out']} against {counts['reference']}", ""),
         ("features", described["name"], f"{described['dimension']}-d"),

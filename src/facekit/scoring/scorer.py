@@ -14,6 +14,7 @@ from . import coverage, extractors, features, fid_kid, image_set
 from .image_set import ImageSet
 
 if TYPE_CHECKING:
+    from ..nets.vgg import VGG
     from ..recipe_api.checkpoint import Model
 
 FEW = 2048  # images; with fewer, FID's covariance does not have full rank
@@ -23,8 +24,8 @@ FEW = 2048  # images; with fewer, FID's covariance does not have full rank
 class Settings:
     """How folders are scored; the fields are the options of `facekit score-fid`.
 
-    `subsets`, `subset_size` and `seed` are KID's. `segnet` and `face` are used if there is a source, `classifier` if
-    there are labels. Raises CardError for a seed outside 0..2^32 - 1.
+    `subsets`, `subset_size` and `seed` are KID's. `segnet` and `face` are used if there is a source, `vgg` if there
+    are right answers, `classifier` if there are labels. Raises CardError for a seed outside 0..2^32 - 1.
     """
 
     features: str = extractors.CLEAN
@@ -39,6 +40,7 @@ class Settings:
     limit: int | None = None
     segnet: str = "segnet"
     face: str = "facefeat"
+    vgg: str | None = None
     classifier: str | None = None
     allow_torchscript: bool = False
     cache: bool = True
@@ -54,7 +56,7 @@ class Settings:
     def options(self, source: bool) -> dict[str, Any]:
         """Return what changes a score, by the names of the options; `source`: whether there is one."""
         names = ["features", "preprocessing", "input_size", "resize", "subsets", "subset_size", "seed", "neighbours"]
-        names += ["limit", "classifier"] + (["segnet", "face"] if source else [])
+        names += ["limit", "classifier", "vgg"] + (["segnet", "face"] if source else [])
         names += ["reading"] if self.reading != "facekit" else []
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
@@ -80,6 +82,14 @@ class Scorer:
     def face(self) -> Model:
         """The net that embeds faces; raises MissingError if its weights are missing."""
         return self._load("face")
+
+    @cached_property
+    def vgg(self) -> VGG | None:
+        """The VGG that compares with right answers, if one is named; raises MissingError for a file without weights."""
+        from ..runtime.device import find_device
+        from . import truth
+
+        return truth.load_vgg(self.settings.vgg, find_device(self.settings.device)) if self.settings.vgg else None
 
     @cached_property
     def classifier(self) -> Model | None:
@@ -115,30 +125,48 @@ class Scorer:
             )
         return found
 
-    def inputs(self, out: ImageSet, reference: ImageSet, source: Path | None) -> dict[str, str]:
+    def inputs(
+        self, out: ImageSet, reference: ImageSet, source: Path | None, truth: Path | None = None
+    ) -> dict[str, str]:
         """Return the digests of all that a score depends on; loads no nets."""
         found = {"out": out.digest, "reference": reference.digest}
         found["features"] = files.digest(extractors.find(self.settings.features))
         if source:
             found["source"] = ImageSet(source, self.settings.limit).digest
+        if truth:
+            found["truth"] = ImageSet(truth, self.settings.limit).digest
+        if truth and self.settings.vgg and self.settings.vgg != "download":
+            if not Path(self.settings.vgg).is_file():
+                raise MissingError(f"no weights file {self.settings.vgg}", "check the path, or --vgg download")
+            found["vgg"] = files.digest(Path(self.settings.vgg))
         for name in (["segnet", "face"] if source else []) + (["classifier"] if self.settings.classifier else []):
             found[name] = files.digest(self._find(name))
         return found
 
-    def score(self, out: Path | ImageSet, reference: Path | ImageSet, source: Path | None = None) -> dict[str, Any]:
-        """Return the scores of a folder against real images, and with `source` what it preserves of that folder.
+    def score(
+        self,
+        out: Path | ImageSet,
+        reference: Path | ImageSet,
+        source: Path | None = None,
+        truth: Path | None = None,
+    ) -> dict[str, Any]:
+        """Return the scores of a folder against real images.
 
-        Beside the figures of `fid_kid.compare`, `coverage.compare` and `preservation.measure`: "images" (how many),
-        "failed" (reasons by folder and name), "features", "kid" (how they were computed), "digests" and "warnings".
+        With `source` also what it preserves of that folder, with `truth` how near it is to the right answers. Beside
+        the figures of `fid_kid.compare`, `coverage.compare`, `preservation.measure` and `truth.measure`: "images" (how
+        many), "failed" (reasons by folder and name), "features", "kid" (how they were computed), "digests" and
+        "warnings".
         Raises InputError for fewer than two images in a folder and for images of several sizes without `resize`.
         """
         s = self.settings
         sets = [one if isinstance(one, ImageSet) else self.image_set(one) for one in (out, reference)]
         warnings = advise(sets, s.resize, s.subset_size)
-        digests = self.inputs(sets[0], sets[1], source)
+        digests = self.inputs(sets[0], sets[1], source, truth)
         extractor = self.extractor
         if source:
             _ = self.segnet, self.face  # missing weights are an error before the long work, not after it
+        if truth:
+            _ = self.vgg
         for text in warnings:
             console.warn(text)
         x, y = (
@@ -152,6 +180,10 @@ class Scorer:
             from . import preservation
 
             result |= preservation.measure(source, sets[0].path, self.segnet, self.face, limit=s.limit)
+        if truth:
+            from .truth import measure
+
+            result |= measure(truth, sets[0].path, self.vgg, resize=s.resize, limit=s.limit)
         return result | {
             "images": {"out": len(x), "reference": len(y)},
             "failed": {str(one.path): one.failed for one in sets if one.failed},
