@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -15,7 +15,7 @@ def export(
         str,
         typer.Argument(help="a run folder, a .safetensors file, or a shipped name", autocompletion=completion.weights),
     ],
-    out: Annotated[Path, typer.Argument(help="ONNX file to write, NAME.onnx")],
+    out: Annotated[Path, typer.Argument(help="ONNX file to write, NAME.onnx; with --web the folder of a page")],
     *,
     recipe: options.RecipeFile = None,
     to: Annotated[Optional[str], typer.Option(help="domain or label to translate to: anime")] = None,
@@ -30,20 +30,34 @@ def export(
     opset: Annotated[
         int, typer.Option(min=13, max=20, help="version of ONNX's operators")  # as many as hold every recipe's nets
     ] = 17,
+    web: Annotated[
+        bool, typer.Option("--web", help="write a page that finds and translates faces in the visitor's browser")
+    ] = False,
+    runtime: Annotated[
+        Optional[Path],
+        typer.Option(help="onnxruntime-web as `npm pack` writes it, for --web; else it is downloaded"),
+    ] = None,
     force: options.Force = False,
     dry_run: options.DryRun = False,
 ) -> Path:
-    """Write the generator of trained weights as an ONNX file.
+    """Write the generator of trained weights as an ONNX file, or with --web as a page for any web server.
 
     It maps images [N, 3, H, W], RGB from -1 to 1, to images of the same shape. ONNX Runtime's results
     are compared with PyTorch's before the file gets its name. Its metadata holds the largest difference, the model's
     card and what input to give it.
     """
-    from ..inference import export_file
+    from ..errors import CardError
+    from ..inference import export_file, web_export
     from ..runtime import console
 
     chosen = export_file.ExportOptions(to, from_, size, dynamic, opset)
-    done = export_file.export(model, Path(out), chosen, recipe=recipe, force=force, dry_run=dry_run)
+    how: dict[str, Any] = {"recipe": recipe, "force": force, "dry_run": dry_run}
+    if web:
+        done = web_export.export(model, Path(out), chosen, runtime and Path(runtime), **how)
+    elif runtime:
+        raise CardError("--runtime is for a page", "add --web")
+    else:
+        done = export_file.export(model, Path(out), chosen, **how)
     if done:
         console.result(done.text, **done.fields)
     return Path(out)

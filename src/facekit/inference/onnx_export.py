@@ -155,12 +155,21 @@ def compared_shapes(free: Sequence[int], size: int, multiple: int) -> list[tuple
 
 
 def _trace(net: nn.Module, path: Path, free: Sequence[int], size: int, opset: int) -> None:
-    """Write a net as ONNX with the axes `free` left open; raises CardError where torch cannot.
-
-    By torch's older exporter, which needs no package that facekit has not; the newer one needs onnxscript.
-    """
-    example = torch.zeros(2 if 0 in free else 1, 3, size, size)
+    """Write a generator as ONNX with the axes `free` left open; raises CardError where torch cannot."""
     names = {axis: AXES[axis] for axis in free}
+    example = torch.zeros(2 if 0 in free else 1, 3, size, size)
+    write_net(net, path, example, {INPUT: names, OUTPUT: names}, opset)
+
+
+def write_net(
+    net: nn.Module, path: Path, example: Tensor, axes: Mapping[str, Mapping[int, str]], opset: int = OPSET
+) -> None:
+    """Write a net of one input as ONNX; raises CardError where torch cannot.
+
+    `axes` names the input first, then the outputs, each with the axes that are left open, by name. It is written by
+    torch's older exporter, which needs no package that facekit has not; the newer one needs onnxscript.
+    """
+    first, *outputs = axes
     try:
         with warnings.catch_warnings(), torch.no_grad(), _silent():
             warnings.simplefilter("ignore")  # torch calls this exporter old, and every number of Python's a guess
@@ -168,9 +177,9 @@ def _trace(net: nn.Module, path: Path, free: Sequence[int], size: int, opset: in
                 net,
                 (example,),
                 path,  # for a str torch would put weights of more than 2 GB beside it
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                dynamic_axes={INPUT: names, OUTPUT: names},
+                input_names=[first],
+                output_names=outputs,
+                dynamic_axes={name: dict(free) for name, free in axes.items()},
                 opset_version=opset,
                 do_constant_folding=False,  # it loses one of two equal parameters; ONNX Runtime folds by itself
                 dynamo=False,

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+MOST = 0.4  # overlap with a better box from which a box is left out
+
 
 def _parts(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     """Return intersection and union of boxes [..., 4]."""
@@ -28,7 +30,7 @@ def generalised_overlap(one: Tensor, other: Tensor) -> Tensor:
     return shared / union.clamp(min=1e-6) - (hull - union) / hull.clamp(min=1e-6)
 
 
-def suppress(boxes: np.ndarray, scores: np.ndarray, most: float = 0.4) -> list[int]:
+def suppress(boxes: np.ndarray, scores: np.ndarray, most: float = MOST) -> list[int]:
     """Return the indices of boxes [n, 4], best score first, without those that overlap a better one by over `most`."""
     order = [int(index) for index in np.argsort(-scores, kind="stable")]
     area = np.maximum(boxes[:, 2] - boxes[:, 0], 0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0)

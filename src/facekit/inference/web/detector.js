@@ -1,0 +1,146 @@
+// Faces in a photo by facekit's detector: the search over ever finer copies, and the five landmarks of each face.
+
+import { area, blank, clip, linear, round, toValues } from "./pixels.js";
+
+/** Faces {box, score, points} of a photo, largest first. `nets` runs the two nets, `config` holds their numbers. */
+export async function findFaces(nets, config, photo, every) {
+  const longest = Math.max(photo.width, photo.height);
+  const edge = Math.min(photo.width, photo.height);
+  const { first, largest, margin, fine, found } = config;
+  let faces = await search(nets, config, photo, first / (longest * (1 + 2 * margin)), round(margin * longest));
+  for (let side = 2 * first; side < 2 * Math.min(longest, largest); side *= 2) {
+    if (!every && faces.some((face) => face.score >= found)) break;
+    const scale = Math.min(1, side / longest, largest / longest);
+    const more = await search(nets, config, photo, scale, 0);
+    faces = faces.concat(more.filter((face) => sideOf(face) * scale <= fine * first));
+  }
+  const size = ({ box }) => (box[2] - box[0]) * (box[3] - box[1]);
+  const sure = suppress(faces, config.overlap).sort((one, other) => size(other) - size(one)).filter((face) => {
+    const least = sideOf(face) >= config.small * edge ? config.least : config.leastSmall;
+    return face.score >= least && sideOf(face) >= config.smallest;
+  });
+  const middle = ({ box }) => box[0] + box[2];
+  return every ? sure.sort((one, other) => middle(one) - middle(other)) : sure.slice(0, 1);
+}
+
+const sideOf = ({ box }) => Math.max(box[2] - box[0], box[3] - box[1]);
+
+/** The faces on one copy of the photo, `pad` px of the photo around it, in px of the photo. */
+async function search(nets, config, photo, scale, pad) {
+  const width = Math.max(1, round(photo.width * scale));
+  const height = Math.max(1, round(photo.height * scale));
+  let copy = photo;
+  while (Math.min(copy.height / height, copy.width / width) >= 2) copy = area(copy, copy.width >> 1, copy.height >> 1);
+  if (copy.width !== width || copy.height !== height) copy = (scale < 1 ? area : linear)(copy, width, height);
+  const edge = round(pad * scale);
+  const whole = (side) => Math.ceil((side + 2 * edge) / 32) * 32;
+  const padded = blank(whole(copy.width), whole(copy.height), 3, 128);
+  for (let y = 0; y < copy.height; y++) {
+    const row = copy.data.subarray(y * copy.width * 3, (y + 1) * copy.width * 3);
+    padded.data.set(row, ((y + edge) * padded.width + edge) * 3);
+  }
+  const seen = { values: toValues(padded), width: padded.width, height: padded.height };
+  const faces = suppress(decode(await nets.detect(seen), config), config.overlap);
+  await place(nets, config, seen, faces.filter((face) => face.score >= config.refined));
+  const [across, down] = [photo.width / width, photo.height / height];
+  const back = ([x, y]) => [(x - edge) * across, (y - edge) * down];
+  return faces.map(({ box, score, points }) => ({
+    box: [...back(box.slice(0, 2)), ...back(box.slice(2))],
+    score,
+    points: points.map(back),
+  }));
+}
+
+/** What the net's maps {values, width, height} say of their cells, of those that may hold a face. */
+function decode(maps, config) {
+  const faces = [];
+  maps.forEach(({ values, width, height }, level) => {
+    const stride = config.strides[level];
+    const unit = stride * config.unit;
+    const count = width * height;
+    for (let cell = 0; cell < count; cell++) {
+      const score = 1 / (1 + Math.exp(-values[cell]));
+      if (score < config.looked) continue;
+      const at = (channel) => values[channel * count + cell];
+      const centre = [((cell % width) + 0.5) * stride, (Math.floor(cell / width) + 0.5) * stride];
+      const [x, y] = [centre[0] + at(2) * stride, centre[1] + at(3) * stride];
+      const half = [4, 5].map((channel) => (Math.exp(clip(at(channel), -4, 4)) * unit) / 2);
+      const points = [0, 1, 2, 3, 4].map((k) => [centre[0] + at(6 + 2 * k) * unit, centre[1] + at(7 + 2 * k) * unit]);
+      faces.push({ box: [x - half[0], y - half[1], x + half[0], y + half[1]], score, points });
+    }
+  });
+  return faces;
+}
+
+/** The best of faces that overlap, best first. */
+function suppress(faces, most) {
+  const size = ({ box }) => Math.max(box[2] - box[0], 0) * Math.max(box[3] - box[1], 0);
+  const kept = [];
+  for (const face of [...faces].sort((one, other) => other.score - one.score)) {
+    const covered = kept.some(({ box, ...other }) => {
+      const across = Math.max(Math.min(box[2], face.box[2]) - Math.max(box[0], face.box[0]), 0);
+      const down = Math.max(Math.min(box[3], face.box[3]) - Math.max(box[1], face.box[1]), 0);
+      return across * down > most * (size({ box, ...other }) + size(face) - across * down);
+    });
+    if (!covered) kept.push(face);
+  }
+  return kept;
+}
+
+/** Place the landmarks of faces, looked for twice: the second time in a square turned upright. */
+async function place(nets, config, seen, faces) {
+  if (!faces.length) return;
+  const squares = faces.map(({ box }) => ({
+    x: (box[0] + box[2]) / 2,
+    y: (box[1] + box[3]) / 2,
+    side: config.room * Math.max(box[2] - box[0], box[3] - box[1]),
+    turn: 0,
+  }));
+  const edge = config.square;
+  for (let look = 0; look < 2; look++) {
+    const shown = new Float32Array(faces.length * 3 * edge * edge);
+    squares.forEach((square, index) => shown.set(cutSquare(seen, square, edge), index * 3 * edge * edge));
+    const values = await nets.points(shown, faces.length, edge);
+    faces.forEach((face, index) => {
+      const { x, y, side, turn } = squares[index];
+      const [cos, sin] = [Math.cos(turn), Math.sin(turn)];
+      face.points = [0, 1, 2, 3, 4].map((k) => {
+        const [u, v] = [values[index * 10 + 2 * k], values[index * 10 + 2 * k + 1]];
+        return [(u * cos - v * sin) * side + x, (u * sin + v * cos) * side + y];
+      });
+      squares[index].turn = turnOf(face.points);
+    });
+  }
+}
+
+/** How far a face is turned clockwise, in radians, by eyes and mouth. */
+function turnOf([right, left, , mouthRight, mouthLeft]) {
+  const along = [left[0] - right[0], left[1] - right[1]];
+  const down = [0, 1].map((axis) => (mouthRight[axis] + mouthLeft[axis] - right[axis] - left[axis]) / 2);
+  return Math.atan2(along[1] - down[0], along[0] + down[1]);
+}
+
+/** The values [3, edge, edge] of a square of the picture: bilinear at twice the size, then means of 2 x 2 px. */
+function cutSquare({ values, width, height }, { x, y, side, turn }, edge) {
+  const out = new Float32Array(3 * edge * edge);
+  const [cos, sin] = [Math.cos(turn) * side, Math.sin(turn) * side];
+  for (let row = 0; row < 2 * edge; row++) {
+    const v = (row + 0.5) / (2 * edge) - 0.5;
+    for (let column = 0; column < 2 * edge; column++) {
+      const u = (column + 0.5) / (2 * edge) - 0.5;
+      const px = clip(x + u * cos - v * sin - 0.5, 0, width - 1);
+      const py = clip(y + u * sin + v * cos - 0.5, 0, height - 1);
+      const [left, top] = [Math.floor(px), Math.floor(py)];
+      const [right, bottom] = [Math.min(left + 1, width - 1), Math.min(top + 1, height - 1)];
+      const [far, low] = [px - left, py - top];
+      const to = (row >> 1) * edge + (column >> 1);
+      for (let channel = 0; channel < 3; channel++) {
+        const at = (v2, u2) => values[(channel * height + v2) * width + u2];
+        const above = at(top, left) * (1 - far) + at(top, right) * far;
+        const below = at(bottom, left) * (1 - far) + at(bottom, right) * far;
+        out[channel * edge * edge + to] += (above * (1 - low) + below * low) / 4;
+      }
+    }
+  }
+  return out;
+}

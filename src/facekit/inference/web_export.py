@@ -1,0 +1,150 @@
+"""`facekit export --web`: a page that translates in the visitor's browser, as a folder for any web server."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from ..errors import CardError
+from ..faces import detectors, neural
+from ..faces.alignment import MARGIN, template
+from ..nets import detector, face_points
+from ..ops import boxes
+from ..recipe_api import checkpoint
+from ..runtime import console
+from ..storage import card, claim, files, lock, provenance
+from . import head_mask, onnx_export, web_nets, web_runtime
+from .export_file import ExportOptions, Outcome
+from .translator import Translator
+
+PAGE = Path(__file__).parent / "web"
+RUNTIME = "onnxruntime"  # the sub-folder of onnxruntime-web's files
+NETS = ("model.onnx", "detector.onnx", "points.onnx", "segnet.onnx")
+CONFIG = "config.json"
+
+
+def export(
+    weights: str,
+    out: Path,
+    options: ExportOptions,
+    runtime: Path | None = None,
+    recipe: str | None = None,
+    force: bool = False,
+    dry_run: bool = False,
+) -> Outcome | None:
+    """Write the page into the folder `out`; returns None where it is there already.
+
+    `runtime` is the archive of the npm package onnxruntime-web; without it, it is downloaded. Raises CardError for
+    options that do not fit the weights and for a folder with other things, MissingError for weights or a runtime that
+    cannot be loaded, InputError for a download that fails, FacekitError where a net's results differ from PyTorch's.
+    """
+    model = checkpoint.load_model(weights, recipe=recipe)
+    translator = Translator(model, options.to, options.size)
+    onnx_export.open_generator(Translator(model, options.to, translator.net_size), options.source_label)
+    given = {"to": translator.name, "came_from": options.source_label, "size": translator.size, "opset": options.opset}
+    given = {"web": True, **{key: value for key, value in given.items() if value is not None}}
+    if dry_run:
+        text = f"export: a page that translates to {translator.name} with {model.path}, {translator.size} px, in {out}"
+        return Outcome(text, {"path": str(out), "options": given})
+    archive = web_runtime.find(runtime)
+    inputs = {"weights": files.digest(model.path), "runtime": files.digest(archive)}
+    values = {"facekit": 1, "command": "export", "options": given, "inputs": inputs}
+    with lock.held(out, "facekit export"):
+        _refuse_foreign(out, force)
+        if claim.take(out, values, force=force) == "finished":
+            console.note(f"export: nothing to do, {out} is complete (--force writes it again)")
+            return None
+        for name, data in web_runtime.unpack(archive).items():
+            files.write_bytes(out / RUNTIME / name, data)
+        differences = _write_nets(out, translator, options)
+        files.write_text(out / CONFIG, json.dumps(_config(translator), indent=1) + "\n")
+        for path in sorted(PAGE.iterdir()):
+            files.write_bytes(out / path.name, _page(path, translator))
+        claim.finish(out, values, {**provenance.collect("torch", "onnx", "onnxruntime"), "differences": differences})
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    worst = max(differences.values())
+    text = (
+        f"export: {out} translates to {translator.name} in a browser, {worst:.2g} from PyTorch at most; "
+        f"to look at it: python -m http.server -d {out}"
+    )
+    return Outcome(text, {"path": str(out), "domain": translator.name, "differences": differences, "bytes": size})
+
+
+def _refuse_foreign(out: Path, force: bool) -> None:
+    """Raise CardError for a folder that holds a page, or one of its files, that facekit did not make."""
+    if force or any((out / name).exists() for name in (card.NAME, card.UNFINISHED)):
+        return
+    names = [*NETS, CONFIG, RUNTIME, *(path.name for path in PAGE.iterdir())]
+    foreign = [out / name for name in names if os.path.lexists(out / name)]
+    if foreign:
+        raise CardError(
+            f"{foreign[0]} already exists and was not created by facekit", "choose another folder, or --force"
+        )
+
+
+def _write_nets(out: Path, translator: Translator, options: ExportOptions) -> dict[str, float]:
+    """Write the four nets; returns how far each is from PyTorch."""
+    drawing = Translator(translator.model, options.to, translator.net_size)
+
+    def write_model(path: Path) -> float:
+        return onnx_export.write(drawing, path, options.source_label, dynamic=False, opset=options.opset).difference
+
+    writers = (
+        write_model,
+        web_nets.write_detector,
+        web_nets.write_points,
+        lambda path: web_nets.write_parts(path, checkpoint.load_model("segnet")),
+    )
+    found = {}
+    for name, write in zip(NETS, writers, strict=True):
+        with files.replacing(out / name) as part:
+            found[Path(name).stem] = write(part)
+    return found
+
+
+def _config(translator: Translator) -> Mapping[str, Any]:
+    """Return the numbers that the page computes with: those of the detector, the alignment and the head's mask."""
+    least, sure = head_mask.LEAST, head_mask.SURE
+    return {
+        "domain": translator.name,
+        "size": translator.net_size,
+        "result": translator.size,
+        "template": template(translator.net_size, MARGIN).tolist(),
+        "head": {
+            "edge": checkpoint.load_model("segnet").card.data.size,
+            "least": least,
+            "low": sure[0],
+            "high": sure[1],
+        },
+        "detector": {
+            "first": neural.FIRST,
+            "largest": neural.LARGEST,
+            "margin": neural.MARGIN,
+            "fine": neural.FINE,
+            "found": neural.FOUND,
+            "looked": neural.LEAST,
+            "refined": neural.REFINED,
+            "least": detectors.OWN,
+            "leastSmall": detectors.OWN_SMALL,
+            "small": detectors.SMALL,
+            "smallest": detectors.SMALLEST,
+            "overlap": boxes.MOST,
+            "strides": list(detector.STRIDES),
+            "unit": detector.UNIT,
+            "square": face_points.SIDE,
+            "room": face_points.ROOM,
+        },
+    }
+
+
+def _page(path: Path, translator: Translator) -> bytes:
+    """Return a file of the page; the HTML names what is translated to."""
+    if path.suffix != ".html":
+        return path.read_bytes()
+    domain = html.escape(translator.name)
+    return Template(path.read_text(encoding="utf-8")).substitute(title=f"Photo to {domain}", domain=domain).encode()
