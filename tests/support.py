@@ -1,9 +1,13 @@
-"""Helpers that tests of several rooms share: nets simple enough to compute by hand, and recipes at their smallest."""
+"""Helpers that tests of several rooms share: nets to compute by hand, recipes at their smallest, an npm package."""
+
+import io
+import tarfile
 
 import torch
 from torch import nn
 
 from facekit.errors import CardError
+from facekit.inference import web_runtime
 from facekit.recipe_api import registry
 from facekit.storage import card
 from facekit.training.loop import train_step
@@ -112,3 +116,14 @@ def public_stylegan2(generator, discriminator):
     for number, layer in enumerate((discriminator.hidden, discriminator.out)):
         d |= {f"final_linear.{number}.{k}": v for k, v in layer.state_dict().items()}
     return {"g": g, "d": d, "g_ema": g}
+
+
+def npm_archive(path, names=web_runtime.FILES):
+    """Write an archive such as `npm pack onnxruntime-web` writes, with files of these names; returns its path."""
+    with tarfile.open(path, "w:gz") as opened:
+        for name in names:
+            data = f"// {name}".encode()
+            member = tarfile.TarInfo(f"package/dist/{name}")
+            member.size = len(data)
+            opened.addfile(member, io.BytesIO(data))
+    return path

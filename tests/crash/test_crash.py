@@ -16,7 +16,7 @@ from booru import Booru, Entry
 from facekit.recipe_api import checkpoint
 from facekit.sources import http_client
 from facekit.storage import card
-from support import small
+from support import npm_archive, small
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")]
 PORTRAIT = Image.fromarray(astronaut()[20:220, 110:340])
@@ -171,6 +171,15 @@ def test_pairs(survives):
 def test_export(survives):
     arguments = ("export", "model.safetensors", "out.onnx", "--recipe", toy.FILE)
     assert survives(lambda top: toy_weights(top / "model.safetensors"), *arguments) > 2
+
+
+def test_export_of_a_page(survives):
+    def prepare(top: Path) -> None:
+        toy_weights(top / "model.safetensors")
+        npm_archive(top / "runtime.tgz")
+
+    arguments = ("export", "model.safetensors", "page", "--web", "--runtime", "runtime.tgz", "--recipe", toy.FILE)
+    assert survives(prepare, *arguments) > 20
 
 
 def test_import(survives):

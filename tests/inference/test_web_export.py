@@ -1,9 +1,7 @@
 """`export --web`: what it writes, the runtime it downloads, and what it refuses."""
 
 import hashlib
-import io
 import json
-import tarfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -20,22 +18,12 @@ from facekit.inference import web_export, web_nets, web_runtime
 from facekit.nets.detector_file import load_detector
 from facekit.sources.url_guard import Hosts
 from facekit.storage import images
-
-
-def archive(path, names=web_runtime.FILES):
-    """An npm package with files of these names."""
-    with tarfile.open(path, "w:gz") as opened:
-        for name in names:
-            data = f"// {name}".encode()
-            member = tarfile.TarInfo(f"package/dist/{name}")
-            member.size = len(data)
-            opened.addfile(member, io.BytesIO(data))
-    return path
+from support import npm_archive
 
 
 @pytest.fixture
 def runtime(tmp_path):
-    return archive(tmp_path / "runtime.tgz")
+    return npm_archive(tmp_path / "runtime.tgz")
 
 
 def test_the_folder_holds_all_that_a_web_server_needs(facekit, tmp_path, runtime):
@@ -107,7 +95,7 @@ def test_a_file_that_is_not_the_runtime_is_refused_with_the_way_to_get_it(faceki
     if kind == "no archive":
         path.write_text("no archive")
     if kind == "another package":
-        archive(path, ["index.js"])
+        npm_archive(path, ["index.js"])
     if kind == "cut short":
         path.write_bytes(runtime.read_bytes()[:200])
     done = facekit("export", "anime", tmp_path / "page", "--web", "--runtime", path)

@@ -56,6 +56,8 @@ def export(
     values = {"facekit": 1, "command": "export", "options": given, "inputs": inputs}
     with lock.held(out, "facekit export"):
         _refuse_foreign(out, force)
+        for folder in (out, out / RUNTIME):
+            files.sweep(folder, ours=False)
         if claim.take(out, values, force=force) == "finished":
             console.note(f"export: nothing to do, {out} is complete (--force writes it again)")
             return None
