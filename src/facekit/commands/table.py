@@ -76,6 +76,14 @@ COMMANDS = {
             ("facekit train --card runs/mine/card.yaml --out runs/again", "repeat a run"),
         ),
     ),
+    "watch": Command(
+        "Follow runs on a page while they train, several side by side.",
+        TRAIN,
+        (
+            ("facekit watch runs/mine --open", "losses, previews, speed and time left"),
+            ("facekit watch runs/*", "all runs on one page"),
+        ),
+    ),
     "train-segnet": Command(
         "Train a network that labels the parts of a face.",
         TRAIN,

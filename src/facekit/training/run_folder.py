@@ -21,7 +21,7 @@ from ..runtime import console, distributed
 from ..storage import card, claim, files, jsonl
 from .pace import Pace
 from .reporters import IDS, Reporters, open_reporters
-from .run_page import BEST, LOG, PLOT, PREVIEWS, SCORES, RunPage
+from .run_page import BEST, LOG, PLOT, PREVIEWS, PROGRESS, SCORES, RunPage
 from .state import TrainState
 
 STATE = "state.pt"
@@ -31,6 +31,7 @@ WRITTEN = (
     SCORES,
     checkpoint.FILE,
     PLOT,
+    PROGRESS,
     "index.html",
     "overlays.png",
     "snapshots.png",
@@ -208,6 +209,7 @@ class RunFolder:
         if not self.first or not losses:
             return
         jsonl.append(self.path / LOG, [{"step": step, "losses": losses}])
+        self.page.write_progress(running=True)
         console.fact("losses", step=step, losses=losses)
         self.reporters.scalars(step, {f"loss/{name}": value for name, value in losses.items()})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from .state import TrainState
 
 LOG = "log.jsonl"
 PLOT = "losses.png"
+PROGRESS = "progress.json"  # step, steps, seconds_per_step and running, for programs; see `facekit watch`
 BEST, SCORES = "best.safetensors", "scores.jsonl"  # of validations
 PREVIEWS = "previews/" + 8 * "[0-9]" + ".png"
 Images = Mapping[str, list[Path]]
@@ -71,6 +73,7 @@ class RunPage:
 
     def write(self, running: bool) -> None:
         """Write `losses.png` and `index.html`: progress, the previews (newest first) and the card."""
+        self.write_progress(running)
         self._plot(running)
         previews = sorted(self.folder.glob(PREVIEWS), reverse=True)
         scores = list(jsonl.read_lines(self.folder / SCORES))
@@ -88,6 +91,12 @@ class RunPage:
             previews=[(int(path.stem), f"previews/{path.name}") for path in previews],
             card=card.dump(self.values),
         )
+
+    def write_progress(self, running: bool) -> None:
+        """Write `progress.json`."""
+        pace = self.pace
+        told = {"step": pace.step, "steps": pace.steps, "seconds_per_step": pace.seconds_per_step, "running": running}
+        files.write_text(self.folder / PROGRESS, json.dumps(told) + "\n")
 
     def _plot(self, running: bool) -> None:
         """Draw the losses if there are new ones; during training at most every PLOT_EVERY seconds, as it is slow."""
