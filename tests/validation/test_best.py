@@ -85,6 +85,53 @@ def test_scores_are_those_of_the_translations_and_change_nothing_in_the_run(trai
     assert not Path("run/scores.jsonl").exists() and not Path("run/best.safetensors").exists()
 
 
+def kept():
+    """The steps of the weights in best/, checked against what each file says of itself."""
+    names = sorted(path.name for path in Path("run/best").glob("*"))
+    steps = [int(name.partition(".")[0]) for name in names]
+    assert steps == [step_of(f"best/{name}") for name in names]
+    return steps
+
+
+def test_several_of_the_best_weights_are_kept(train, scripted):
+    scripted([0.3, 0.1, 0.2, 0.25, 0.1])
+    assert train("--set", "run.keep_best=3", steps=10).code == 0
+    assert kept() == [4, 6, 10] and step_of("best.safetensors") == 4  # of equal scores the earlier is the best
+    assert "keep_best: 3" in Path("run/card.yaml").read_text()
+
+
+@pytest.mark.parametrize("place", range(1, 9))
+def test_a_kill_while_the_best_are_kept_loses_and_doubles_none(train, scripted, monkeypatch, place):
+    scores = {2: 0.3, 4: 0.1, 6: 0.2}
+    monkeypatch.setattr(fid_kid, "compare", lambda *given: {"KID-48": scores[step_of("model.safetensors")]})
+    calls = []
+
+    def counted(real):
+        def call(*arguments):
+            calls.append(1)
+            if len(calls) == place:
+                raise KeyboardInterrupt
+            return real(*arguments)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(best.shutil, "copyfile", counted(best.shutil.copyfile))
+        patch.setattr(best.files, "remove", counted(best.files.remove))
+        patch.setattr(best.jsonl, "append", counted(best.jsonl.append))
+        train("--set", "run.keep_best=2")
+    assert train("--set", "run.keep_best=2").code == 0
+    assert kept() == [4, 6] and step_of("best.safetensors") == 4 and [row["step"] for row in rows()] == [2, 4, 6]
+
+
+def test_a_run_that_starts_again_keeps_no_weights_of_the_old_one(train, scripted):
+    scripted([0.1, 0.2, 0.3])
+    assert train("--set", "run.keep_best=2").code == 0
+    scripted([0.3, 0.2, 0.1])
+    assert train("--set", "run.keep_best=2", "--force").code == 0
+    assert kept() == [4, 6]
+
+
 def test_it_ends_when_the_scores_no_longer_fall(train, scripted):
     scripted([0.2, 0.1, 0.3, 0.3])
     done = train("--set", "run.patience=2", steps=100)

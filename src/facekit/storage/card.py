@@ -123,6 +123,7 @@ class Run(Section):
     validate_features: str = Field(
         "clean-fid", description="the net that the score looks through: clean-fid (downloaded), or an ONNX file"
     )
+    keep_best: int = Field(1, ge=1, le=100, description="how many of the best weights are kept; more than 1: in best/")
     patience: int = Field(0, ge=0, description="scores without a better one after which the run ends; 0: never")
     log_every: int = Field(50, ge=1, description="steps between lines of log.jsonl")
     init: str | None = Field(None, description="a run folder, weights file or name whose weights the run starts from")

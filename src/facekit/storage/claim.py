@@ -11,7 +11,16 @@ from typing import Any, Literal
 from ..errors import CardError
 from . import card, files, provenance
 
-HOW = ("recompute", "graphs", "threads", "validate_every", "validate_by", "validate_features", "patience")
+HOW = (
+    "recompute",
+    "graphs",
+    "threads",
+    "validate_every",
+    "validate_by",
+    "validate_features",
+    "keep_best",
+    "patience",
+)
 """Keys of `run` that do not change the result of a step: a run may resume with other values."""
 
 State = Literal["new", "unfinished", "finished"]

@@ -21,7 +21,7 @@ from ..runtime import console, distributed
 from ..storage import card, claim, files, jsonl
 from .pace import Pace
 from .reporters import IDS, Reporters, open_reporters
-from .run_page import BEST, LOG, PLOT, PREVIEWS, PROGRESS, SCORES, RunPage
+from .run_page import BEST, LOG, PLOT, PREVIEWS, PROGRESS, SCORES, SEVERAL, RunPage
 from .state import TrainState
 
 STATE = "state.pt"
@@ -29,6 +29,7 @@ WRITTEN = (
     LOG,
     BEST,
     SCORES,
+    f"{SEVERAL}/{8 * '[0-9]'}.safetensors",
     checkpoint.FILE,
     PLOT,
     PROGRESS,

@@ -23,6 +23,7 @@ LOG = "log.jsonl"
 PLOT = "losses.png"
 PROGRESS = "progress.json"  # step, steps, seconds_per_step and running, for programs; see `facekit watch`
 BEST, SCORES = "best.safetensors", "scores.jsonl"  # of validations
+SEVERAL = "best"  # the folder of the best weights, by step, where more than one is kept
 PREVIEWS = "previews/" + 8 * "[0-9]" + ".png"
 Images = Mapping[str, list[Path]]
 FACES = 8  # rows of a preview

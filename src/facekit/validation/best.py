@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,7 +18,7 @@ from ..scoring import extractors, fid_kid
 from ..scoring.features import pixels
 from ..storage import files, images, jsonl
 from ..training.plan import Plan
-from ..training.run_page import BEST, SCORES
+from ..training.run_page import BEST, SCORES, SEVERAL
 
 FEW = 50  # images; scores of fewer differ more by chance than by weights
 SOURCE, TARGET = "a", "b"
@@ -26,7 +27,8 @@ SOURCE, TARGET = "a", "b"
 class Validation:
     """Scores what a run has saved in `folder` by `run.validate_by`, the distance of its translations from real images.
 
-    The weights with the lowest score lie in BEST, the scores in SCORES. Raises CardError for a method that does not
+    The weights with the lowest score lie in BEST, the scores in SCORES; where `run.keep_best` is more than 1, so many of
+    the best weights lie in the folder SEVERAL, by step. Raises CardError for a method that does not
     translate one domain to another, InputError for fewer than two held-out images, MissingError without the net that
     makes the features.
     """
@@ -63,14 +65,16 @@ class Validation:
             key = next(name for name in found if name.startswith(f"{self.run.validate_by}-"))
             value = float(found[key])
             better = all(value < row["scores"][key] for row in rows)
-            if better:
-                with files.replacing(self.folder / BEST) as part:
-                    shutil.copyfile(self.folder / checkpoint.FILE, part)
-            jsonl.drop_cut_line(self.folder / SCORES)
             rows.append({"step": step, "scores": {key: value}})
+            if better:
+                self._keep(self.folder / BEST)
+            if step in self._chosen(rows, key):
+                self._keep(self._place(step))
+            jsonl.drop_cut_line(self.folder / SCORES)
             jsonl.append(self.folder / SCORES, rows[-1:])
             console.note(f"train: step {step}: {key} {value:.5g}{', the best so far' if better else ''}")
             console.fact("validation", step=step, scores={key: value}, best=better)
+        self._drop_others(rows, key)
         best = min(range(len(rows)), key=lambda number: rows[number]["scores"][key])
         since = len(rows) - 1 - best
         if not self.run.patience or since < self.run.patience:
@@ -79,6 +83,26 @@ class Validation:
             f"train: {key} has not fallen in {since} validations; the best weights are of step {rows[best]['step']}"
         )
         return True
+
+    def _chosen(self, rows: Sequence[Mapping[str, Any]], key: Any) -> list[int]:
+        """Return the steps whose weights are kept in SEVERAL; of equal scores the earlier ones."""
+        count = self.run.keep_best if self.run.keep_best > 1 else 0
+        return [row["step"] for row in sorted(rows, key=lambda row: row["scores"][key])[:count]]
+
+    def _place(self, step: int) -> Path:
+        return self.folder / SEVERAL / f"{step:08d}.safetensors"
+
+    def _keep(self, path: Path) -> None:
+        """Copy the weights that were saved last."""
+        with files.replacing(path) as part:
+            shutil.copyfile(self.folder / checkpoint.FILE, part)
+
+    def _drop_others(self, rows: Sequence[Mapping[str, Any]], key: Any) -> None:
+        """Remove the weights in SEVERAL that are no longer among the best."""
+        kept = {self._place(step) for step in self._chosen(rows, key)}
+        for row in rows:
+            if (path := self._place(row["step"])) not in kept:
+                files.remove(path)
 
     def _squares(self, paths: Sequence[Path]) -> Iterator[Image.Image]:
         """Yield the images that can be read, as squares of the training size."""
