@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -10,11 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import CardError, MissingError
 from ..recipe_api import checkpoint
 from ..runtime import console
 from ..storage import card, files, lock
-from . import onnx_export
+from . import onnx_export, onnx_precision
+from .onnx_precision import Precision
 from .translator import Translator
 
 
@@ -27,6 +31,8 @@ class ExportOptions:
     size: int | None = None
     dynamic: bool = True
     opset: int = 17
+    precision: Precision = "fp32"
+    calibrate: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,13 @@ def export(
         "size": translator.size,
         "dynamic": options.dynamic,
         "opset": options.opset,
+        "precision": options.precision if options.precision != "fp32" else None,
     }
     given = {key: value for key, value in given.items() if value is not None}
     inputs = {"weights": files.digest(model.path)}
+    faces = _faces(options, translator.size)
+    if faces is not None:
+        inputs["calibrate"] = hashlib.sha256(faces.tobytes()).hexdigest()[:16]
     values = {"facekit": 1, "command": "export", "options": given, "inputs": inputs}
     with contextlib.nullcontext() if dry_run else lock.held_file(out, "export"):
         if _complete(out, model.path, values, force):
@@ -73,7 +83,16 @@ def export(
             text = f"export: {translator.name} of {model.path} to {out}, {shape}"
             return Outcome(text, {"path": str(out), "options": given})
         with files.replacing(out) as part:
-            made = onnx_export.write(translator, part, options.source_label, options.dynamic, options.opset, values)
+            made = onnx_export.write(
+                translator,
+                part,
+                options.source_label,
+                options.dynamic,
+                options.opset,
+                values,
+                options.precision,
+                faces,
+            )
     takes = onnx_export.as_text(made.shape)
     fields = {
         "path": str(out),
@@ -83,9 +102,23 @@ def export(
         "difference": made.difference,
         "compared": [list(each) for each in made.compared],
     }
-    return Outcome(
-        f"export: {out} takes {takes} to {translator.name}; {made.difference:.2g} from PyTorch at most", fields
-    )
+    if made.levels:
+        fields |= {"mean_levels": made.levels[0], "largest_levels": made.levels[1]}
+        far = (
+            f"in {options.precision}, {made.levels[0]:.2g} of 255 from PyTorch on average, {made.levels[1]:.2g} at most"
+        )
+    else:
+        far = f"{made.difference:.2g} from PyTorch at most"
+    return Outcome(f"export: {out} takes {takes} to {translator.name}; {far}", fields)
+
+
+def _faces(options: ExportOptions, size: int) -> np.ndarray | None:
+    """Return the faces that show int8 its ranges; raises CardError where they are missing or for nothing."""
+    if options.precision == "int8" and not options.calibrate:
+        raise CardError("int8 needs faces to find the ranges of values", "--calibrate FOLDER of aligned faces")
+    if options.calibrate and options.precision != "int8":
+        raise CardError("--calibrate is for --precision int8", "leave it out")
+    return onnx_precision.read_faces(options.calibrate, size) if options.calibrate else None
 
 
 def _complete(out: Path, weights: Path, values: Mapping[str, Any], force: bool) -> bool:

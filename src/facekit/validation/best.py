@@ -27,10 +27,10 @@ SOURCE, TARGET = "a", "b"
 class Validation:
     """Scores what a run has saved in `folder` by `run.validate_by`, the distance of its translations from real images.
 
-    The weights with the lowest score lie in BEST, the scores in SCORES; where `run.keep_best` is more than 1, so many of
-    the best weights lie in the folder SEVERAL, by step. Raises CardError for a method that does not
-    translate one domain to another, InputError for fewer than two held-out images, MissingError without the net that
-    makes the features.
+    The weights with the lowest score lie in BEST, the scores in SCORES; where `run.keep_best` is more than 1, so many
+    of the best weights lie in the folder SEVERAL, by step. Raises CardError for a method that does not translate one
+    domain to another, InputError for fewer than two held-out images, MissingError without the net that makes the
+    features.
     """
 
     def __init__(self, plan: Plan, folder: Path, device: str):
