@@ -22,6 +22,7 @@ from skimage.data import astronaut
 import facekit as package
 from facekit.inference import web_runtime
 from facekit.storage.cache import cache_folder
+from support import write_camera
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 SCREENSHOTS = os.environ.get("FACEKIT_SCREENSHOTS")
@@ -31,8 +32,6 @@ FLAGS = (
     "--no-sandbox",
     "--disable-dev-shm-usage",
     "--window-size=1100,1200",
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
 )
 
 
@@ -72,14 +71,15 @@ def site(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser(site):
+def browser(site, tmp_path_factory):
     """The page, loaded, in a browser with a pretended camera."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
-    for flag in FLAGS:
+    camera = write_camera(tmp_path_factory.mktemp("camera") / "camera.y4m", PHOTO.crop((0, 0, 480, 360)))
+    for flag in (*FLAGS, *camera):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options, Service(DRIVER))
@@ -158,6 +158,12 @@ def test_a_picture_without_a_face_is_said_to_have_none(browser):
     assert faces == 0 and (made == (0, 128, 128)).all()
 
 
+def test_a_picture_without_a_face_is_answered_in_a_sentence(browser, tmp_path):
+    Image.new("RGB", (200, 150), "teal").save(tmp_path / "teal.png")
+    browser.find_element("id", "file").send_keys(str(tmp_path / "teal.png"))
+    wait(lambda: "No face was found" in status(browser), browser)
+
+
 def test_several_faces_are_translated_when_asked(browser):
     two = Image.new("RGB", (700, 350), "grey")
     for left in (0, 350):
@@ -188,7 +194,8 @@ def test_the_camera_takes_a_picture(browser):
     browser.find_element("id", "camera").click()
     wait(lambda: browser.execute_script("return document.getElementById('video').videoWidth") > 0, browser)
     browser.find_element("id", "shoot").click()
-    wait(lambda: "No face was found" in status(browser), browser)  # the pretended camera shows a moving disc
+    wait(lambda: status(browser).startswith("One face in"), browser)
+    assert browser.execute_script("return document.getElementById('after').width") == 480
 
 
 def test_nothing_is_asked_of_any_other_host_and_nothing_is_sent(browser, site):

@@ -6,6 +6,7 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import nn
 
 from facekit.recipe_api import checkpoint, registry
 from facekit.storage import card, images
-from support import small
+from support import small, write_camera
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 SCREENSHOTS = os.environ.get("FACEKIT_SCREENSHOTS")
@@ -58,11 +59,11 @@ def browse(url):
 
     opened = []
 
-    def start(width: int = 1280, height: int = 1000) -> "Page":
+    def start(width: int = 1280, height: int = 1000, more: Sequence[str] = ()) -> "Page":
         options = webdriver.ChromeOptions()
         options.binary_location = BROWSER
         for flag in (
-            "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--window-size={width},{height}",
+            "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--window-size={width},{height}", *more,
         ):  # fmt: skip
             options.add_argument(flag)
         if width < 500:
@@ -178,6 +179,18 @@ def test_upload_controls_grid_download_and_no_other_host(browse, photo, tmp_path
     link = page.until(lambda: page.all("#save-card, #save-card a"))
     assert link
     assert page.hosts() == {"127.0.0.1"}
+
+
+@pytest.mark.slow
+def test_a_photo_is_taken_with_the_camera(browse, tmp_path):
+    photo = Image.fromarray(astronaut()).crop((0, 0, 480, 360))
+    page = browse(more=write_camera(tmp_path / "camera.y4m", photo))
+    page.click("#photo button[aria-label='Capture from camera']")
+    page.until(lambda: [one for one in page.all("#photo button") if "Access Webcam" in one.text])[0].click()
+    page.click("#photo button[aria-label='capture photo']")
+    page.newer()
+    assert page.size() == photo.size and page.until(lambda: page.faces() == 2)
+    page.shot("camera")
 
 
 @pytest.mark.slow
