@@ -15,7 +15,9 @@ def export(
         str,
         typer.Argument(help="a run folder, a .safetensors file, or a shipped name", autocompletion=completion.weights),
     ],
-    out: Annotated[Path, typer.Argument(help="ONNX file to write, NAME.onnx; with --web the folder of a page")],
+    out: Annotated[
+        Optional[Path], typer.Argument(help="ONNX file to write, NAME.onnx; with --web the folder of a page")
+    ] = None,
     *,
     recipe: options.RecipeFile = None,
     to: Annotated[Optional[str], typer.Option(help="domain or label to translate to: anime")] = None,
@@ -44,10 +46,15 @@ def export(
         Optional[Path],
         typer.Option(help="onnxruntime-web as `npm pack` writes it, for --web; else it is downloaded"),
     ] = None,
+    hub: Annotated[
+        Optional[str],
+        typer.Option(help="upload the weights and their card to USER/NAME on the Hugging Face Hub; no OUT"),
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="a new repository is for you alone")] = False,
     force: options.Force = False,
     dry_run: options.DryRun = False,
-) -> Path:
-    """Write the generator of trained weights as an ONNX file, or with --web as a page for any web server.
+) -> Optional[Path]:
+    """Write the generator of trained weights as an ONNX file, with --web as a page for any web server.
 
     It maps images [N, 3, H, W], RGB from -1 to 1, to images of the same shape. ONNX Runtime's results
     are compared with PyTorch's before the file gets its name. Its metadata holds the largest difference, the model's
@@ -55,18 +62,27 @@ def export(
     """
     from ..errors import CardError
     from ..inference import export_file, web_export
+    from ..inference import hub as hugging_face
     from ..runtime import console
 
+    if hub:
+        if out or web or precision != "fp32":
+            raise CardError("--hub uploads the weights themselves", "leave out OUT, --web and --precision")
+        done = hugging_face.push(model, hub, private, recipe, dry_run)
+        console.result(done.text, **done.fields)
+        return None
+    if out is None:
+        raise CardError("there is no OUT", f"facekit export {model} NAME.onnx, or --hub USER/NAME")
     chosen = export_file.ExportOptions(to, from_, size, dynamic, opset, precision, calibrate and Path(calibrate))
     how: dict[str, Any] = {"recipe": recipe, "force": force, "dry_run": dry_run}
     if web and precision != "fp32":
         raise CardError("a page computes in fp32, as facekit does", "leave out --precision, or --web")
     if web:
-        done = web_export.export(model, Path(out), chosen, runtime and Path(runtime), **how)
+        made = web_export.export(model, Path(out), chosen, runtime and Path(runtime), **how)
     elif runtime:
         raise CardError("--runtime is for a page", "add --web")
     else:
-        done = export_file.export(model, Path(out), chosen, **how)
-    if done:
-        console.result(done.text, **done.fields)
+        made = export_file.export(model, Path(out), chosen, **how)
+    if made:
+        console.result(made.text, **made.fields)
     return Path(out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from ..storage.cache import cache_folder
 
 LARGEST = 4_000_000_000  # bytes
 LONGEST = 3600.0  # s for one download
+HUB = "hf://"  # hf://USER/NAME[@REVISION][/FILE] on the Hugging Face Hub, or on that of HF_ENDPOINT
+HUB_FILE = "model.safetensors"
 NOTES = "source.json"  # beside a downloaded file: where it comes from
 
 
@@ -43,7 +46,7 @@ class Address:
 
 def is_url(name: object) -> bool:
     """Return whether the name of weights is an address of the web."""
-    return str(name).lower().startswith(("http://", "https://"))
+    return str(name).lower().startswith(("http://", "https://", HUB))
 
 
 def with_digest(weights: str, sha256: str | None) -> str:
@@ -58,6 +61,8 @@ def with_digest(weights: str, sha256: str | None) -> str:
 def parse(name: str) -> Address:
     """Return the address in the name of weights; raises CardError for a digest that is none and for plain http."""
     url, _, fragment = name.partition("#")
+    if url.lower().startswith(HUB):
+        url = _on_the_hub(url[len(HUB) :])
     if not fragment:
         if not url.lower().startswith("https://"):
             raise CardError(f"{redacted(url)} is not https, so anyone on the way could change it", "add --sha256 HEX")
@@ -66,6 +71,15 @@ def parse(name: str) -> Address:
     if not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise CardError(f"{fragment[:80]!r} is not a SHA-256", "give 64 hexadecimal digits, as sha256sum prints them")
     return Address(url, digest)
+
+
+def _on_the_hub(place: str) -> str:
+    """Return the URL of USER/NAME[@REVISION][/FILE]; raises CardError for anything else."""
+    found = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w.-]+))?(?:/([\w./-]+))?", place)
+    if not found or ".." in place:
+        raise CardError(f"{HUB}{place[:80]} is no address", "hf://USER/NAME, hf://USER/NAME@REVISION/FILE.safetensors")
+    base = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    return f"{base}/{found[1]}/resolve/{found[2] or 'main'}/{found[3] or HUB_FILE}"
 
 
 def hosts_of(address: Address) -> Hosts:
