@@ -40,6 +40,7 @@ def imported() -> set[str]:
 def test_what_is_imported_is_declared():
     declared = {MODULES.get(name, name) for name in [*DECLARED, *(name for names in EXTRAS.values() for name in names)]}
     optional = {"pillow_heif", "pillow_jxl", "fsspec", "diffusers", "wandb", "mlflow"}
+    optional |= {"litert_torch", "ai_edge_litert"}  # the extra litert
     optional |= {"IPython"}  # only inside a notebook
     assert imported() - declared - {"typing_extensions"} <= optional
 

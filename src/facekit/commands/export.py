@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Literal, Optional
 
 import typer
 
@@ -16,7 +16,7 @@ def export(
         typer.Argument(help="a run folder, a .safetensors file, or a shipped name", autocompletion=completion.weights),
     ],
     out: Annotated[
-        Optional[Path], typer.Argument(help="ONNX file to write, NAME.onnx; with --web the folder of a page")
+        Optional[Path], typer.Argument(help="file to write: NAME.onnx, or NAME.tflite; with --web a folder")
     ] = None,
     *,
     recipe: options.RecipeFile = None,
@@ -54,35 +54,29 @@ def export(
     force: options.Force = False,
     dry_run: options.DryRun = False,
 ) -> Optional[Path]:
-    """Write the generator of trained weights as an ONNX file, with --web as a page for any web server.
+    """Write the generator of trained weights as an ONNX or LiteRT file, with --web as a page for any web server.
 
     It maps images [N, 3, H, W], RGB from -1 to 1, to images of the same shape. ONNX Runtime's results
     are compared with PyTorch's before the file gets its name. Its metadata holds the largest difference, the model's
     card and what input to give it.
     """
-    from ..errors import CardError
-    from ..inference import export_file, web_export
-    from ..inference import hub as hugging_face
+    from ..inference.export import ExportOptions
+    from ..inference.export import export as write
     from ..runtime import console
 
-    if hub:
-        if out or web or precision != "fp32":
-            raise CardError("--hub uploads the weights themselves", "leave out OUT, --web and --precision")
-        done = hugging_face.push(model, hub, private, recipe, dry_run)
-        console.result(done.text, **done.fields)
-        return None
-    if out is None:
-        raise CardError("there is no OUT", f"facekit export {model} NAME.onnx, or --hub USER/NAME")
-    chosen = export_file.ExportOptions(to, from_, size, dynamic, opset, precision, calibrate and Path(calibrate))
-    how: dict[str, Any] = {"recipe": recipe, "force": force, "dry_run": dry_run}
-    if web and precision != "fp32":
-        raise CardError("a page computes in fp32, as facekit does", "leave out --precision, or --web")
-    if web:
-        made = web_export.export(model, Path(out), chosen, runtime and Path(runtime), **how)
-    elif runtime:
-        raise CardError("--runtime is for a page", "add --web")
-    else:
-        made = export_file.export(model, Path(out), chosen, **how)
+    chosen = ExportOptions(to, from_, size, dynamic, opset, precision, calibrate and Path(calibrate))
+    made = write(
+        model,
+        out and Path(out),
+        chosen,
+        web=web,
+        runtime=runtime and Path(runtime),
+        repository=hub,
+        private=private,
+        recipe=recipe,
+        force=force,
+        dry_run=dry_run,
+    )
     if made:
         console.result(made.text, **made.fields)
-    return Path(out)
+    return out and Path(out)

@@ -128,7 +128,9 @@ def _complete(out: Path, weights: Path, values: Mapping[str, Any], force: bool) 
     `force`, and for the weights themselves.
     """
     if out.suffix.lower() != ".onnx":
-        raise CardError(f"{out} does not end in .onnx", f"facekit export MODEL {out.name}.onnx")
+        raise CardError(
+            f"{out} ends in neither .onnx nor .tflite", f"facekit export MODEL {out.name}.onnx, or {out.name}.tflite"
+        )
     if out.is_dir():
         raise CardError(f"{out} is a folder", "give a file")
     if out.exists() and files.real(out) == files.real(weights):
