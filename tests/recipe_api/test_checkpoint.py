@@ -422,6 +422,39 @@ def test_the_shipped_weights_draw_something_of_a_face(anime):
     assert np.corrcoef(made.mean(2).ravel(), before.mean(2).ravel())[0, 1] > 0.3  # it is still that face
 
 
+def test_the_cartoon_weights_are_small_documented_and_draw_in_ink(tmp_path):
+    file = SHIPPED.with_name("cartoon.safetensors")
+    told = file.with_suffix(".md").read_text(encoding="utf-8").lower()
+    assert file.stat().st_size <= 2_100_000
+    assert all(word in told for word in ("photo2cartoon", "licen", "psnr", "facekit train", "keep colours"))
+    cartoon = package.load("cartoon", device="cpu")
+    face = Image.fromarray(astronaut()[20:200, 130:310])
+    made = np.asarray(cartoon(face, align=False), float)
+    before = np.asarray(face.resize(made.shape[1::-1]), float)
+    assert made.shape == (256, 256, 3) and cartoon.domains == ["cartoon"]
+    assert np.corrcoef(made.mean(2).ravel(), before.mean(2).ravel())[0, 1] > 0.6  # it is still that face
+    spread = [np.ptp(picture, axis=2).mean() for picture in (made, before)]
+    assert spread[0] < 0.65 * spread[1]  # ink on paper: little colour
+
+
+def test_the_weights_called_as_the_domain_are_the_default(facekit, tmp_path):
+    Image.fromarray(astronaut()[20:200, 130:310]).save(tmp_path / "face.png")
+    call = ("translate", tmp_path / "face.png")
+    for name, words in {
+        "a": ("--to", "cartoon"),
+        "b": ("--weights", "cartoon"),
+        "c": (),
+        "d": ("--to", "anime"),
+    }.items():
+        assert facekit(*call, tmp_path / f"{name}.png", "--no-align", *words).code == 0
+    made = {name: (tmp_path / f"{name}.png").read_bytes() for name in "abcd"}
+    assert made["a"] == made["b"] and made["c"] == made["d"] and made["a"] != made["c"]
+    for name in checkpoint.GENERATORS:
+        assert name in package.load(name, device="cpu").domains
+    refused = facekit(*call, tmp_path / "e.png", "--no-align", "--to", "photo")
+    assert refused.code == 2 and "known: anime" in refused.err
+
+
 @pytest.mark.parametrize("change", [lambda state: state.pop("features.2.weight"), lambda state: state.update(x=1)])
 def test_a_trunk_takes_whole_weights_only(tmp_path, change):
     from facekit.nets.vgg import VGG

@@ -22,7 +22,7 @@ def translate(
     from_: flags.From = None,
     labels: flags.Labels = None,
     classifier: flags.Classifier = None,
-    weights: flags.Weights = "anime",
+    weights: flags.Weights = None,
     sha256: flags.Sha256 = None,
     recipe: options.RecipeFile = None,
     size: flags.Size = None,
@@ -73,6 +73,7 @@ def translate(
     from ..inference.translate import translate
     from ..inference.translate_options import FilmOptions, TranslateOptions
     from ..inference.translate_watch import watch as keep_watch
+    from ..recipe_api import checkpoint
     from ..recipe_api.controls import split_pairs
     from ..recipe_api.remote_weights import with_digest
     from ..runtime import console
@@ -85,7 +86,7 @@ def translate(
     controls |= split_pairs(control or [])
     if suffix:
         console.warn("--suffix is now --format; the old name will be removed")
-    weights = with_digest(weights, sha256)
+    weights = with_digest(weights or checkpoint.default_weights(to), sha256)
     wanted = TranslateOptions(
         to, from_, labels, classifier, weights, recipe, size, controls, mask,
         suffix or format, quality, Kept(keep_alpha, keep_exif, keep_gps), sheet, batch, device, workers,

@@ -30,10 +30,10 @@ Classifier = Annotated[
     typer.Option(help="weights of a classifier that sees which labels the faces have", rich_help_panel=LABELS),
 ]
 Weights = Annotated[
-    str,
+    Optional[str],
     typer.Option(
         help="a run folder, a .safetensors file, a name that `facekit weights` lists, or a URL; "
-        "several: anime,runs/mine",
+        "several: anime,runs/mine [default: those named as --to, else anime]",
         autocompletion=completion.weights,
     ),
 ]
