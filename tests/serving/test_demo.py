@@ -194,6 +194,32 @@ def test_a_photo_is_taken_with_the_camera(browse, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_film_is_translated_and_plays(browse, tmp_path):
+    clips = pytest.importorskip("clips")
+    clips.write(tmp_path / "clip.mp4")
+    page = browse()
+    page.click("#films button")
+    page.click("#film-go")
+    page.until(lambda: "There is no film yet" in page.text())
+    page.driver.find_element("css selector", "#film input[type=file]").send_keys(str(tmp_path / "clip.mp4"))
+    page.until(lambda: page.all("#film video"))
+    page.click("#film-go")
+    video = page.until(lambda: page.all("#film-result video"))[0]
+    size = "return [arguments[0].videoWidth, arguments[0].videoHeight]"
+    page.until(lambda: page.driver.execute_script(size, video) == [160, 140])
+    page.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", video)
+    page.shot("film")
+    (tmp_path / "broken.mp4").write_bytes((tmp_path / "clip.mp4").read_bytes()[:500])
+    other = browse()
+    other.click("#films button")
+    other.driver.find_element("css selector", "#film input[type=file]").send_keys(str(tmp_path / "broken.mp4"))
+    other.until(lambda: other.all("#film video"))
+    other.click("#film-go")
+    other.until(lambda: "Next:" in other.text())
+    assert str(tmp_path) not in other.text() and "/tmp" not in other.text()
+
+
+@pytest.mark.slow
 def test_errors_are_sentences(browse, tmp_path):
     page = browse()
     page.click("#go")

@@ -98,6 +98,24 @@ def test_controls_that_do_not_fit_and_photos_without_a_face_are_sentences(plain,
     assert not (tmp_path / "out").exists()
 
 
+def test_a_film_gives_a_film_of_its_first_seconds(plain, tmp_path, monkeypatch):
+    clips = pytest.importorskip("clips")
+    monkeypatch.setattr(demo_run, "FILM_SECONDS", 1)
+    clips.write(tmp_path / "clip.mp4", times=range(14))  # at 10 frames a second
+    (name,) = plain.models
+    made, text = demo_run.run_film(plain, tmp_path / "clip.mp4", Controls(name, ("anime",)), tmp_path)
+    assert made.suffix == ".mp4" and text.endswith(" s")
+    frames = clips.frames(made)
+    assert len(frames) == 10 and frames[0].shape == (140, 160, 3)
+    assert np.abs(frames[0].astype(int) - clips.frames(tmp_path / "clip.mp4")[0]).max() > 40  # the face has changed
+    with pytest.raises(CardError, match="to one label"):
+        demo_run.run_film(plain, tmp_path / "clip.mp4", Controls(name, ()), tmp_path)
+    (tmp_path / "broken.mp4").write_bytes(b"no film")
+    with pytest.raises(InputError) as told:
+        demo_run.run_film(plain, tmp_path / "broken.mp4", Controls(name, ("anime",)), tmp_path)
+    assert str(tmp_path) not in told.value.message
+
+
 def test_results_are_removed_after_an_hour(plain, photo, tmp_path, monkeypatch):
     controls = Controls("tiny", ("anime",), align=False)
     first = demo_run.run(plain, photo, controls, tmp_path / "out")

@@ -415,6 +415,15 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(facekit, monk
     assert done.code == 5 and "pip install 'facekit-anime[serve]'" in done.err
 
 
+def test_where_no_weights_are_named_those_that_can_are_taken():
+    studio = Studio(["anime", "cartoon"], "cpu", None, "facekit")
+    face = Image.fromarray(astronaut()[20:200, 130:310])
+    for to, weights in (("cartoon", "cartoon"), ("anime", "anime"), (None, "anime")):
+        assert studio.translate(face, TranslateRequest(to=to, align=False)).weights == weights
+    with pytest.raises(CardError, match="anime does not translate to 'photo'"):
+        studio.translate(face, TranslateRequest(to="photo", align=False))
+
+
 def test_weights_need_names_of_their_own_and_a_domain(weights):
     with pytest.raises(CardError, match="two weights"):
         Studio([str(weights), str(weights)], "cpu", str(toy.FILE), "cascade")

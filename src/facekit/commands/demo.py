@@ -27,11 +27,12 @@ def demo(
     labels become a grid. Result and card can be downloaded. The page loads nothing from other hosts, and photos stay
     on this machine. Ctrl-C ends it.
     """
+    from ..recipe_api.checkpoint import GENERATORS
     from ..runtime.optional import needs
 
     with needs("demo"):
         from ..serving.demo import show
     from ..serving.studio import Studio
 
-    studio = Studio(weights or ["anime"], device, recipe, detector, model_root and Path(model_root))
+    studio = Studio(weights or GENERATORS, device, recipe, detector, model_root and Path(model_root))
     show(studio, host, port, open_)

@@ -53,7 +53,7 @@ Detector = Annotated[
 ServedWeights = Annotated[
     Optional[list[str]],
     typer.Argument(
-        help="run folders, .safetensors files or shipped names (default: anime)",
+        help="run folders, .safetensors files or shipped names (default: anime and cartoon)",
         metavar="WEIGHTS ...",
         autocompletion=completion.weights,
     ),

@@ -45,6 +45,7 @@ def serve(
     The page at / explains the interface and has a form to try it. Nothing is stored, no file of this machine can be
     asked for, and no address is fetched. SIGTERM and ctrl-C end it once the requests that it has are answered.
     """
+    from ..recipe_api.checkpoint import GENERATORS
     from ..runtime.optional import needs
 
     with needs("serve"):
@@ -53,5 +54,5 @@ def serve(
     from ..serving.studio import Studio
 
     limits = Limits(round(max_mb * 1e6), round(max_pixels * 1e6), timeout)
-    studio = Studio(weights or ["anime"], device, recipe, detector, model_root and Path(model_root))
+    studio = Studio(weights or GENERATORS, device, recipe, detector, model_root and Path(model_root))
     run(studio, ServeOptions(host, port, workers, queue, limits))

@@ -93,10 +93,27 @@ def build(studio: Studio, folder: Path) -> gr.Blocks:
         def follow(path: str | None, name: str, *values: Any) -> Any:
             return translate(path, name, *values) if path else gr.skip()  # it was removed, or the camera is open
 
+        def translate_film(path: str | None, name: str, *values: Any) -> Any:
+            if not path:
+                raise gr.Error("There is no film yet: choose one.", title="", print_exception=False)
+            try:
+                made, text = demo_run.run_film(studio, Path(path), _read(known[name], values), folder)
+            except FacekitError as error:
+                raise gr.Error(_sentence(error), title="", print_exception=False) from error
+            return [str(made), text]
+
         weights.change(change, weights, controls, api_visibility="private")
+        with gr.Accordion("A film instead of a photo", open=False, elem_id="films"):
+            gr.Markdown(f"Its first {demo_run.FILM_SECONDS} seconds, with the weights and controls above.")
+            with gr.Row():
+                film = gr.Video(label="Film", sources=["upload"], height=320, elem_id="film")
+                film_result = gr.Video(label="Result", interactive=False, height=320, elem_id="film-result")
+            film_go = gr.Button("Translate the film", elem_id="film-go")
+            film_note = gr.Markdown(elem_id="film-note")
         inputs, outputs = [photo, weights, *controls], [result, note, image_file, card_file, faces]
         together: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": "translate", "api_visibility": "private"}
         go.click(translate, inputs, outputs, **together)
+        film_go.click(translate_film, [film, weights, *controls], [film_result, film_note], **together)
         photo.input(follow, inputs, outputs, **together)
     return page
 

@@ -10,14 +10,19 @@ from typing import Any
 
 from PIL import Image
 
-from ..errors import CardError
+from ..errors import CardError, InputError
+from ..inference.face_input import FaceOptions
+from ..inference.translate_film import translate_film
+from ..inference.translate_options import FilmOptions, TranslateOptions
 from ..reports.contact_sheet import contact_sheet
+from ..runtime import console
 from ..storage import files, images, yaml_text
 from .request import TranslateRequest
 from .studio import Answer, Studio
 
 KEPT = 3600  # s that results stay for download
 PREFIX = "result-"
+FILM_SECONDS = 30  # of a film that are translated
 CELL = 192  # px, of a grid of labels
 
 
@@ -75,6 +80,37 @@ def run(studio: Studio, photo: Path, controls: Controls, folder: Path) -> Shown:
     return shown
 
 
+def run_film(studio: Studio, film: Path, controls: Controls, folder: Path) -> tuple[Path, str]:
+    """Translate the faces of a film, its first FILM_SECONDS; returns the new film and a line of text.
+
+    Raises CardError for controls that do not fit the weights, InputError for a film that cannot be read, MissingError
+    without PyAV.
+    """
+    if len(controls.to) != 1:
+        raise CardError("a film is translated to one label", "choose one")
+    began = time.monotonic()
+    place = _new_place(folder)
+    given = {"strength": controls.strength, "keep": "colours" if controls.colours else None}
+    given["background"] = "keep" if controls.background else None
+    options = TranslateOptions(
+        to=controls.to[0],
+        source_label=controls.source,
+        weights=studio.given[controls.weights],
+        recipe=studio.recipe,
+        controls=given,
+        device=studio.device,
+        faces=FaceOptions(every=controls.every, detector=studio.detector.name, model_root=studio.model_root),
+        film=FilmOptions(end=str(FILM_SECONDS)),
+    )
+    out = place / f"{controls.to[0][:60]}.mp4"
+    try:
+        with console.silenced():
+            translate_film(film, out, options)
+    except InputError as error:
+        raise InputError(error.message.replace(str(film), "the film"), error.hint) from error
+    return out, f"{time.monotonic() - began:.0f} s"
+
+
 def _request(controls: Controls, to: str, paste: bool) -> TranslateRequest:
     return TranslateRequest(
         weights=controls.weights,
@@ -101,9 +137,7 @@ def _grid(answers: list[Answer]) -> Image.Image:
 
 def _write(shown: Shown, studio: Studio, controls: Controls, paste: bool, folder: Path) -> None:
     """Write result and card; the card repeats this translation with `facekit translate --card`."""
-    _forget(folder)
-    place = folder / f"{PREFIX}{time.monotonic_ns():x}"
-    place.mkdir(parents=True)
+    place = _new_place(folder)
     shown.result_file = place / f"{'-'.join(controls.to)[:60]}.png"
     shown.card_file = place / "card.yaml"
     images.save(shown.result, shown.result_file)
@@ -117,6 +151,14 @@ def _write(shown: Shown, studio: Studio, controls: Controls, paste: bool, folder
     options = {key: value for key, value in values.items() if value is not None}
     made = {"facekit": 1, "command": "translate", "options": options, "inputs": {"weights": files.digest(path)}}
     files.write_text(shown.card_file, yaml_text.dump(made))
+
+
+def _new_place(folder: Path) -> Path:
+    """Return a new folder for results; old ones are removed."""
+    _forget(folder)
+    place = folder / f"{PREFIX}{time.monotonic_ns():x}"
+    place.mkdir(parents=True)
+    return place
 
 
 def _forget(folder: Path) -> None:

@@ -16,7 +16,9 @@ LARGEST_SIZE = 2048  # px
 class TranslateRequest(Section):
     """The parameters of a translation; unknown keys and values out of range are errors."""
 
-    weights: str | None = Field(None, description="name of the weights, as GET /weights lists them; else the first")
+    weights: str | None = Field(
+        None, description="name of the weights, as GET /weights lists them; else the first that know `to`"
+    )
     to: str | None = Field(None, description="domain or label to translate to; several joined by +")
     source: str | None = Field(None, description="what the face is, for weights that must know: Young+Male, or none")
     size: int | None = Field(None, ge=16, le=LARGEST_SIZE, description="shorter edge of a face, px; else the model's")

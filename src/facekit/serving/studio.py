@@ -63,7 +63,7 @@ class Studio:
         detector: str = "auto",
         model_root: Path | None = None,
     ):
-        self.device = find_device(device)
+        self.device, self.recipe, self.model_root = find_device(device), recipe, model_root
         self.models: dict[str, checkpoint.Model] = {}
         self.given: dict[str, str] = {}
         for given in weights:
@@ -115,7 +115,8 @@ class Studio:
 
     def _translator(self, request: TranslateRequest) -> tuple[str, Translator]:
         """Return the translator of a request; errors name the parameters, not flags of the command line."""
-        name = request.weights or next(iter(self.models))
+        able = [name for name, model in self.models.items() if request.to in model.directions]
+        name = request.weights or next(iter([*able, *self.models]))
         if name not in self.models:
             raise CardError(f"no weights {name!r} are served{suggest(name, self.models)}", "GET /weights lists them")
         model = self.models[name]
