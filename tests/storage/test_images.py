@@ -4,6 +4,7 @@ import contextlib
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -423,10 +424,18 @@ def test_what_another_package_reads_is_read_under_any_name_and_turned_once(tmp_p
         assert np.array_equal(np.asarray(images.read(tmp_path / name)), decoded)
 
 
+def test_a_photo_of_a_phone_is_read_and_turned_once():
+    pytest.importorskip("pi_heif")
+    file = Path(__file__).parents[1] / "fixtures/turned.heic"  # 64 x 32 px, red and blue, to be turned by 90 degrees
+    made = np.asarray(images.read(file), int)
+    assert images.size_of(file) == (32, 64) and made.shape == (64, 32, 3)
+    assert np.abs(made[:24] - (255, 0, 0)).max() < 30 and np.abs(made[40:] - (0, 0, 255)).max() < 30
+
+
 @pytest.mark.parametrize(("kind", "package"), [("AVIF", "pillow-avif-plugin"), ("JPEG XL", "pillow-jxl-plugin")])
 def test_the_package_that_reads_a_file_is_named(tmp_path, monkeypatch, kind, package):
     (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x20ftypavif" if kind == "AVIF" else b"\xff\x0a" + bytes(60))
-    monkeypatch.setitem(images.PLUGINS, kind, ("NONE", "no_such_module", images.PLUGINS[kind][2]))
+    monkeypatch.setitem(images.PLUGINS, kind, ("NONE", ("no_such_module",), images.PLUGINS[kind][2]))
     with pytest.raises(InputError, match=f"is {kind}, which") as caught:
         images.read(tmp_path / "a.jpg")
     assert caught.value.hint.endswith(f"pip install {package}")

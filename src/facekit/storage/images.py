@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # a multi-picture JPEG counts as JPEG
-PLUGINS = {  # kind of file -> Pillow's name of the format, the module that adds it, and the package of the module
-    "AVIF": ("AVIF", "pillow_avif", "pillow-avif-plugin"),
-    "HEIC": ("HEIF", "pillow_heif.HeifImagePlugin", "pillow-heif"),
-    "JPEG XL": ("JXL", "pillow_jxl", "pillow-jxl-plugin"),
-    "JPEG 2000": ("JPEG2000", "PIL.Jpeg2KImagePlugin", "pillow"),
+PLUGINS = {  # kind of file -> Pillow's name of the format, the modules that add it, and what to install
+    "AVIF": ("AVIF", ("pillow_avif",), "pillow-avif-plugin"),
+    "HEIC": ("HEIF", ("pi_heif.HeifImagePlugin", "pillow_heif.HeifImagePlugin"), "'facekit-anime[heic]'"),
+    "JPEG XL": ("JXL", ("pillow_jxl",), "pillow-jxl-plugin"),
+    "JPEG 2000": ("JPEG2000", ("PIL.Jpeg2KImagePlugin",), "pillow"),
 }
 TURNED = ("HEIF", "JXL")  # their decoders rotate the image; its EXIF orientation does not apply again
 MAX_PIXELS = 2 * 89_478_485  # Pillow's limit
@@ -166,11 +166,12 @@ def _formats(path: Path, kind: str | None) -> tuple[str, ...]:
     """Return the Pillow formats to try for a file; raises InputError if no installed plugin reads its kind."""
     if kind not in PLUGINS:
         return FORMATS
-    name, module, package = PLUGINS[kind]
+    name, modules, package = PLUGINS[kind]
     Image.init()
-    if name not in Image.OPEN:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(module)
+    for module in modules:
+        if name not in Image.OPEN:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module)
     if name not in Image.OPEN:
         raise InputError(f"{path} is {kind}, which Pillow does not read here", f"convert it, or pip install {package}")
     return (name,)
