@@ -251,7 +251,10 @@ def test_the_makefile_trains_every_run_with_its_share_of_the_cores(study, tmp_pa
     out = tmp_path / "a folder: with $ and 'quotes' #1"
     assert run("--drop", "noise", "--plan", out=out).code == 0
     script = tmp_path / "facekit.sh"
-    script.write_text('#!/bin/sh\nprintf "%s|" "$OMP_NUM_THREADS" "$@" >> "$LOG"; echo >> "$LOG"\n')
+    whole = (
+        'line=$(printf "%s|" "$OMP_NUM_THREADS" "$@"); echo "$line" >> "$LOG"'  # in one write: jobs run side by side
+    )
+    script.write_text(f"#!/bin/sh\n{whole}\n")
     script.chmod(0o755)
     around = {"PATH": os.environ["PATH"], "LOG": str(tmp_path / "log")}
     command = ["make", f"-j{jobs}", "-f", out / "Makefile", f"FACEKIT={script}", "CORES=4"]
