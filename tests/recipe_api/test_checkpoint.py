@@ -20,7 +20,7 @@ import toy
 from facekit.errors import CardError, InputError, MissingError, OutOfMemory
 from facekit.inference.translator import Translator
 from facekit.nets import pretrained
-from facekit.recipe_api import checkpoint, registry
+from facekit.recipe_api import checkpoint, default_weights, registry
 
 SHIPPED = checkpoint.SHIPPED / "anime.safetensors"
 OWN = str(toy.FILE)
@@ -449,7 +449,7 @@ def test_the_weights_called_as_the_domain_are_the_default(facekit, tmp_path):
         assert facekit(*call, tmp_path / f"{name}.png", "--no-align", *words).code == 0
     made = {name: (tmp_path / f"{name}.png").read_bytes() for name in "abcd"}
     assert made["a"] == made["b"] and made["c"] == made["d"] and made["a"] != made["c"]
-    for name in checkpoint.GENERATORS:
+    for name in default_weights.GENERATORS:
         assert name in package.load(name, device="cpu").domains
     refused = facekit(*call, tmp_path / "e.png", "--no-align", "--to", "photo")
     assert refused.code == 2 and "known: anime" in refused.err

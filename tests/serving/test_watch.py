@@ -119,6 +119,15 @@ def test_a_folder_that_is_no_run_is_refused(facekit, tmp_path):
     assert facekit("watch", tmp_path / "lost").code == InputError.code
 
 
+def test_what_is_no_run_among_runs_is_left_out_with_a_warning(run, tmp_path, capsys):
+    (tmp_path / "notes").mkdir()
+    with watch.open_server([tmp_path / "notes", run]) as opened:
+        assert opened.server_address[1] > 0
+    assert "notes is no run folder" in capsys.readouterr().err
+    with pytest.raises(InputError, match="is no run folder"):
+        watch.open_server([tmp_path / "notes", tmp_path])
+
+
 @pytest.fixture
 def server(run):
     with watch.open_server([run]) as opened:

@@ -39,7 +39,12 @@ def _local(incomplete: str) -> Iterator[str]:
 
 def targets(ctx: Any, incomplete: str) -> list[str]:
     """Return the domains or labels that the weights on the command line can translate to."""
-    card = _card(str(ctx.params.get("weights") or ctx.params.get("model") or "anime"))
+    from ..recipe_api.default_weights import GENERATORS
+
+    given = ctx.params.get("weights") or ctx.params.get("model")
+    if not given:
+        return [name for name in GENERATORS if name.startswith(incomplete)]
+    card = _card(str(given))
     try:
         labels = card.get("params", {}).get("labels")
         names = [*labels, "all"] if labels else list(card.get("domains", {}).values())

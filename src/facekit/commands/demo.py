@@ -27,7 +27,7 @@ def demo(
     labels become a grid. Result and card can be downloaded. The page loads nothing from other hosts, and photos stay
     on this machine. Ctrl-C ends it.
     """
-    from ..recipe_api.checkpoint import GENERATORS
+    from ..recipe_api.default_weights import GENERATORS
     from ..runtime.optional import needs
 
     with needs("demo"):

@@ -45,7 +45,7 @@ def serve(
     The page at / explains the interface and has a form to try it. Nothing is stored, no file of this machine can be
     asked for, and no address is fetched. SIGTERM and ctrl-C end it once the requests that it has are answered.
     """
-    from ..recipe_api.checkpoint import GENERATORS
+    from ..recipe_api.default_weights import GENERATORS
     from ..runtime.optional import needs
 
     with needs("serve"):

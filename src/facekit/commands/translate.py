@@ -73,8 +73,8 @@ def translate(
     from ..inference.translate import translate
     from ..inference.translate_options import FilmOptions, TranslateOptions
     from ..inference.translate_watch import watch as keep_watch
-    from ..recipe_api import checkpoint
     from ..recipe_api.controls import split_pairs
+    from ..recipe_api.default_weights import default_weights
     from ..recipe_api.remote_weights import with_digest
     from ..runtime import console
     from ..storage.image_files import Kept
@@ -86,7 +86,7 @@ def translate(
     controls |= split_pairs(control or [])
     if suffix:
         console.warn("--suffix is now --format; the old name will be removed")
-    weights = with_digest(weights or checkpoint.default_weights(to), sha256)
+    weights = with_digest(weights or default_weights(to), sha256)
     wanted = TranslateOptions(
         to, from_, labels, classifier, weights, recipe, size, controls, mask,
         suffix or format, quality, Kept(keep_alpha, keep_exif, keep_gps), sheet, batch, device, workers,

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import CardError
 from . import export_file, hub, litert_export, web_export
-from .export_file import ExportOptions, Outcome
+from .export_plan import ExportOptions, Outcome
 
 
 def export(

@@ -1,4 +1,4 @@
-"""`facekit export` without its flags: one ONNX file from trained weights, checked before it gets its name."""
+"""`facekit export NAME.onnx`: one ONNX file from trained weights, checked before it gets its name."""
 
 from __future__ import annotations
 
@@ -7,40 +7,16 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import CardError, MissingError
-from ..recipe_api import checkpoint
 from ..runtime import console
 from ..storage import card, files, lock
 from . import onnx_export, onnx_precision
-from .onnx_precision import Precision
-from .translator import Translator
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """What the file does and takes; see the flags of `facekit export`."""
-
-    to: str | None = None
-    source_label: str | None = None
-    size: int | None = None
-    dynamic: bool = True
-    opset: int = 17
-    precision: Precision = "fp32"
-    calibrate: Path | None = None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What to say of an export: a line for people, fields for machines."""
-
-    text: str
-    fields: dict[str, Any] = field(default_factory=dict)
+from .export_plan import ExportOptions, Outcome, planned
 
 
 def export(
@@ -56,32 +32,22 @@ def export(
     Raises CardError for options that do not fit the weights and for a file that is something else, MissingError for
     weights that cannot be loaded, FacekitError where the file's results differ from PyTorch's.
     """
-    model = checkpoint.load_model(weights, recipe=recipe)
-    translator = Translator(model, options.to, options.size)
+    reduced = options.precision if options.precision != "fp32" else None
+    plan = planned(weights, options, recipe, dynamic=options.dynamic, opset=options.opset, precision=reduced)
+    translator, values = plan.translator, plan.values
     onnx_export.open_generator(translator, options.source_label)
-    given = {
-        "to": translator.name,
-        "came_from": options.source_label,
-        "size": translator.size,
-        "dynamic": options.dynamic,
-        "opset": options.opset,
-        "precision": options.precision if options.precision != "fp32" else None,
-    }
-    given = {key: value for key, value in given.items() if value is not None}
-    inputs = {"weights": files.digest(model.path)}
+    multiple = translator.model.recipe.multiple
     faces = _faces(options, translator.size)
     if faces is not None:
-        inputs["calibrate"] = hashlib.sha256(faces.tobytes()).hexdigest()[:16]
-    values = {"facekit": 1, "command": "export", "options": given, "inputs": inputs}
+        values["inputs"]["calibrate"] = hashlib.sha256(faces.tobytes()).hexdigest()[:16]
     with contextlib.nullcontext() if dry_run else lock.held_file(out, "export"):
-        if _complete(out, model.path, values, force):
+        if _complete(out, plan.weights, values, force):
             console.note(f"export: nothing to do, {out} is complete")
             return None
         if dry_run:
-            ways = onnx_export.ways_to_write(options.dynamic, model.recipe.multiple)
-            shape = onnx_export.as_text(onnx_export.shape_of(ways[0], translator.size))
-            text = f"export: {translator.name} of {model.path} to {out}, {shape}"
-            return Outcome(text, {"path": str(out), "options": given})
+            free = onnx_export.ways_to_write(options.dynamic, multiple)[0]
+            shape = onnx_export.as_text(onnx_export.shape_of(free, translator.size))
+            return plan.announced(f"{translator.name} of {plan.weights} to {out}, {shape}", out)
         with files.replacing(out) as part:
             made = onnx_export.write(
                 translator,
@@ -98,15 +64,14 @@ def export(
         "path": str(out),
         "domain": translator.name,
         "shape": made.shape,
-        "multiple": model.recipe.multiple if "height" in made.shape else 0,
+        "multiple": multiple if "height" in made.shape else 0,
         "difference": made.difference,
         "compared": [list(each) for each in made.compared],
     }
     if made.levels:
         fields |= {"mean_levels": made.levels[0], "largest_levels": made.levels[1]}
-        far = (
-            f"in {options.precision}, {made.levels[0]:.2g} of 255 from PyTorch on average, {made.levels[1]:.2g} at most"
-        )
+        mean, most = made.levels
+        far = f"in {options.precision}, {mean:.2g} of 255 from PyTorch on average, {most:.2g} at most"
     else:
         far = f"{made.difference:.2g} from PyTorch at most"
     return Outcome(f"export: {out} takes {takes} to {translator.name}; {far}", fields)

@@ -14,7 +14,7 @@ from ..recipe_api import checkpoint
 from ..runtime import console
 from ..runtime.optional import needs
 from ..storage import card, files, yaml_text
-from .export_file import Outcome
+from .export_plan import Outcome
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 LINK = re.compile(r"\[([^\]]*)\]\((?!https?:)[^)]*\)")  # to a file that is not uploaded
@@ -26,8 +26,8 @@ def push(
 ) -> Outcome:
     """Upload weights and their card to `repository` (USER/NAME), which is created where it is not there.
 
-    The files are `model.safetensors`, in 16 bits, and `README.md`. Log in with `hf auth login` or HF_TOKEN; the token
-    is huggingface_hub's business and is neither read nor shown here. Raises CardError for a name that is none,
+    The files are `model.safetensors`, in 16 bits, and `README.md`. Log in with `hf auth login` or HF_TOKEN; of the
+    token facekit only asks whether there is one. Raises CardError for a name that is none,
     MissingError without huggingface_hub or a login, FacekitError where the Hub refuses or cannot be reached.
     """
     if not NAME.fullmatch(repository):

@@ -15,13 +15,11 @@ import torch
 from torch import nn
 
 from ..errors import CardError, FacekitError
-from ..recipe_api import checkpoint
 from ..runtime import console
 from ..runtime.optional import needs
 from ..storage import card, claim, files, lock, provenance
 from . import onnx_export
-from .export_file import ExportOptions, Outcome
-from .translator import Translator
+from .export_plan import ExportOptions, Outcome, planned
 
 SUFFIX = ".tflite"
 LIMIT = onnx_export.LIMIT
@@ -35,25 +33,20 @@ def export(
     force: bool = False,
     dry_run: bool = False,
 ) -> Outcome | None:
-    """Write the generator of weights to the LiteRT file `out`, its card beside it; None where it is there already.
+    """Write a generator [1, 3, S, S] to the LiteRT file `out`, its card beside it; None where it is there already.
 
-    The file takes one image [1, 3, S, S]. Raises CardError for options that do not fit, MissingError for weights that
+    Raises CardError for options that do not fit, MissingError for weights that
     cannot be loaded and without litert-torch, FacekitError where the net cannot be converted or the file's results
     differ from PyTorch's.
     """
     if options.precision != "fp32":
         raise CardError("--precision is for ONNX files", "leave it out")
-    model = checkpoint.load_model(weights, recipe=recipe)
-    translator = Translator(model, options.to, options.size)
+    plan = planned(weights, options, recipe)
+    translator, values = plan.translator, plan.values
     net = onnx_export.open_generator(translator, options.source_label)
-    given = {"to": translator.name, "came_from": options.source_label, "size": translator.size}
-    given = {key: value for key, value in given.items() if value is not None}
-    inputs = {"weights": files.digest(model.path)}
-    values = {"facekit": 1, "command": "export", "options": given, "inputs": inputs}
     shape = [1, 3, translator.size, translator.size]
     if dry_run:
-        text = f"export: {translator.name} of {model.path} to {out}, {onnx_export.as_text(shape)}"
-        return Outcome(text, {"path": str(out), "options": given})
+        return plan.announced(f"{translator.name} of {plan.weights} to {out}, {onnx_export.as_text(shape)}", out)
     name = f"{out.name}.{card.NAME}"
     with lock.held_file(out, "export"):
         if not force and claim.is_complete(out, values, name):

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -114,14 +114,14 @@ def write(
     Raises FacekitError where the answers differ by more than LIMIT even so, CardError for nets that torch cannot write,
     MissingError without onnx or onnxruntime; `path` may then hold anything.
     """
-    onnx, runtime = package("onnx"), package("onnxruntime")
+    onnx = package("onnx")
     net, size, multiple = open_generator(translator, came_from), translator.size, translator.model.recipe.multiple
     problem: FacekitError | None = None
     for free in ways_to_write(dynamic, multiple):
         shapes = compared_shapes(free, size, multiple)
         try:
             _trace(net, path, free, size, opset)
-            worst = _largest_difference(net, runtime, path, shapes)
+            worst = largest_difference(net, path, (make(shape) for shape in shapes for make in (noise, portraits)))
             break
         except FacekitError as error:
             problem = error
@@ -222,26 +222,29 @@ def _silent() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _largest_difference(net: nn.Module, runtime: Any, path: Path, shapes: Sequence[tuple[int, ...]]) -> float:
-    """Return how far ONNX Runtime is from PyTorch at most, on noise and on a face; raises FacekitError over LIMIT."""
+def largest_difference(net: nn.Module, path: Path, inputs: Iterable[Tensor]) -> float:
+    """Return how far ONNX Runtime's answers are from those of a net of one input; raises FacekitError over LIMIT."""
+    runtime = package("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 4
     worst = 0.0
     try:
         session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        for x in (make(shape) for shape in shapes for make in (noise, portraits)):
-            (made,) = session.run([OUTPUT], {INPUT: x.numpy()})
+        for x in inputs:
+            made = session.run(None, {INPUT: x.numpy()})
             with torch.inference_mode():
-                expected = net(x).numpy()
-            if made.shape != expected.shape:
-                raise ValueError(f"it gives {list(made.shape)} where PyTorch gives {list(expected.shape)}")
-            worst = float(np.maximum(worst, np.abs(made - expected).max()))  # a nan stays one
+                found = net(x)
+            expected = [one.numpy() for one in (found if isinstance(found, list) else [found])]
+            for one, other in zip(made, expected, strict=True):
+                if one.shape != other.shape:
+                    raise ValueError(f"it gives {list(one.shape)} where PyTorch gives {list(other.shape)}")
+                worst = float(np.maximum(worst, np.abs(one - other).max()))  # a nan stays one
     except Exception as error:  # ONNX Runtime's errors have no class in common
         reason = str(error).strip().splitlines()[-1][:300]
         raise FacekitError(f"ONNX Runtime cannot be compared with PyTorch: {reason}", "another --opset") from error
     if not worst <= LIMIT:
         hint = "another --opset; weights that are not finite cannot be exported"
-        raise FacekitError(f"ONNX Runtime's images differ from PyTorch's by {worst:.2g}, over {LIMIT:g}", hint)
+        raise FacekitError(f"ONNX Runtime's answers differ from PyTorch's by {worst:.2g}, over {LIMIT:g}", hint)
     return worst
 
 

@@ -17,9 +17,10 @@ from ..nets import detector, face_points
 from ..ops import boxes
 from ..recipe_api import checkpoint
 from ..runtime import console
+from ..runtime.printable import printable
 from ..storage import card, claim, files, lock, provenance
 from . import head_mask, onnx_export, web_nets, web_runtime
-from .export_file import ExportOptions, Outcome
+from .export_plan import ExportOptions, Outcome, planned
 from .translator import Translator
 
 PAGE = Path(__file__).parent / "web"
@@ -43,17 +44,15 @@ def export(
     options that do not fit the weights and for a folder with other things, MissingError for weights or a runtime that
     cannot be loaded, InputError for a download that fails, FacekitError where a net's results differ from PyTorch's.
     """
-    model = checkpoint.load_model(weights, recipe=recipe)
-    translator = Translator(model, options.to, options.size)
-    onnx_export.open_generator(Translator(model, options.to, translator.net_size), options.source_label)
-    given = {"to": translator.name, "came_from": options.source_label, "size": translator.size, "opset": options.opset}
-    given = {"web": True, **{key: value for key, value in given.items() if value is not None}}
+    plan = planned(weights, options, recipe, web=True, opset=options.opset)
+    translator, values = plan.translator, plan.values
+    drawing = Translator(translator.model, options.to, translator.net_size)
+    onnx_export.open_generator(drawing, options.source_label)
     if dry_run:
-        text = f"export: a page that translates to {translator.name} with {model.path}, {translator.size} px, in {out}"
-        return Outcome(text, {"path": str(out), "options": given})
+        text = f"a page that translates to {translator.name} with {plan.weights}, {translator.size} px, in {out}"
+        return plan.announced(text, out)
     archive = web_runtime.find(runtime)
-    inputs = {"weights": files.digest(model.path), "runtime": files.digest(archive)}
-    values = {"facekit": 1, "command": "export", "options": given, "inputs": inputs}
+    values["inputs"]["runtime"] = files.digest(archive)
     with lock.held(out, "facekit export"):
         _refuse_foreign(out, force)
         for folder in (out, out / RUNTIME):
@@ -63,7 +62,7 @@ def export(
             return None
         for name, data in web_runtime.unpack(archive).items():
             files.write_bytes(out / RUNTIME / name, data)
-        differences = _write_nets(out, translator, options)
+        differences = _write_nets(out, drawing, options)
         files.write_text(out / CONFIG, json.dumps(_config(translator), indent=1) + "\n")
         for path in sorted(PAGE.iterdir()):
             files.write_bytes(out / path.name, _page(path, translator))
@@ -89,9 +88,8 @@ def _refuse_foreign(out: Path, force: bool) -> None:
         )
 
 
-def _write_nets(out: Path, translator: Translator, options: ExportOptions) -> dict[str, float]:
+def _write_nets(out: Path, drawing: Translator, options: ExportOptions) -> dict[str, float]:
     """Write the four nets; returns how far each is from PyTorch."""
-    drawing = Translator(translator.model, options.to, translator.net_size)
 
     def write_model(path: Path) -> float:
         return onnx_export.write(drawing, path, options.source_label, dynamic=False, opset=options.opset).difference
@@ -148,5 +146,5 @@ def _page(path: Path, translator: Translator) -> bytes:
     """Return a file of the page; the HTML names what is translated to."""
     if path.suffix != ".html":
         return path.read_bytes()
-    domain = html.escape(translator.name)
+    domain = html.escape(printable(translator.name))
     return Template(path.read_text(encoding="utf-8")).substitute(title=f"Photo to {domain}", domain=domain).encode()

@@ -5,18 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import FacekitError
 from ..faces import neural
 from ..nets import face_points
 from ..nets.detector_file import load_detector
 from ..recipe_api import checkpoint
 from . import onnx_export
-
-LIMIT = 1e-3  # of the difference, of probabilities and of the detector's logits and offsets
 
 
 class Parts(nn.Module):
@@ -37,7 +33,7 @@ def write_detector(path: Path) -> float:
     free = {2: "height", 3: "width"}
     axes = {"image": free} | {name: {2: f"{name}_h", 3: f"{name}_w"} for name in ("fine", "middle", "coarse")}
     onnx_export.write_net(net, path, torch.zeros(1, 3, 64, 96), axes)
-    return _difference(net, path, onnx_export.portraits((1, 3, 128, 96)))
+    return onnx_export.largest_difference(net, path, [onnx_export.portraits((1, 3, 128, 96))])
 
 
 def write_points(path: Path) -> float:
@@ -45,25 +41,11 @@ def write_points(path: Path) -> float:
     _, points = load_detector(neural.WEIGHTS)
     shape = (1, 3, face_points.SIDE, face_points.SIDE)
     onnx_export.write_net(points, path, torch.zeros(shape), {"image": {0: "faces"}, "points": {0: "faces"}})
-    return _difference(points, path, onnx_export.portraits((2, *shape[1:])))
+    return onnx_export.largest_difference(points, path, [onnx_export.portraits((2, *shape[1:]))])
 
 
 def write_parts(path: Path, model: checkpoint.Model) -> float:
     """Write a segmenter's probabilities, [1, 3, S, S] at its own size; returns the largest difference to PyTorch."""
     size, net = model.card.data.size, Parts(model).eval()
     onnx_export.write_net(net, path, torch.zeros(1, 3, size, size), {"image": {}, "parts": {}})
-    return _difference(net, path, onnx_export.portraits((1, 3, size, size)))
-
-
-def _difference(net: nn.Module, path: Path, x: Tensor) -> float:
-    """Return how far ONNX Runtime is from PyTorch at most; raises FacekitError over LIMIT."""
-    runtime = onnx_export.package("onnxruntime")
-    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    made = session.run(None, {"image": x.numpy()})
-    with torch.inference_mode():
-        found = net(x)
-    expected = found if isinstance(found, list) else [found]
-    worst = max(float(np.abs(one - other.numpy()).max()) for one, other in zip(made, expected, strict=True))
-    if not worst <= LIMIT:
-        raise FacekitError(f"ONNX Runtime's {path.stem} differs from PyTorch's by {worst:.2g}, over {LIMIT:g}")
-    return worst
+    return onnx_export.largest_difference(net, path, [onnx_export.portraits((1, 3, size, size))])

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ..errors import InputError, MissingError
 from ..runtime import console
+from ..sources.download import download
 from ..sources.errors import FetchError
-from ..sources.http_client import HttpClient
 from ..sources.url_guard import Hosts, PublicHosts
 from ..storage import files
 from ..storage.cache import cache_folder
@@ -47,17 +47,11 @@ def find(given: Path | None = None) -> Path:
     if path.is_file() and files.sha256(path) == SHA256:
         return path
     console.note(f"export: downloading onnxruntime-web {VERSION}")
-    client = HttpClient(hosts(), rate=100, tries=4, longest=3600.0)
-    files.make_folder(path.parent)
-    with files.replacing(path) as part:
-        try:
-            client.retry(lambda attempt: client.download(URL, part, LARGEST))
-        except FetchError as error:
-            hint = f"--runtime FILE, which `npm pack onnxruntime-web@{VERSION}` writes on another machine"
-            raise InputError(f"onnxruntime-web cannot be downloaded: {error.message}", hint) from error
-        found = files.sha256(part)
-        if found != SHA256:
-            raise InputError(f"{URL} is not the file that was meant: its SHA-256 is {found}", "nothing was kept")
+    try:
+        download(URL, path, hosts(), LARGEST, SHA256)
+    except FetchError as error:
+        hint = f"--runtime FILE, which `npm pack onnxruntime-web@{VERSION}` writes on another machine"
+        raise InputError(f"onnxruntime-web cannot be downloaded: {error.message}", hint) from error
     return path
 
 

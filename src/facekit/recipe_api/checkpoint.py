@@ -22,7 +22,6 @@ from . import base as recipe
 from . import registry, remote_weights
 
 FILE = "model.safetensors"
-GENERATORS = ("anime", "cartoon")  # of the shipped weights, those that translate; each is called as its domain
 SHIPPED = Path(__file__).parents[1] / "weights"
 KEY = "facekit"
 LARGEST_HEADER = 4_000_000  # bytes; a net of 10,000 tensors needs about 1,000,000
@@ -49,11 +48,6 @@ class Model:
 def shipped() -> dict[str, Path]:
     """Return the paths of the weights that come with facekit, by name."""
     return {path.stem: path for path in sorted(SHIPPED.glob("*.safetensors"))}
-
-
-def default_weights(to: str | None) -> str:
-    """Return the shipped weights to use where none are named: those called as the domain wanted, or else anime."""
-    return to if to in GENERATORS else GENERATORS[0]
 
 
 def find_weights(name: str | Path) -> Path:

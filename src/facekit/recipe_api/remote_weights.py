@@ -10,16 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from ..errors import CardError, InputError
+from ..errors import CardError
 from ..runtime import console
+from ..sources.download import download
 from ..sources.errors import AddressRefused
-from ..sources.http_client import HttpClient
 from ..sources.url_guard import Hosts, PublicHosts, redacted
 from ..storage import files
 from ..storage.cache import cache_folder
 
 LARGEST = 4_000_000_000  # bytes
-LONGEST = 3600.0  # s for one download
 HUB = "hf://"  # hf://USER/NAME[@REVISION][/FILE] on the Hugging Face Hub, or on that of HF_ENDPOINT
 HUB_FILE = "model.safetensors"
 NOTES = "source.json"  # beside a downloaded file: where it comes from
@@ -107,21 +106,12 @@ def fetch(name: str) -> Path:
         if found == (address.sha256 or _noted(address)):
             return path
         console.warn(f"{path} in the cache is not what it should be: it is downloaded again")
-    client = HttpClient(hosts_of(address), rate=100, tries=4, longest=LONGEST)
     console.note(f"weights: downloading {redacted(address.url)}")
-    files.make_folder(address.folder)
-    with files.replacing(path) as part:
-        try:
-            size = client.retry(lambda attempt: client.download(address.url, part, LARGEST))
-        except AddressRefused as error:
-            raise CardError(error.message, "download it yourself, and give the file") from error
-        found = files.sha256(part)
-        if address.sha256 not in (None, found):
-            raise InputError(
-                f"{redacted(address.url)} is not the file that was meant: its SHA-256 is {found}",
-                "check the address and the digest; nothing was kept",
-            )
-    notes = {"url": redacted(address.url), "sha256": found, "bytes": size}
+    try:
+        found = download(address.url, path, hosts_of(address), LARGEST, address.sha256)
+    except AddressRefused as error:
+        raise CardError(error.message, "download it yourself, and give the file") from error
+    notes = {"url": redacted(address.url), "sha256": found, "bytes": path.stat().st_size}
     files.write_text(address.folder / NOTES, json.dumps(notes, indent=1) + "\n")
     if address.sha256 is None:
         console.note(f"weights: to be sure of the same file everywhere, add --sha256 {found}")

@@ -16,7 +16,7 @@ from PIL import Image
 from ..errors import FacekitError
 from ..runtime import console
 from . import demo_run
-from .server import address, is_private, listen
+from .listening import address, is_private, listen, show_until
 from .studio import Studio
 
 HEAD = (  # whatever gradio's pages would like to load from elsewhere: they cannot
@@ -234,18 +234,10 @@ def _uploads_in(folder: str) -> Iterator[None]:
 
 def show(studio: Studio, host: str, port: int, in_browser: bool) -> None:
     """Run the demo until ctrl-C or SIGTERM."""
-    import threading
-    import webbrowser
-
     from ..runtime.signals import collected
 
     if not is_private(host):
         console.warn(f"everyone who can reach {host} can use this page: there is no login")
     with collected() as received, opened(studio, host, port) as url:
-        console.result(f"demo: {url} ({', '.join(studio.models)}); ctrl-C ends it", url=url)
-        if in_browser:
-            webbrowser.open(url)
-        wait = threading.Event()
-        while not received:
-            wait.wait(0.2)
+        show_until(received, "demo", url, list(studio.models), in_browser)
     console.note("demo: stopped")

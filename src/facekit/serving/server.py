@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import signal
 import socket
 import threading
@@ -16,11 +15,11 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from ..errors import CardError
 from ..runtime import console
 from ..runtime.cores import usable_cores
 from ..runtime.device import share_threads
 from .application import Limits, Service
+from .listening import address, is_private, listen
 from .studio import Studio
 from .work_queue import WorkQueue
 
@@ -115,29 +114,6 @@ class Server(uvicorn.Server):
         """End in order; may be called from any thread."""
         self.service.stopping = True
         self.should_exit = True
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; port 0 takes a free one. Raises CardError where that is not possible."""
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=128)
-    except (OSError, OverflowError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise CardError(f"cannot listen on {host} port {port}: {reason}", "choose another --port or --host") from error
-
-
-def address(listening: socket.socket) -> str:
-    """Return the URL of a listening socket."""
-    host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def is_private(host: str) -> bool:
-    """Return whether only programs of this machine reach a host."""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
 
 
 @contextlib.contextmanager

@@ -5,21 +5,20 @@ from __future__ import annotations
 import re
 import socket
 import threading
-import webbrowser
 from collections.abc import Callable, Sequence
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from ..errors import CardError
+from ..errors import InputError
 from ..reports import html
 from ..runtime import console, strict_json
 from ..runtime.signals import collected
+from .listening import address, is_private, listen, show_until
 from .watched_run import WatchedRun
 
 PREVIEW = re.compile(r"/preview/(\d{1,4})/(\d{1,8})\.png")
-LOCAL = frozenset(("127.0.0.1", "localhost", "::1"))  # hosts that only programs of this machine reach
 HAVE = re.compile(r"(\d{1,9})\.(\d{1,9})")
 
 
@@ -27,7 +26,7 @@ class Watch:
     """What the page asks for: the runs, guarded so that several browsers may ask at once."""
 
     def __init__(self, folders: Sequence[Path]):
-        self.runs = [WatchedRun(folder) for folder in folders]
+        self.runs = _runs(folders)
         self.lock = threading.Lock()
         self.page = html.render("watch.html", title="Runs")
 
@@ -58,19 +57,34 @@ class Watch:
         return strict_json.dumps(state).encode()
 
 
+def _runs(folders: Sequence[Path]) -> list[WatchedRun]:
+    """Return the folders that are runs, and warn of others, as `runs/*` may name; raises InputError for none."""
+    found: list[WatchedRun] = []
+    for folder in folders:
+        try:
+            found.append(WatchedRun(folder))
+        except InputError as error:
+            problem = error
+            if len(folders) > 1:
+                console.warn(f"{error.message}; left out")
+    if not found:
+        raise problem
+    return found
+
+
 class _Handler(BaseHTTPRequestHandler):
     """Answers GET and HEAD; whatever else is asked gets 501 by the base class."""
 
     timeout = 30
 
-    def __init__(self, watch: Watch, hosts: frozenset[str] | None, *arguments: object):
-        self.watch, self.hosts = watch, hosts
+    def __init__(self, watch: Watch, private: bool, *arguments: object):
+        self.watch, self.private = watch, private
         super().__init__(*arguments)  # type: ignore[arg-type]
 
     def do_GET(self) -> None:
         """Answer a request; one that names another host gets 403, so that no foreign page can read along."""
         named = urlsplit(f"//{self.headers.get('Host', '')}").hostname
-        if self.hosts is not None and named not in self.hosts:
+        if self.private and not is_private(named or ""):
             status, kind, body = 403, "text/plain", b"this page is for its own machine\n"
         else:
             status, kind, body = self.watch.answer(self.path)
@@ -92,9 +106,10 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, host: str, port: int, handler: Callable[..., BaseHTTPRequestHandler]):
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        super().__init__((host, port), handler)
+    def __init__(self, listening: socket.socket, handler: Callable[..., BaseHTTPRequestHandler]):
+        super().__init__(listening.getsockname()[:2], handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listening
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Stay quiet where a browser closes its connection early."""
@@ -103,29 +118,19 @@ class _Server(ThreadingHTTPServer):
 def open_server(folders: Sequence[Path], host: str = "127.0.0.1", port: int = 0) -> ThreadingHTTPServer:
     """Return a server that is ready to run.
 
-    Raises InputError for a folder that is no run, CardError where it cannot listen.
+    Raises InputError where none of the folders is a run, CardError where it cannot listen.
     """
     watch = Watch(folders)
-    try:
-        return _Server(host, port, partial(_Handler, watch, LOCAL if host in LOCAL else None))
-    except (OSError, OverflowError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise CardError(f"cannot listen on {host} port {port}: {reason}", "choose another --port or --host") from error
+    return _Server(listen(host, port), partial(_Handler, watch, is_private(host)))
 
 
 def serve(folders: Sequence[Path], host: str, port: int, in_browser: bool) -> None:
     """Show the page until ctrl-C or SIGTERM."""
-    if host not in LOCAL:
+    if not is_private(host):
         console.warn(f"everyone who can reach {host} can see these runs: there is no login")
     with collected() as received, open_server(folders, host, port) as server:
-        named = f"[{host}]" if ":" in host else host
-        url = f"http://{named}:{server.server_address[1]}"
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        console.result(f"watch: {url} ({', '.join(folder.name for folder in folders)}); ctrl-C ends it", url=url)
-        if in_browser:
-            webbrowser.open(url)
-        wait = threading.Event()
-        while not received:
-            wait.wait(0.2)
+        names = [folder.name for folder in folders]
+        show_until(received, "watch", address(server.socket), names, in_browser)
         server.shutdown()
     console.note("watch: stopped")
