@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
-import sys
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +11,7 @@ from torch import nn
 from ..errors import CardError, FacekitError
 from ..runtime import console
 from ..runtime.optional import needs
+from ..runtime.quiet import quiet_libraries
 from ..storage import card, claim, files, lock, provenance
 from . import onnx_export
 from .export_plan import ExportOptions, Outcome, planned
@@ -67,11 +62,11 @@ def write(net: nn.Module, path: Path, size: int) -> float:
     LIMIT.
     """
     shape = (1, 3, size, size)
-    with needs("litert"), _quiet():
+    with needs("litert"), quiet_libraries():
         import litert_torch
         from ai_edge_litert.interpreter import Interpreter
     try:
-        with _quiet():
+        with quiet_libraries():
             litert_torch.convert(net, (torch.zeros(shape),)).export(str(path))
             reader = Interpreter(model_content=path.read_bytes(), num_threads=torch.get_num_threads())
             reader.allocate_tensors()
@@ -88,24 +83,3 @@ def write(net: nn.Module, path: Path, size: int) -> float:
     if not worst <= LIMIT:
         raise FacekitError(f"LiteRT's images differ from PyTorch's by {worst:.2g}, over {LIMIT:g}", "export NAME.onnx")
     return worst
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Send what the converter and its C++ print nowhere."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    before, kept, nowhere = logging.root.manager.disable, (os.dup(1), os.dup(2)), os.open(os.devnull, os.O_WRONLY)
-    logging.disable(logging.WARNING)
-    try:
-        os.dup2(nowhere, 1)
-        os.dup2(nowhere, 2)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for number, old in zip((1, 2), kept, strict=True):
-            os.dup2(old, number)
-            os.close(old)
-        os.close(nowhere)
-        logging.disable(before)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import sys
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +17,7 @@ from torch import Tensor, nn
 from ..errors import CardError, FacekitError, MissingError
 from ..recipe_api import checkpoint
 from ..runtime import console
+from ..runtime.quiet import quiet_libraries
 from ..storage import card, images
 from .onnx_precision import Precision, convert, difference
 from .translator import Translator
@@ -189,8 +186,7 @@ def write_net(
     """
     first, *outputs = axes
     try:
-        with warnings.catch_warnings(), torch.no_grad(), _silent():
-            warnings.simplefilter("ignore")  # torch calls this exporter old, and every number of Python's a guess
+        with quiet_libraries(), torch.no_grad():  # torch calls this exporter old, and every number of Python's a guess
             torch.onnx.export(
                 net,
                 (example,),
@@ -206,20 +202,6 @@ def write_net(
         reason = str(error).strip().splitlines()[0].split(". ")[0]
         hint = f"--opset {OPSET}" if opset != OPSET else "use it with facekit translate"
         raise CardError(f"torch cannot write these nets as ONNX of opset {opset}: {reason}", hint) from error
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Send what torch's C++ prints to stdout (a whole graph, where an export fails) nowhere."""
-    sys.stdout.flush()
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 1)
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def largest_difference(net: nn.Module, path: Path, inputs: Iterable[Tensor]) -> float:

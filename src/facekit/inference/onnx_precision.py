@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +11,7 @@ import numpy as np
 
 from ..errors import FacekitError, InputError
 from ..runtime import console
+from ..runtime.quiet import quiet_libraries
 from ..storage import images
 from ..storage.folder import Folder
 
@@ -54,7 +51,7 @@ def convert(path: Path, precision: Precision, faces: np.ndarray) -> None:
     Input and output stay 32-bit floats. Raises FacekitError where ONNX Runtime's tools cannot convert these nets.
     """
     try:
-        with _quiet():
+        with quiet_libraries():
             _halve(path) if precision == "fp16" else _quantize(path, faces)
     except Exception as error:  # ONNX Runtime's tools raise whatever they like
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]
@@ -116,16 +113,3 @@ def _quantize(path: Path, faces: np.ndarray) -> None:
             extra_options={"CalibPercentile": PERCENTILE},
         )
         path.write_bytes(made.read_bytes())
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the tools' warnings, log lines and prints off the terminal."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
