@@ -154,7 +154,7 @@ def test_files_of_one_stem_do_not_meet(translate):
 
 def test_a_size_is_kept_exactly_and_large_ones_are_enlarged(translate, here):
     for size in (18, 40):
-        done = translate("in/000.png", f"{size}.png", "--size", size)
+        done = translate("in/000.png", f"{size}.png", "--size", size, "--upscaler", "none")
         assert Image.open(f"{size}.png").size == (size, size) and ("enlarged" in done.err) == (size > 16)
     translate("in/000.png", "own.png")
     enlarged = Image.open("own.png").resize((40, 40), Image.Resampling.LANCZOS)

@@ -40,7 +40,7 @@ def test_the_folder_holds_all_that_a_web_server_needs(facekit, tmp_path, runtime
     assert config["size"] == config["result"] == 128 and np.shape(config["template"]) == (5, 2)
     card = yaml.safe_load((page / "card.yaml").read_text())
     assert card["options"] == {"web": True, "to": "anime", "size": 128, "opset": 17}
-    assert set(card["made"]["differences"]) == {"model", "detector", "points", "segnet"}
+    assert set(card["made"]["differences"]) == {"model", "detector", "points", "segnet", "upscaler"}
 
 
 def test_the_same_again_does_nothing_and_another_size_is_another_page(facekit, tmp_path, runtime):

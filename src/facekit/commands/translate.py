@@ -26,6 +26,7 @@ def translate(
     sha256: flags.Sha256 = None,
     recipe: options.RecipeFile = None,
     size: flags.Size = None,
+    upscaler: flags.Upscaler = "upscaler",
     align: flags.Align = True,
     paste: flags.Paste = False,
     faces: flags.Faces = "largest",
@@ -88,7 +89,7 @@ def translate(
         console.warn("--suffix is now --format; the old name will be removed")
     weights = with_digest(weights or default_weights(to), sha256)
     wanted = TranslateOptions(
-        to, from_, labels, classifier, weights, recipe, size, controls, mask,
+        to, from_, labels, classifier, weights, recipe, size, controls, mask, upscaler,
         suffix or format, quality, Kept(keep_alpha, keep_exif, keep_gps), sheet, batch, device, workers,
         FaceOptions(align, paste, faces == "all", detector, model_root, margin, rotation),
         FilmOptions(video, start, end, fps, smooth),

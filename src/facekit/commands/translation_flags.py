@@ -39,6 +39,13 @@ Weights = Annotated[
 ]
 Sha256 = Annotated[Optional[str], typer.Option(help="digest that weights by URL must have", metavar="HEX")]
 Size = Annotated[Optional[int], typer.Option(min=16, help="edge to translate at, px; else the model's own")]
+Upscaler = Annotated[
+    str,
+    typer.Option(
+        help="what draws results larger than their net does: weights of the recipe upscaler; none: interpolation",
+        metavar="WEIGHTS",
+    ),
+]
 Align = Annotated[bool, typer.Option("--align/--no-align", help="cut the face out of photos first")]
 Paste = Annotated[bool, typer.Option("--paste", help="put the face back into its photo (films: always)")]
 Faces = Annotated[

@@ -98,6 +98,11 @@ def align_face(image: np.ndarray, face: Face, size: int, margin: float = MARGIN)
     return cut_face(image, face, similarity(face.landmarks, template(size, margin)), size)
 
 
+def footprint(matrix: np.ndarray, side: int) -> int:
+    """Return the side in px of photo that a square of `side` px covers, where `matrix` maps photo px to its px."""
+    return max(1, round(side * math.sqrt(abs(np.linalg.det(inverse(matrix)[:, :2])))))
+
+
 def paste(
     photo: Image.Image,
     crop: Image.Image,
@@ -115,9 +120,9 @@ def paste(
     photo, crop = photo.convert("RGB"), crop.convert("RGB")
     side = size or crop.width
     back = inverse(matrix)
-    footprint = max(1, round(side * math.sqrt(abs(np.linalg.det(back[:, :2])))))
-    if crop.width > footprint:
-        crop = crop.resize((footprint, footprint), Image.Resampling.LANCZOS)
+    covered = footprint(matrix, side)
+    if crop.width > covered:
+        crop = crop.resize((covered, covered), Image.Resampling.LANCZOS)
     corners = moved(back, np.array([[0, 0], [side, 0], [side, side], [0, side]]))
     left, top = np.clip(np.floor(corners.min(0)).astype(int), 0, photo.size)
     right, bottom = np.clip(np.ceil(corners.max(0)).astype(int), 0, photo.size)

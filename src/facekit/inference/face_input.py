@@ -15,6 +15,7 @@ from ..data.roll import read_rolls, tilt
 from ..errors import CardError, InputError
 from ..faces import MARGIN, Detector, Face, align_face, find_detector, find_faces, template
 from ..faces import roll as roll_of
+from ..faces.alignment import footprint
 from ..recipe_api.checkpoint import Model
 from ..storage import card, content, image_files, images
 from ..storage.folder import Folder, Source, is_inside
@@ -50,6 +51,11 @@ class Crop:
     roll: float = 0.0
     turn_back: float = 0.0
     opacity: float = 1.0
+
+    @property
+    def place(self) -> int:
+        """The edge in px that the crop has in its photo; 0 for a face that is not of a photo."""
+        return 0 if self.matrix is None else footprint(self.matrix, self.edge)
 
 
 @dataclass

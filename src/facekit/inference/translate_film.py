@@ -29,6 +29,7 @@ from ..video.frames import Film, Frame, Selection, select
 from ..video.pyav import FILMS
 from ..video.stills import Animation, FrameFolder, is_animated
 from ..video.writers import SUFFIXES, FolderWriter, Writer, open_writer
+from .enlarger import SHIPPED
 from .face_input import Crop, FaceInput
 from .face_labels import open_known
 from .film_faces import Search, TrackedFaces, places_of, search
@@ -279,10 +280,11 @@ def _card(
         "start": film.start, "end": film.end, "fps": film.fps, "smooth": film.smooth,
         "video": film.video or None, "quality": options.quality,
         "keep_exif": options.kept.exif or None, "keep_gps": options.kept.gps or None,
+        "upscaler": None if options.upscaler == SHIPPED else options.upscaler,
         "detector": detector.name if detector else None,
     }  # fmt: skip
     given = {key: value for key, value in given.items() if value is not None}
-    inputs = {"weights": files.digest(model.path), **({} if content.is_folder(source) else {"source": _sample(source)})}
+    inputs = translator.inputs(True) | ({} if content.is_folder(source) else {"source": _sample(source)})
     return {"facekit": 1, "command": "translate", "options": given, "inputs": inputs}
 
 

@@ -25,6 +25,7 @@ from ..storage.folder import Source, open_source, output_names
 from ..storage.folder_map import folder_map
 from ..storage.listing import SUFFIXES
 from ..storage.manifest import Output
+from .enlarger import SHIPPED
 from .face_input import FaceInput, PhotoReader, Reader, TiltedReader, keeping, open_reader
 from .face_labels import Known, open_known
 from .translate_options import TranslateOptions
@@ -58,7 +59,7 @@ def translate_folder(source: Path, out: Path, options: TranslateOptions, dry_run
     titles = [translator.name for translator in translators]
     known = open_known(found, model, options.source_label, options.labels, options.classifier)
     read = open_reader(source, translators[0], options.faces)
-    values = _card(source, out, options, titles, model, read, single)
+    values = _card(source, out, options, titles, translators[0], read, single)
     read = keeping(read, options.kept)
     if dry_run:
         count = len(found[: options.run.get("limit")])
@@ -135,7 +136,8 @@ def paint(group: Group, translator: Translator, known: Known | None) -> list[tup
     if any(crop.roll for _, crop in crops):
         conditions["roll"] = [crop.roll for _, crop in crops]
     notes: list[dict[str, Any]] = []
-    faces = translator.fitted([crop.face for _, crop in crops], None, notes, **conditions)
+    places = [crop.place if group[place][1].photo is not None else 0 for place, crop in crops]
+    faces = translator.fitted([crop.face for _, crop in crops], None, notes, places, **conditions)
     measured: list[list[dict[str, Any]]] = [[] for _ in group]
     for (place, _), note in zip(crops, notes, strict=True):
         measured[place] += [note] if note else []
@@ -168,9 +170,8 @@ def translators_of(model: checkpoint.Model, options: TranslateOptions, single: b
         raise CardError("one file cannot hold several translations", "give a folder for the output")
     if options.faces.paste and options.mask:
         raise CardError("a mask is of the face alone", "leave out --paste or --mask")
-    found = [
-        Translator(model, target, options.size, mask=options.mask, controls=options.controls) for target in targets
-    ]
+    how: dict[str, Any] = {"mask": options.mask, "controls": options.controls, "upscaler": options.upscaler}
+    found = [Translator(model, target, options.size, **how) for target in targets]
     for name in [translator.name for translator in found] if len(found) > 1 else []:
         if name in (".", "..") or not name.isprintable() or "/" in name or "\\" in name:  # names come from the weights
             raise CardError(f"{name!r} cannot be the name of a folder", "translate to it alone")
@@ -184,7 +185,7 @@ def _card(
     out: Path,
     options: TranslateOptions,
     titles: list[str],
-    model: checkpoint.Model,
+    translator: Translator,
     read: Reader,
     single: bool,
 ) -> dict[str, Any]:
@@ -195,13 +196,14 @@ def _card(
         "align": faces.align, "paste": faces.paste, "suffix": options.suffix, "margin": faces.margin,
         "faces": "all" if faces.every else None, "model_root": faces.model_root, "rotation": faces.rotation,
         "came_from": options.source_label, "labels": options.labels, "classifier": options.classifier,
-        "mask": options.mask or None, **control_flags(model, options.controls), "quality": options.quality,
+        "mask": options.mask or None, **control_flags(translator.model, options.controls), "quality": options.quality,
         "keep_alpha": options.kept.alpha or None, "keep_exif": options.kept.exif or None,
         "keep_gps": options.kept.gps or None,
+        "upscaler": None if options.upscaler == SHIPPED else options.upscaler,
         "detector": read.detector.name if isinstance(read, PhotoReader | TiltedReader) else None,
     }  # fmt: skip
     given = {key: str(value) if isinstance(value, Path) else value for key, value in given.items() if value is not None}
-    inputs = {"weights": files.digest(model.path), **({"source": files.digest(source)} if single else {})}
+    inputs = translator.inputs(faces.paste) | ({"source": files.digest(source)} if single else {})
     return {"facekit": 1, "command": "translate", "options": given, "inputs": inputs}
 
 

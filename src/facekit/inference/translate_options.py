@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import CardError
 from ..storage.image_files import Kept
 from ..video.frames import Selection, parse_time
+from .enlarger import SHIPPED
 from .face_input import FaceOptions
 
 
@@ -48,6 +49,7 @@ class TranslateOptions:
     controls: dict[str, Any] = field(default_factory=dict)
     """What `Recipe.controls` lets people set, by name; None is not given."""
     mask: bool = False
+    upscaler: str = SHIPPED
     suffix: str = "png"
     quality: int | None = None
     kept: Kept = field(default_factory=Kept)

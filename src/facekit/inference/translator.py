@@ -18,7 +18,8 @@ from ..ops.cpu_kernels import CpuKernels
 from ..recipe_api import checkpoint
 from ..recipe_api.controls import Control, read_controls
 from ..runtime.device import find_device
-from ..storage import images
+from ..storage import files, images
+from .enlarger import MOST, NONE, SHIPPED, open_enlarger
 from .keeping import PhotoKeeper
 
 if TYPE_CHECKING:
@@ -32,10 +33,12 @@ class Translator:
     """Translates images to a domain of its model: `facekit.load("anime")(photo)`.
 
     `size` is the shorter edge of the results in px; the model's training size if absent. Larger ones are translated at
-    the training size and enlarged, because nets produce artefacts at sizes that they were not trained on.
+    the training size and enlarged, because nets produce artefacts at sizes that they were not trained on; so are faces
+    that are put back into a photo where they were larger.
     `strength` scales the change, 1 is as learned; `controls` are more of what the method lets people set (`keep`,
     `background`, ...; see `Recipe.controls`). With `mask` the results show where faces are changed (white:
-    completely) instead of the faces. `detector` and `model_root` choose what finds faces, as in `facekit align`.
+    completely) instead of the faces. `upscaler` is what enlarges: weights of that recipe, or "none". `detector` and
+    `model_root` choose what finds faces, as in `facekit align`.
 
     `domains` are the names that `to` takes. Raises CardError for options that the method does not have.
     """
@@ -50,6 +53,7 @@ class Translator:
         detector: str = "auto",
         model_root: Path | None = None,
         controls: Mapping[str, Any] | None = None,
+        upscaler: str = SHIPPED,
     ):
         trained = model.card.data.size
         self.model, self.to, self.size = model, to, size or trained
@@ -80,6 +84,7 @@ class Translator:
         if not model.recipe.multiple and self.size != model.recipe.size:
             raise CardError(f"these weights translate at {model.recipe.size} px only", "leave out the size")
         self.device = next(model.nets.parameters()).device
+        self.enlarger = open_enlarger(NONE if mask else upscaler, str(self.device))
         self.alone = self.device.type == "cpu"  # a batch would only take more memory
         if self.alone:
             model.nets.to(memory_format=torch.contiguous_format)  # what quick convolutions take
@@ -94,6 +99,13 @@ class Translator:
     def enlarges(self) -> bool:
         """Whether results are larger than the output of the nets."""
         return self.size > self.net_size
+
+    def inputs(self, pastes: bool) -> dict[str, str]:
+        """Return the digests of the weights that results depend on; `pastes`: whether faces go back into photos."""
+        found = {"weights": self.model}
+        if self.enlarger.model is not None and (self.enlarges or pastes):
+            found["upscaler"] = self.enlarger.model
+        return {name: files.digest(model.path) for name, model in found.items()}
 
     @property
     def name(self) -> str:
@@ -127,7 +139,7 @@ class Translator:
             return self.batch([picture], to)[0]
         found = self._photos(paste).cut(picture)
         (crop,) = found.crops
-        face = self.fitted([crop.face], to)[0]
+        face = self.fitted([crop.face], to, places=[crop.place if paste else 0])[0]
         if found.photo is None or crop.matrix is None:
             return face
         return paste_face(found.photo, face, crop.matrix, crop.edge, crop.head)
@@ -152,12 +164,14 @@ class Translator:
         pictures: Sequence[Image.Image],
         to: str | None = None,
         notes: list[dict[str, Any]] | None = None,
+        places: Sequence[int] | None = None,
         **conditions: Sequence[Any],
     ) -> list[Image.Image]:
         """Translate images prepared by `fit`: one batch per shape, on the processor one by one.
 
-        `conditions` are what the recipe's `translate` is conditioned on, a value for each image: `roll`, `source`.
-        `notes` gets what it measured of each, where it measures.
+        `places` are the edges in px that faces have in the photos that they go back into: results are enlarged to them,
+        up to four times. `conditions` are what the recipe's `translate` is conditioned on, a value for each image:
+        `roll`, `source`. `notes` gets what it measured of each, where it measures.
         """
         side = self.side if to is None else checkpoint.direction(self.model, to)
         out: list[Image.Image | None] = [None] * len(pictures)
@@ -165,26 +179,23 @@ class Translator:
         for i, picture in enumerate(pictures):
             groups.setdefault(i if self.alone else picture.size, []).append(i)
         measured: list[dict[str, Any]] = [{} for _ in pictures]
-        for places in groups.values():
-            given: dict[str, Any] = {name: [values[i] for i in places] for name, values in conditions.items()}
+        for members in groups.values():
+            given: dict[str, Any] = {name: [values[i] for i in members] for name, values in conditions.items()}
             if notes is not None and self.model.recipe.takes("notes"):
                 given["notes"] = []
-            made = images.to_images(self._run([pictures[i] for i in places], side, given))
-            for place, picture in zip(places, made, strict=True):
-                out[place] = picture
-            for place, note in zip(places, given.get("notes", ()), strict=False):
-                measured[place] = note
+            made = self._run([pictures[i] for i in members], side, given)
+            for i, x in zip(members, made, strict=True):
+                out[i] = self._enlarged(x, places[i] if places else 0)
+            for i, note in zip(members, given.get("notes", ()), strict=False):
+                measured[i] = note
         if notes is not None:
             notes += measured
-        return [self._sized(picture) for picture in out if picture is not None]
+        return [picture for picture in out if picture is not None]
 
-    def _sized(self, picture: Image.Image) -> Image.Image:
-        """Resize a translation to the size that was asked for."""
-        if not self._exact or min(picture.size) == self.size:
-            return picture
-        scale = self.size / min(picture.size)
-        width, height = (max(1, round(edge * scale)) for edge in picture.size)
-        return picture.resize((width, height), Image.Resampling.LANCZOS)
+    def _enlarged(self, x: Tensor, place: int) -> Image.Image:
+        """Return a translation [3, H, W] at the size that was asked for, or that of its place in a photo if larger."""
+        edge = self.size if self._exact else min(x.shape[1:])
+        return self.enlarger(x, max(edge, min(place, edge * 2**MOST)))
 
     def fit(self, picture: Image.Image) -> Image.Image:
         """Resize an RGB image to what the nets take: the shorter edge to `net_size`, both to the recipe's multiple.

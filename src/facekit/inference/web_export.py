@@ -19,13 +19,13 @@ from ..recipe_api import checkpoint
 from ..runtime import console
 from ..runtime.printable import printable
 from ..storage import card, claim, files, lock, provenance
-from . import head_mask, onnx_export, web_nets, web_runtime
+from . import enlarger, head_mask, onnx_export, web_nets, web_runtime
 from .export_plan import ExportOptions, Outcome, planned
 from .translator import Translator
 
 PAGE = Path(__file__).parent / "web"
 RUNTIME = "onnxruntime"  # the sub-folder of onnxruntime-web's files
-NETS = ("model.onnx", "detector.onnx", "points.onnx", "segnet.onnx")
+NETS = ("model.onnx", "detector.onnx", "points.onnx", "segnet.onnx", "upscaler.onnx")
 CONFIG = "config.json"
 
 
@@ -89,7 +89,7 @@ def _refuse_foreign(out: Path, force: bool) -> None:
 
 
 def _write_nets(out: Path, drawing: Translator, options: ExportOptions) -> dict[str, float]:
-    """Write the four nets; returns how far each is from PyTorch."""
+    """Write the nets; returns how far each is from PyTorch."""
 
     def write_model(path: Path) -> float:
         return onnx_export.write(drawing, path, options.source_label, dynamic=False, opset=options.opset).difference
@@ -99,6 +99,7 @@ def _write_nets(out: Path, drawing: Translator, options: ExportOptions) -> dict[
         web_nets.write_detector,
         web_nets.write_points,
         lambda path: web_nets.write_parts(path, checkpoint.load_model("segnet")),
+        web_nets.write_upscaler,
     )
     found = {}
     for name, write in zip(NETS, writers, strict=True):
@@ -121,6 +122,7 @@ def _config(translator: Translator) -> Mapping[str, Any]:
             "low": sure[0],
             "high": sure[1],
         },
+        "enlarge": {"least": enlarger.LEAST, "most": enlarger.MOST, "largest": enlarger.LARGEST},
         "detector": {
             "first": neural.FIRST,
             "largest": neural.LARGEST,

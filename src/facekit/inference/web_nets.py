@@ -1,4 +1,4 @@
-"""The nets around a translation as ONNX files for a page: the detector's two and the segmenter."""
+"""The nets around a translation as ONNX files for a page: the detector's two, the segmenter and the upscaler."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..nets import face_points
 from ..nets.detector_file import load_detector
 from ..recipe_api import checkpoint
 from . import onnx_export
+from .enlarger import SHIPPED
 
 
 class Parts(nn.Module):
@@ -25,6 +26,18 @@ class Parts(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return self.recipe.probabilities(self.nets, image)
+
+
+class Doubled(nn.Module):
+    """An upscaler's picture of twice the size: images [1, 3, H, W] to [1, 3, 2 H, 2 W]."""
+
+    def __init__(self, model: checkpoint.Model):
+        super().__init__()
+        self.recipe: Any = model.recipe
+        self.nets = model.nets
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.recipe.doubled(self.nets, image)
 
 
 def write_detector(path: Path) -> float:
@@ -49,3 +62,11 @@ def write_parts(path: Path, model: checkpoint.Model) -> float:
     size, net = model.card.data.size, Parts(model).eval()
     onnx_export.write_net(net, path, torch.zeros(1, 3, size, size), {"image": {}, "parts": {}})
     return onnx_export.largest_difference(net, path, [onnx_export.portraits((1, 3, size, size))])
+
+
+def write_upscaler(path: Path) -> float:
+    """Write the shipped upscaler, [1, 3, H, W] to [1, 3, 2 H, 2 W]; returns the largest difference to PyTorch."""
+    net, free = Doubled(checkpoint.load_model(SHIPPED)).eval(), {2: "height", 3: "width"}
+    axes = {"image": free, "larger": {2: "larger_h", 3: "larger_w"}}
+    onnx_export.write_net(net, path, torch.zeros(1, 3, 32, 48), axes)
+    return onnx_export.largest_difference(net, path, [onnx_export.portraits((1, 3, 64, 96))])

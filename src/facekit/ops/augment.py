@@ -77,6 +77,19 @@ def lighting(x: Tensor, strength: float = 1.0) -> Tensor:
     return light.clamp(0, 1) * 2 - 1
 
 
+def blur(x: Tensor, sigma: float) -> Tensor:
+    """Blur each image by a Gaussian of its own, of up to `sigma` px; edges are mirrored."""
+    count, channels = x.shape[:2]
+    drawn = torch.rand(count, 1, device=x.device, dtype=x.dtype) * sigma
+    reach = max(1, round(3 * sigma))
+    away = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
+    kernel = torch.exp(-0.5 * (away / drawn.clamp(min=1e-3)).square())
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)[:, None]  # [N C, 1, taps]
+    padded = F.pad(x, (reach,) * 4, mode="reflect").flatten(0, 1)[None]
+    rows = F.conv2d(padded, kernel[:, :, None], groups=count * channels)
+    return F.conv2d(rows, kernel[..., None], groups=count * channels)[0].unflatten(0, (count, channels))
+
+
 def affine_grid(x: Tensor, degrees: float = 20.0, scale: float = 0.2, move: float = 0.1) -> Tensor:
     """Return random similarity warps of images x [N, C, S, S]: grids [N, S, S, 2] for `F.grid_sample`.
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from ..errors import CardError, InputError
 from ..faces import MARGIN, Face, align_face, find_detector, find_faces, paste
+from ..faces.alignment import footprint
 from ..inference.face_labels import given_label
 from ..inference.head_mask import HeadMask
 from ..inference.translator import Translator
@@ -97,7 +98,9 @@ class Studio:
         found = self._find(pixels, request.faces == "all")
         cuts = [align_face(pixels, face, translator.net_size, MARGIN) for face in found]
         before = [translator.fit(cut.image) for cut in cuts]
-        after_all = translator.fitted(before, None, **{key: [value] * len(cuts) for key, value in conditions.items()})
+        given = {key: [value] * len(cuts) for key, value in conditions.items()}
+        places = [footprint(cut.matrix, translator.net_size) if request.paste else 0 for cut in cuts]
+        after_all = translator.fitted(before, None, places=places, **given)
         faces = [TranslatedFace(*three) for three in zip(before, after_all, found, strict=True)]
         picture = photo if request.paste else faces[0].after
         if request.paste:

@@ -86,11 +86,16 @@ function mirrored(place, length) {
   return [turn < length ? turn : 2 * length - 1 - turn, beyond];
 }
 
+/** The edge in px of photo of the square of `side` px that `warp` (photo px to crop px) leads to. */
+export function footprint(warp, side) {
+  return Math.max(1, round(side * scaleOf(inverse(warp))));
+}
+
 /** The photo with a square crop back where `warp` took it from, faded out over the outer fifth; `head` is what to show. */
 export function paste(photo, face, warp, side, head) {
   const back = inverse(warp);
-  const footprint = Math.max(1, round(side * scaleOf(back)));
-  const crop = face.width > footprint ? resize(face, footprint, footprint, "lanczos") : face;
+  const covered = footprint(warp, side);
+  const crop = face.width > covered ? resize(face, covered, covered, "lanczos") : face;
   const { low, high } = corners(back, side);
   const [left, top] = [clip(Math.floor(low[0]), 0, photo.width), clip(Math.floor(low[1]), 0, photo.height)];
   const [right, bottom] = [clip(Math.ceil(high[0]), 0, photo.width), clip(Math.ceil(high[1]), 0, photo.height)];
