@@ -25,7 +25,7 @@ from facekit.ops.private_torch import has_nnpack
 from facekit.ops.winograd import Conv2dCall
 from facekit.recipe_api import checkpoint
 from facekit.recipes.cyclegan import CycleGAN
-from facekit.storage import files, folder_map
+from facekit.storage import files, folder_work
 
 PORTRAIT = Image.fromarray(astronaut()[20:220, 110:340])  # one face, about 95 px, in the middle
 NAMES = {"a": "photo", "b": "anime"}
@@ -205,7 +205,7 @@ def test_memory_does_not_grow_with_the_folder(translate, monkeypatch):
     submit, finish = futures.ThreadPoolExecutor.submit, command.finish_batch
 
     def counted(self, fn, *arguments):
-        if arguments[0] is not folder_map._encoded:
+        if arguments[0] is not folder_work._encoded:
             begun.append(fn)
         return submit(self, fn, *arguments)
 

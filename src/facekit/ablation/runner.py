@@ -11,6 +11,8 @@ from typing import Any
 from ..errors import CardError, FacekitError, Interrupted, OutputError
 from ..recipe_api.registry import find_entry, is_file, refuse_code
 from ..runtime import console
+from ..runtime.engine import Engine
+from ..runtime.workers import in_order, pool_of
 from ..scoring.scorer import Scorer
 from ..storage import card, files, lock, provenance
 from ..training import run
@@ -24,6 +26,9 @@ from .variants import Variant, plan_variants
 SHOWN = 8  # faces in the report
 INPUT = "input"  # the row of the faces as they are
 OWN = ("Makefile", "report.html", "table.md", "table.yaml", "losses.png", "sweep.png")  # beside folders
+
+Planned = tuple[str, int, str]
+"""Variant, seed and name of a run."""
 
 
 @dataclass
@@ -41,7 +46,7 @@ class Study:
         """The number of runs of every variant."""
         return len(next(iter(self.cards.values())))
 
-    def runs(self) -> list[tuple[str, int, str]]:
+    def runs(self) -> list[Planned]:
         """Return variant, seed and name of every run: all variants with the first seed, then with the next, and so on.
 
         So a study that is stopped early has as many runs of each variant as possible.
@@ -166,6 +171,7 @@ def compare(
 
     With `plan_only` only the cards and the Makefile are written, and the path of the Makefile is returned. `translate`
     is `facekit.translate`, `validator` as of `training.run.train`. A variant that fails becomes a row that says why.
+    Where the scorer's engine is a cluster, its workers do the runs, side by side.
     Raises InputError before any training if there are too few held-out images to score.
     """
     study.plan.refuse_folder(study.out)
@@ -180,32 +186,51 @@ def compare(
         console.note(f"ablate: {len(study.variants)} variants x {study.seeds} seeds; features {features}")
         scoring.score(INPUT, None)
         runs = study.runs()
-        for done, (variant, seed, name) in enumerate(runs):
-            _write(study, scoring, done, len(runs))
-            reason = _attempt(study, name, scoring, scorer.settings.device, force, validator)
-            if reason:
-                study.failed.setdefault(variant, {})[seed] = reason
+        _write(study, scoring, 0, len(runs))
+        attempt = Attempt(study.out, scoring, force, validator)
+        with (
+            scorer.settings.engine.connected(scorer.settings.device) as engine,
+            pool_of(0 if engine.remote else 1, True, _seeing(engine, study), len(runs)) as pool,
+        ):
+            for done, ((variant, seed, name), reason) in enumerate(in_order(pool, attempt, runs, 1), 1):
+                if reason:
+                    console.warn(f"{name}: {reason}")
+                    study.failed.setdefault(variant, {})[seed] = reason
+                if done < len(runs):
+                    _write(study, scoring, done, len(runs))
         return _write(study, scoring, len(runs), len(runs))
 
 
-def _attempt(
-    study: Study, name: str, scoring: Scoring, device: str, force: bool, validator: run.OpenValidator | None
-) -> str | None:
-    """Train, translate and score one run, skipping what is done; returns why it failed, or None.
+def _seeing(engine: Engine, study: Study) -> Engine:
+    """Return the engine with the study's folder and the data that its cards name."""
+    data = study.plan.card.data
+    return engine.seeing(study.out / "Makefile", data.root, data.a, data.b)
 
-    Raises Interrupted, and CardError if the run folder holds another run: these end the whole ablation.
-    """
-    try:
-        path = study.out / "cards" / f"{name}.yaml"
-        run.train({}, (), path, study.folder(name), device, force, validator=validator)
-        scoring.score(name, study.folder(name))
-    except (Interrupted, CardError):
-        raise
-    except Exception as error:  # one broken variant must not stop the others
-        reason = error.message if isinstance(error, FacekitError) else f"{type(error).__name__}: {error}"
-        console.warn(f"{name}: {reason}")
-        return reason
-    return None
+
+@dataclass(frozen=True)
+class Attempt:
+    """Trains, translates and scores a run of the study in `out`, skipping what is done, also in another process."""
+
+    out: Path
+    scoring: Scoring
+    force: bool
+    validator: run.OpenValidator | None
+
+    def __call__(self, planned: Planned) -> str | None:
+        """Do one run; returns why it failed, or None.
+
+        Raises Interrupted, and CardError if the run folder holds another run: these end the whole ablation.
+        """
+        _, _, name = planned
+        path, folder, device = self.out / "cards" / f"{name}.yaml", self.out / "runs" / name, self.scoring.device
+        try:
+            run.train({}, (), path, folder, device, self.force, validator=self.validator)
+            self.scoring.score(name, folder)
+        except (Interrupted, CardError):
+            raise
+        except Exception as error:  # one broken variant must not stop the others
+            return error.message if isinstance(error, FacekitError) else f"{type(error).__name__}: {error}"
+        return None
 
 
 def rows_of(study: Study, scoring: Scoring) -> list[Row]:

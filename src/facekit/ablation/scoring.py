@@ -39,6 +39,11 @@ class Scoring:
         self.faces = out / "held" / folder_name(names[source], source)
         self.reference = out / "held" / self.folder_name
 
+    @property
+    def device(self) -> str:
+        """The name of the device that runs are trained and scored on."""
+        return self.scorer.settings.device
+
     def lay_out(self, plan: Plan, force: bool) -> None:
         """Write the test images of both domains as squares of the training size; existing files are kept.
 
@@ -66,9 +71,8 @@ class Scoring:
 
     def _translate(self, out: Path, weights: Path, to: str, **more: Any) -> Path:
         older = (out / card.NAME).exists() and _time(out / card.NAME) < _time(weights / card.NAME)
-        device = self.scorer.settings.device
         return self.translator(
-            self.faces, out, to=to, weights=str(weights), align=False, device=device, force=older, **more
+            self.faces, out, to=to, weights=str(weights), align=False, device=self.device, force=older, **more
         )
 
     def measure(self, name: str, out: Path, path: Path, **more: Any) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime import console
+from ..runtime.engine import LOCAL, Engine
 from ..runtime.workers import in_order, pool_of, stoppable
 from ..storage import jsonl
 from ..storage.folder import Source
@@ -15,11 +16,13 @@ from . import quality
 GROUP = 16  # images that a worker measures before it says so
 
 
-def measure_all(found: Sequence[Source], path: Path, workers: int, force: bool) -> list[dict[str, Any]]:
-    """Measure images with `workers` processes; returns their rows in order.
+def measure_all(
+    found: Sequence[Source], path: Path, workers: int, force: bool, engine: Engine = LOCAL
+) -> list[dict[str, Any]]:
+    """Measure images with `workers` processes, or those of a cluster; returns their rows in order.
 
     Results of an earlier run in the file `path` are reused unless `force`; new ones are appended. Raises Interrupted on
-    Ctrl-C, OutOfMemory if a worker process was killed.
+    Ctrl-C, OutOfMemory if a worker process was killed, MissingError for a cluster that cannot be used.
     """
     stamps = {source.name: quality.stamp(source) for source in found}
     known: dict[str, dict[str, Any]] = {}
@@ -35,7 +38,7 @@ def measure_all(found: Sequence[Source], path: Path, workers: int, force: bool) 
         with (
             stoppable("clean", lambda: f"{len(known)} of {len(found)} images"),
             console.progress("clean", len(todo)) as bar,
-            pool_of(workers, processes=True) as pool,
+            pool_of(workers, True, engine.seeing(todo[0].path), len(groups)) as pool,
         ):
             for _, rows in in_order(pool, measure_some, groups, 4 * workers):
                 jsonl.append(path, rows)

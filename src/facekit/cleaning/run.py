@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import CardError, InputError, SomeFailed
 from ..runtime import console
 from ..runtime.cores import usable_cores
+from ..runtime.engine import LOCAL, Engine
 from ..storage import content, files, jsonl, lock
 from ..storage.card import suggest
 from ..storage.folder import Folder, Source, open_source
@@ -97,10 +98,13 @@ class Cleaning:
         return images[: self.limit], [folder.name for folder in found if folder.name.endswith("/")]
 
 
-def clean_folder(cleaning: Cleaning, workers: int | None = None, force: bool = False) -> dict[str, Any]:
+def clean_folder(
+    cleaning: Cleaning, workers: int | None = None, force: bool = False, engine: Engine = LOCAL
+) -> dict[str, Any]:
     """Report on the images of a folder and, with `apply`, sort them; returns the figures.
 
-    Raises SomeFailed at the end where a sub-folder could not be read.
+    The images are measured by `engine`, all else is done by this process. Raises SomeFailed at the end where a
+    sub-folder could not be read.
     """
     found, unreadable = cleaning.images()
     weights, spared = cleaning.weights(), cleaning.spared()
@@ -113,8 +117,7 @@ def clean_folder(cleaning: Cleaning, workers: int | None = None, force: bool = F
             files.sweep(place / REJECTED)
             finish_moves(source, place / REJECTED)
             found, unreadable = cleaning.images()
-        cores = min(workers or usable_cores(), len(found))
-        rows = measure_all(found, place / MEASURES, cores if len(found) >= 32 or workers else 1, force)
+        rows = measure_all(found, place / MEASURES, engine.workers(workers, len(found)), force, engine)
         limits = Limits(size=cleaning.min_size, blur=cleaning.max_blur)
         images, compared = judge(found, rows, limits, cleaning.distance, cleaning.colour, spared)
         if weights:
@@ -124,7 +127,7 @@ def clean_folder(cleaning: Cleaning, workers: int | None = None, force: bool = F
         if sorted_before:
             console.note(f"clean: nothing to do, what was rejected of {source} is in {place / REJECTED}")
         else:
-            _write_report(cleaning, images, figures, cores)
+            _write_report(cleaning, images, figures, min(workers or usable_cores(), len(found)))
         figures |= {"report": str(place / PAGE), "findings": str(place / FINDINGS)}
         console.result(describe(figures, source, cleaning.apply), **figures)
         entries = Folder(source).entries if cleaning.apply else {}

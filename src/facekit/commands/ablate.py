@@ -43,6 +43,9 @@ def ablate(
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="write the cards and a Makefile of the runs, and exit")] = False,
     device: options.Device = "auto",
+    engine: options.EngineName = "local",
+    address: options.Address = None,
+    gpu_share: options.GpuShare = None,
     seed: options.Seed = None,
     limit: options.Limit = None,
     force: options.Force = False,
@@ -56,6 +59,7 @@ def ablate(
     """
     from ..ablation import runner
     from ..runtime import console
+    from ..runtime.engine import Engine
     from ..scoring.scorer import Scorer, Settings
     from ..validation.best import Validation
     from .translate import translate
@@ -74,6 +78,7 @@ def ablate(
             classifier=classifier,
             allow_torchscript=allow_torchscript,
             device=device,
+            engine=Engine(engine, address, gpu_share),
         )
     )
     text = runner.compare(study, to, scorer, translate, force, plan, Validation)

@@ -26,6 +26,8 @@ def align(
     detector: options.Detector = "auto",
     model_root: options.ModelRoot = None,
     workers: options.Workers = None,
+    engine: options.EngineName = "local",
+    address: options.Address = None,
     limit: options.Limit = None,
     shard: options.Shard = None,
     retry_failed: options.RetryFailed = False,
@@ -39,8 +41,9 @@ def align(
     those that the detector is least sure of first.
     """
     from ..faces.align_folder import AlignOptions, align_folder
+    from ..runtime.engine import Engine
 
     wanted = AlignOptions(size, margin, faces == "all", detector, model_root, template)
     run = {"limit": limit, "shard": shard, "force": force, "retry_failed": retry_failed}
-    align_folder(Path(source), Path(out), wanted, workers, dry_run, **run)
+    align_folder(Path(source), Path(out), wanted, workers, dry_run, Engine(engine, address), **run)
     return Path(out)

@@ -45,6 +45,8 @@ def clean(
         float, typer.Option(min=0, max=1, help="0 is sharp, 1 all blur", rich_help_panel="Limits")
     ] = 0.65,
     workers: options.Workers = None,
+    engine: options.EngineName = "local",
+    address: options.Address = None,
     seed: options.Seed = None,
     limit: options.Limit = None,
     force: options.Force = False,
@@ -57,6 +59,7 @@ def clean(
     """
     from ..cleaning.run import Cleaning, clean_folder
     from ..runtime import console
+    from ..runtime.engine import Engine
 
     cleaning = Cleaning(
         Path(source),
@@ -77,4 +80,4 @@ def clean(
         cleaning.weights(), cleaning.spared()
         console.result(f"clean: {count} images, report in {cleaning.place}", sources=count, options=cleaning.options)
         return {"options": cleaning.options}
-    return clean_folder(cleaning, workers, force)
+    return clean_folder(cleaning, workers, force, Engine(engine, address))

@@ -23,6 +23,24 @@ Threads = Annotated[
 Workers = Annotated[
     Optional[int], typer.Option(min=1, help="parallel workers (default: all cores)", rich_help_panel=COMPUTING)
 ]
+EngineName = Annotated[
+    Literal["local", "ray"],
+    typer.Option("--engine", help="who does the work: this machine, or a Ray cluster", rich_help_panel=COMPUTING),
+]
+Address = Annotated[
+    Optional[str],
+    typer.Option(
+        help="the cluster's head, or auto (default: RAY_ADDRESS, else a Ray on this machine)",
+        metavar="HOST:PORT",
+        rich_help_panel=COMPUTING,
+    ),
+]
+GpuShare = Annotated[
+    Optional[float],
+    typer.Option(
+        min=0, help="GPUs that each worker of a cluster takes, 0.5 for half of one", rich_help_panel=COMPUTING
+    ),
+]
 Seed = Annotated[Optional[int], typer.Option(help="seed of all random numbers", rich_help_panel=RUNNING)]
 Limit = Annotated[Optional[int], typer.Option(min=1, help="only the first N images", rich_help_panel=RUNNING)]
 Shard = Annotated[

@@ -15,6 +15,8 @@ def pack(
     shards: Annotated[Optional[Path], typer.Argument(help="folder for the tar files and their indices")] = None,
     *,
     shard_size: Annotated[int, typer.Option(min=1, help="bytes of a tar file, in millions")] = 256,
+    engine: options.EngineName = "local",
+    address: options.Address = None,
     force: options.Force = False,
     dry_run: options.DryRun = False,
 ) -> Path:
@@ -25,6 +27,7 @@ def pack(
     """
     from ..errors import CardError
     from ..runtime import console
+    from ..runtime.engine import Engine
     from ..storage import files, pack_folder
     from ..storage.folder import Folder
 
@@ -48,7 +51,7 @@ def pack(
         console.result(f"pack: {len(found)} images into {shards}", sources=len(found), options=given)
         return shards
     values = {"facekit": 1, "command": "pack", "options": given}
-    done = pack_folder.pack(folder, shards, shard_size * 10**6, values, force)
+    done = pack_folder.pack(folder, shards, shard_size * 10**6, values, force, Engine(engine, address))
     console.result(
         f"pack: {done.images} images in {shards}; of {done.shards} tar files {done.written} were written now",
         images=done.images,

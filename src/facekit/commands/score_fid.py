@@ -77,6 +77,9 @@ def score_fid(
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="keep the features of REF for next time")] = True,
     device: options.Device = "auto",
     workers: options.Workers = None,
+    engine: options.EngineName = "local",
+    address: options.Address = None,
+    gpu_share: options.GpuShare = None,
     seed: options.Seed = None,
     limit: options.Limit = None,
     force: options.Force = False,
@@ -89,6 +92,7 @@ def score_fid(
     --source adds what stays of the faces that were translated, --truth how near OUT is to known right answers.
     With --labels every label that both folders have is scored, and the mean over labels.
     """
+    from ..runtime.engine import Engine
     from ..scoring import fid_kid
     from ..scoring.evaluate import evaluate
     from ..scoring.scorer import Settings
@@ -112,6 +116,7 @@ def score_fid(
         cache=cache,
         workers=workers,
         device=device,
+        engine=Engine(engine, address, gpu_share),
     )
     return evaluate(
         settings,

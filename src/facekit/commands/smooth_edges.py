@@ -22,6 +22,8 @@ def smooth_edges(
         typer.Option(min=16, help="first crop the central square and resize it to N px (default: keep the size)"),
     ] = None,
     workers: options.Workers = None,
+    engine: options.EngineName = "local",
+    address: options.Address = None,
     limit: options.Limit = None,
     shard: options.Shard = None,
     retry_failed: options.RetryFailed = False,
@@ -34,6 +36,7 @@ def smooth_edges(
     """
     from ..data.smooth_folder import smooth_folder
     from ..runtime import console
+    from ..runtime.engine import Engine
     from ..storage.folder import open_source
 
     source, out = Path(source), Path(out)
@@ -44,7 +47,6 @@ def smooth_edges(
     if dry_run:
         console.result(f"smooth-edges: {len(found)} images into {out}", sources=len(found), options=given)
         return out
-    smooth_folder(
-        found, out, given, backend, size, workers, limit=limit, shard=shard, force=force, retry_failed=retry_failed
-    )
+    run = {"limit": limit, "shard": shard, "force": force, "retry_failed": retry_failed}
+    smooth_folder(found, out, given, backend, size, workers, Engine(engine, address), **run)
     return out

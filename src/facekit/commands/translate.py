@@ -57,6 +57,9 @@ def translate(
     model_root: options.ModelRoot = None,
     device: options.Device = "auto",
     workers: options.Workers = None,
+    engine: options.EngineName = "local",
+    address: options.Address = None,
+    gpu_share: options.GpuShare = None,
     limit: options.Limit = None,
     shard: options.Shard = None,
     retry_failed: options.RetryFailed = False,
@@ -78,6 +81,7 @@ def translate(
     from ..recipe_api.default_weights import default_weights
     from ..recipe_api.remote_weights import with_digest
     from ..runtime import console
+    from ..runtime.engine import Engine
     from ..storage.image_files import Kept
 
     if tilted:
@@ -91,6 +95,7 @@ def translate(
     wanted = TranslateOptions(
         to, from_, labels, classifier, weights, recipe, size, controls, mask, upscaler,
         suffix or format, quality, Kept(keep_alpha, keep_exif, keep_gps), sheet, batch, device, workers,
+        Engine(engine, address, gpu_share),
         FaceOptions(align, paste, faces == "all", detector, model_root, margin, rotation),
         FilmOptions(video, start, end, fps, smooth),
         {"limit": limit, "shard": shard, "force": force, "retry_failed": retry_failed},

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..runtime.cores import usable_cores
+from ..runtime.engine import LOCAL, Engine
 from ..storage import images, provenance
 from ..storage.folder import Source, output_names
 from ..storage.folder_map import folder_map
@@ -26,28 +26,32 @@ def smooth_folder(
     backend: edge_smoothing.Backend,
     size: int | None,
     workers: int | None,
+    engine: Engine = LOCAL,
     **more: Any,
 ) -> None:
     """Smooth drawings into the folder `out`; `options` go into its card, `more` are those of `folder_map`."""
     names = output_names(found)
-
-    def together(group: list[tuple[Source, tuple[bytes, dict[str, Any]]]]) -> list[list[Output] | Exception]:
-        return [[Output(names[drawing.name], *smoothed)] for drawing, smoothed in group]
-
-    cores = min(workers or usable_cores(), len(found))
     folder_map(
         "smooth-edges",
         found,
         out,
         {"facekit": 1, "command": "smooth-edges", "options": options},
         partial(smooth_one, backend=backend, size=size),
-        together,
+        partial(name_drawings, names=names),
         names=names,
-        workers=cores if len(found) >= 32 or workers else 1,
+        workers=engine.workers(workers, len(found)),
         processes=True,
+        engine=engine,
         made=partial(provenance.collect, "opencv-python", "scikit-image", "numpy", "pillow"),
         **more,
     )
+
+
+def name_drawings(
+    group: list[tuple[Source, tuple[bytes, dict[str, Any]]]], names: dict[str, str]
+) -> list[list[Output] | Exception]:
+    """Return the image of each drawing of a group, under the name that it has in the output folder."""
+    return [[Output(names[drawing.name], *smoothed)] for drawing, smoothed in group]
 
 
 def smooth_one(source: Source, backend: edge_smoothing.Backend, size: int | None) -> tuple[bytes, dict[str, Any]]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import CardError, FacekitError, SomeFailed
 from ..runtime import console
-from ..runtime.cores import usable_cores
+from ..runtime.engine import LOCAL, Engine
 from ..storage import card, files, images, provenance
 from ..storage.folder import Source, open_source, output_names
 from ..storage.folder_map import folder_map
@@ -26,7 +26,6 @@ from .framing import face_warp
 from .types import Detector, Face
 
 UNSUITED = "another --detector may suit them better (docs/commands/align.md); faces that are cut already need no align"
-FEW = 32  # photos; for fewer, processes take longer to start than they save
 
 Cut = tuple[bytes, dict[str, Any]]
 """A face image as PNG, and its manifest entry."""
@@ -45,7 +44,13 @@ class AlignOptions:
 
 
 def align_folder(
-    source: Path, out: Path, options: AlignOptions, workers: int | None = None, dry_run: bool = False, **run: Any
+    source: Path,
+    out: Path,
+    options: AlignOptions,
+    workers: int | None = None,
+    dry_run: bool = False,
+    engine: Engine = LOCAL,
+    **run: Any,
 ) -> None:
     """Cut the faces out of the photos of `source` into `out`; `run` goes to `folder_map` (limit, shard, force, ...).
 
@@ -72,19 +77,10 @@ def align_folder(
         console.result(f"align: {count} photos with {detector} into {out}", sources=count, options=given)
         return
     names = output_names(found)
-    taken = set(names.values())
-
-    def together(group: list[tuple[Source, list[Cut]]]) -> list[list[Output] | Exception]:
-        return [
-            [Output(face_name(names[photo.name], index, taken), *cut) for index, cut in enumerate(cuts)]
-            for photo, cuts in group
-        ]
-
+    taken = {name for name in names.values() if ".face" in name}
     ours = any((out / name).exists() for name in (card.NAME, card.UNFINISHED))
     if not ours and not run.get("force") and os.path.lexists(out / report.NAME):
         raise CardError(f"{out / report.NAME} already exists and was not created by facekit", "choose another output")
-    cores = min(workers or usable_cores(), len(found))
-    count = cores if len(found) >= FEW or workers else 1
     in_threads = detector.startswith("facekit")  # PyTorch hangs in processes that were forked after it had run
     try:
         with _single_threaded() if in_threads else contextlib.nullcontext():
@@ -94,10 +90,12 @@ def align_folder(
                 out,
                 {"facekit": 1, "command": "align", "options": given, "inputs": _inputs(detector)},
                 partial(align_photo, options=options, detector=detector),
-                together,
+                partial(name_cuts, names=names, taken=taken),
                 names=names,
-                workers=count,
+                workers=engine.workers(workers, len(found)),
                 processes=not in_threads,
+                engine=engine.seeing(options.model_root, detector.partition(":")[2]),
+                ready=partial(_detector, detector, options.model_root),
                 made=partial(_outcome, out),
                 **run,
             )
@@ -134,6 +132,16 @@ def _name(options: AlignOptions, out: Path) -> str:
                 console.note(f"align: --detector {name} --force cuts all faces again with today's default")
                 return used
     return name
+
+
+def name_cuts(
+    group: list[tuple[Source, list[Cut]]], names: dict[str, str], taken: Collection[str]
+) -> list[list[Output] | Exception]:
+    """Return the images of each photo of a group, under the names that its faces have in the output folder."""
+    return [
+        [Output(face_name(names[photo.name], index, taken), *cut) for index, cut in enumerate(cuts)]
+        for photo, cuts in group
+    ]
 
 
 def face_name(name: str, index: int, taken: Collection[str]) -> str:

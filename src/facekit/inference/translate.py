@@ -27,6 +27,8 @@ def translate(source: Path, out: Path, options: TranslateOptions, dry_run: bool 
     input that cannot be read, SomeFailed where some images of a folder could not be translated.
     """
     weights = split_weights(options.weights)
+    if options.engine.remote and (PIPE in (source, out) or content.is_file(source) or options.film.video):
+        raise CardError("a cluster translates folders of images", "leave out --engine ray for one image or film")
     if PIPE in (source, out):
         if len(weights) > 1:
             raise CardError("one image cannot hold the work of several weights", "give a folder for the output")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -53,28 +53,23 @@ def translate_folder(source: Path, out: Path, options: TranslateOptions, dry_run
         contact_sheet.refuse_foreign(sheet)
     names = {found[0].name: out.name} if single else output_names(found, f".{options.suffix}")
     _check_output(out.suffix if single else f".{options.suffix}", options)
-    device = find_device(options.device)
-    model = checkpoint.load_model(options.weights, device, options.recipe)
-    translators = translators_of(model, options, single)
-    titles = [translator.name for translator in translators]
-    known = open_known(found, model, options.source_label, options.labels, options.classifier)
-    read = open_reader(source, translators[0], options.faces)
-    values = _card(source, out, options, titles, translators[0], read, single)
-    read = keeping(read, options.kept)
+    work = Translation(source, found, names, options, single)
+    work.open()
+    model, titles = work.model, [translator.name for translator in work.translators]
+    values = _card(source, out, options, titles, work.translators[0], work.reader, single)
     if dry_run:
         count = len(found[: options.run.get("limit")])
         text = f"translate: {count} images to {','.join(titles)} with {model.path}"
         console.result(text, sources=count, options=values["options"])
         return
-    together = partial(finish_batch, translators=translators, names=names, known=known, quality=options.quality)
     failed: SomeFailed | None = None
     rows: SheetRows = []
     if single:
-        _translate_file(found[0], out, values, lambda: together([(found[0], read(found[0]))])[0], options)
+        _translate_file(found[0], out, values, lambda: work.together([(found[0], work.read(found[0]))])[0], options)
         rows = [[source, out]]
     else:
         try:
-            _translate_images(found, out, values, read, together, _outputs(names, titles), device, options)
+            _translate_images(found, out, values, work, _outputs(names, titles), options)
         except SomeFailed as error:
             failed = error
         if options.sheet:
@@ -83,6 +78,60 @@ def translate_folder(source: Path, out: Path, options: TranslateOptions, dry_run
         console.note(f"translate: contact sheet in {sheet}")
     if failed:
         raise failed
+
+
+class Translation:
+    """What is done with each image of a folder. Sent to another process, it opens model and detector there."""
+
+    def __init__(
+        self, source: Path, found: Sequence[Source], names: dict[str, str], options: TranslateOptions, single: bool
+    ):
+        self.source, self.found, self.names, self.options, self.single = source, found, names, options, single
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        options = self.options
+        by_name = self.model.recipe.needs_source and options.source_label is None and options.classifier is None
+        found = self.found if by_name else []
+        return Translation, (self.source, found, self.names, options, self.single)
+
+    @cached_property
+    def model(self) -> checkpoint.Model:
+        """The model, on the device of this process."""
+        return checkpoint.load_model(self.options.weights, find_device(self.options.device), self.options.recipe)
+
+    @cached_property
+    def translators(self) -> list[Translator]:
+        """One for each target."""
+        return translators_of(self.model, self.options, self.single)
+
+    @cached_property
+    def reader(self) -> Reader:
+        """What reads an image file as faces."""
+        return open_reader(self.source, self.translators[0], self.options.faces)
+
+    @cached_property
+    def known(self) -> Known | None:
+        """What tells the labels of a face, for weights that must know them."""
+        options = self.options
+        return open_known(self.found, self.model, options.source_label, options.labels, options.classifier)
+
+    def open(self) -> None:
+        """Open all of it; raises CardError, MissingError or InputError for what cannot be used."""
+        _ = self.translators, self.reader, self.known
+
+    def read(self, source: Source) -> FaceInput:
+        """Read an image file as faces, with the transparency and EXIF that are kept."""
+        return keeping(self.reader, self.options.kept)(source)
+
+    def together(self, group: Group) -> list[list[Output] | Exception]:
+        """Translate the faces of a batch of images."""
+        return finish_batch(
+            group,
+            translators=self.translators,
+            names=self.names,
+            known=self.known,
+            quality=self.options.quality,
+        )
 
 
 def _check_output(suffix: str, options: TranslateOptions) -> None:
@@ -231,38 +280,42 @@ def _translate_images(
     found: list[Source],
     out: Path,
     values: dict[str, Any],
-    read: Reader,
-    together: Callable[[Group], list[list[Output] | Exception]],
+    work: Translation,
     outputs: dict[str, str],
-    device: str,
     options: TranslateOptions,
 ) -> None:
     """Translate into a folder: on the processor whole images side by side, elsewhere in batches."""
-    by_image, workers, batch = side_by_side(device, options)
-
-    def read_and_translate(source: Source) -> list[Output]:
-        (made,) = together([(source, read(source))])
-        if isinstance(made, Exception):
-            raise made
-        for image in made:
-            image.data = image.data() if callable(image.data) else image.data
-        return made
-
-    work: Callable[[Source], Any] = read_and_translate if by_image else read
-    with share_threads(workers) if by_image else contextlib.nullcontext():
-        folder_map(
-            "translate",
-            found,
-            out,
-            values,
-            work,
-            None if by_image else together,
-            names=outputs,
-            batch=batch,
-            workers=workers,
-            made=partial(provenance.collect, "torch"),
-            **options.run,
-        )
+    faces, device = options.faces, work.translators[0].device.type
+    files_needed = (
+        options.recipe,
+        options.labels,
+        options.classifier,
+        faces.model_root,
+        faces.detector.partition(":")[2],
+    )
+    with options.engine.connected(options.device) as engine:
+        if engine.remote:
+            device = "cuda" if engine.gpus else "cpu"
+            own = work.model.path if Path(options.weights).exists() else None
+            engine = engine.seeing(options.weights, own, *files_needed)
+        by_image, workers, batch = side_by_side(device, options)
+        with share_threads(workers) if by_image and not engine.remote else contextlib.nullcontext():
+            folder_map(
+                "translate",
+                found,
+                out,
+                values,
+                work.read,
+                work.together,
+                names=outputs,
+                batch=batch,
+                workers=engine.workers(options.workers, len(found)) if engine.remote else workers,
+                apart=by_image,
+                engine=engine,
+                ready=work.open,
+                made=partial(provenance.collect, "torch"),
+                **options.run,
+            )
 
 
 def side_by_side(device: str, options: TranslateOptions) -> tuple[bool, int, int]:
@@ -291,6 +344,6 @@ def _translate_file(
             raise made
         (image,) = made
         claim.take(out.parent, values, name, force=True)
-        files.write_bytes(out, image.data() if callable(image.data) else image.data)
+        files.put(out, image.data() if callable(image.data) else image.data)
         claim.finish(out.parent, values, provenance.collect("torch"), name)
         console.note(f"translate: {out}")

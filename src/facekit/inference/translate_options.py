@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CardError
+from ..runtime.engine import LOCAL, Engine
 from ..storage.image_files import Kept
 from ..video.frames import Selection, parse_time
 from .enlarger import SHIPPED
@@ -57,6 +58,7 @@ class TranslateOptions:
     batch: int | None = None
     device: str = "auto"
     workers: int | None = None
+    engine: Engine = LOCAL
     faces: FaceOptions = field(default_factory=FaceOptions)
     film: FilmOptions = field(default_factory=FilmOptions)
     run: dict[str, Any] = field(default_factory=dict)

@@ -14,17 +14,29 @@ from concurrent import futures
 from typing import Any, TypeVar
 
 from ..errors import Interrupted, OutOfMemory
+from .engine import LOCAL, Engine
 
 Item = TypeVar("Item")
+PIECE = 16  # items at most that a worker of a cluster gets at a time
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def pool_of(workers: int, processes: bool) -> Iterator[futures.Executor | None]:
+def pool_of(
+    workers: int, processes: bool, engine: Engine = LOCAL, pieces: int = 2**31
+) -> Iterator[futures.Executor | None]:
     """Give a pool of threads or processes for the block, or None where one process is enough.
 
-    Where the block ends in an exception, what waits is dropped; processes are killed, threads finish their item.
+    With an engine that is a cluster the pool is the cluster's workers, no more than there are `pieces` of work; then
+    what is submitted must be picklable, as with processes. Where the block ends in an exception, what waits is dropped;
+    processes are killed, threads finish their item.
     """
+    if engine.remote:
+        from .ray_pool import ray_pool
+
+        with ray_pool(engine, workers, pieces) as cluster:
+            yield cluster
+        return
     if workers < 2 and processes:
         yield None
         return
@@ -96,10 +108,11 @@ def stoppable(title: str, progress: Callable[[], str]) -> Iterator[None]:
 def in_order(
     pool: futures.Executor | None, work: Callable[[Item], Any], items: Iterable[Item], ahead: int
 ) -> Iterator[tuple[Item, Any]]:
-    """Yield each item with `work` of it, in order; a pool works on up to `ahead` items at a time."""
+    """Yield each item with `work` of it, in order; a pool has up to `ahead` items at a time, or more if it says so."""
     if pool is None:
         yield from ((item, work(item)) for item in items)
         return
+    ahead = max(ahead, getattr(pool, "ahead", 0))
     waiting: deque[tuple[Item, futures.Future]] = deque()
     rest = iter(items)
     while True:
@@ -109,3 +122,9 @@ def in_order(
             return
         item, future = waiting.popleft()
         yield item, future.result()
+
+
+def piece_size(pool: futures.Executor | None, items: int, least: int = 1) -> int:
+    """Return how many of `items` a worker gets at a time: `least`, or more in a cluster, where messages cost time."""
+    workers = getattr(pool, "count", 0)
+    return max(least, min(PIECE, items // (4 * workers))) if workers else least

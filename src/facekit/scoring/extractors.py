@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,8 @@ class Extractor:
     """A net that makes features: `run` maps pixels [n, 3, edge, edge], RGB floats in 0..255, to features [n, dim].
 
     `unit` ends the names of its scores: "clean", or the dimension. `digest` is that of the weights. Several threads may
-    call `run` at once, best within `shared(threads)`, which gives each its share of the cores.
+    call `run` at once, best within `shared(threads)`, which gives each its share of the cores. Sent to another process,
+    it is loaded there with the arguments of `load` that are `given`.
     """
 
     name: str
@@ -56,6 +57,10 @@ class Extractor:
     run: Net
     batch: int = BATCH
     shared: Callable[[int], AbstractContextManager[Any]] = contextlib.nullcontext
+    given: tuple[Any, ...] = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return load, self.given
 
 
 def load(
@@ -78,6 +83,13 @@ def load(
         raise CardError(
             f"clean-fid's net takes {EDGE} px and scales pixels itself", "leave out --preprocessing and --input-size"
         )
+    return replace(
+        _load(spec, preprocessing, edge, device, allow_torchscript),
+        given=(spec, preprocessing, edge, device, allow_torchscript),
+    )
+
+
+def _load(spec: str | Path, preprocessing: str, edge: int | None, device: str, allow_torchscript: bool) -> Extractor:
     path = find(spec)
     if is_clean(spec):
         return _clean(path, device, allow_torchscript)

@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,8 @@ from PIL import Image
 
 from ..errors import InputError, OutputError
 from ..runtime import console
+from ..runtime.engine import LOCAL, Engine
+from ..runtime.workers import in_order, pool_of
 from ..storage import files, images
 from ..storage.cache import cache_folder
 from ..storage.folder import Source
@@ -38,12 +38,14 @@ def extract(
     limit: int | None = None,
     cache: bool = False,
     workers: int | None = None,
+    engine: Engine = LOCAL,
 ) -> np.ndarray:
     """Return the features [n, dim] of a folder's images, in the order of their names, as float32.
 
     `resize` crops the middle square and resizes it to so many px first. With `cache` the features are kept on disk
     under a digest of all they depend on. Images that cannot be read are skipped with a warning (and noted in an
-    ImageSet). Features of more than IN_MEMORY bytes are memory-mapped from a temporary file.
+    ImageSet). The net runs in `workers` threads, or by those of a cluster. Features of more than IN_MEMORY bytes are
+    memory-mapped from a temporary file.
     Raises InputError if no image can be read, and for images of several sizes without `resize`.
     """
     found = folder if isinstance(folder, ImageSet) else ImageSet(folder, limit)
@@ -56,38 +58,47 @@ def extract(
     if kept is not None:
         console.note(f"features of {found.path}: read from the cache")
         return kept
-    features = _run(found, extractor, resize, workers or default_workers())
+    features = _run(found, extractor, resize, (workers or 0) if engine.remote else workers or default_workers(), engine)
     if cache and not found.failed:
         _keep(path, features)
     return features
 
 
-def _run(found: ImageSet, extractor: Extractor, resize: int | None, workers: int) -> np.ndarray:
+@dataclass(frozen=True)
+class Work:
+    """Takes a batch of images from its files to its features."""
+
+    extractor: Extractor
+    reading: str
+    resize: int | None
+
+    def __call__(self, group: list[Source]) -> Batch:
+        """Return the errors by name of those that cannot be read, and the features of the others, if any."""
+        read = [_pixels(source, self.reading, self.extractor.edge, self.resize) for source in group]
+        failed = {s.name: value for s, value in zip(group, read, strict=True) if isinstance(value, Exception)}
+        good = [value for value in read if isinstance(value, np.ndarray)]
+        return failed, self.extractor.run(np.stack(good)) if good else None
+
+
+def _run(found: ImageSet, extractor: Extractor, resize: int | None, workers: int, engine: Engine) -> np.ndarray:
     todo = found.good
     groups = [todo[start : start + extractor.batch] for start in range(0, len(todo), extractor.batch)]
     rows = _allocate(len(todo), extractor.dim)
     count = 0
-
-    def work(group: list[Source]) -> Batch:
-        read = [_pixels(source, found.reading, extractor.edge, resize) for source in group]
-        failed = {s.name: value for s, value in zip(group, read, strict=True) if isinstance(value, Exception)}
-        good = [value for value in read if isinstance(value, np.ndarray)]
-        return failed, extractor.run(np.stack(good)) if good else None
-
-    with console.progress(f"features of {found.path.name}", len(todo)) as bar, extractor.shared(workers):
-        pool = ThreadPoolExecutor(workers)  # each thread takes a batch from its files to its features
-        try:
-            results = _in_order((pool.submit(work, group) for group in groups), 2 * workers)
-            for group, (failed, features) in zip(groups, results, strict=True):
-                for source in group:
-                    if source.name in failed:
-                        found.fail(source, failed[source.name])
-                if features is not None:
-                    rows[count : count + len(features)] = features
-                    count += len(features)
-                bar.advance(len(group))
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with (
+        console.progress(f"features of {found.path.name}", len(todo)) as bar,
+        extractor.shared(max(workers, 1)),
+        pool_of(workers, False, engine.seeing(*(source.path for source in todo[:1])), len(groups)) as pool,
+    ):
+        work = Work(extractor, found.reading, resize)
+        for group, (failed, features) in in_order(pool, work, groups, 2 * workers):
+            for source in group:
+                if source.name in failed:
+                    found.fail(source, failed[source.name])
+            if features is not None:
+                rows[count : count + len(features)] = features
+                count += len(features)
+            bar.advance(len(group))
     if not count:
         raise InputError(f"no image in {found.path} can be read", "the warnings say why")
     return rows[:count]
@@ -99,17 +110,6 @@ def _allocate(count: int, dim: int) -> np.ndarray:
         return np.empty((count, dim), np.float32)
     with tempfile.TemporaryFile() as file:  # the mapping outlives the name
         return np.memmap(file, np.float32, "w+", shape=(count, dim))
-
-
-def _in_order(jobs: Iterable[Future[Batch]], ahead: int) -> Iterator[Batch]:
-    """Yield results in order, with at most `ahead` jobs submitted and not yet taken."""
-    running: deque[Future[Batch]] = deque()
-    for job in jobs:
-        running.append(job)
-        if len(running) >= ahead:
-            yield running.popleft().result()
-    while running:
-        yield running.popleft().result()
 
 
 def _pixels(source: Source, reading: str, edge: int, resize: int | None) -> np.ndarray | Exception:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CardError, InputError, MissingError
 from ..runtime import console
+from ..runtime.engine import LOCAL, Engine
 from ..storage import files
 from . import coverage, extractors, features, fid_kid, image_set
 from .image_set import ImageSet
@@ -46,6 +47,7 @@ class Settings:
     cache: bool = True
     workers: int | None = None
     device: str = "auto"
+    engine: Engine = LOCAL
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
@@ -62,10 +64,13 @@ class Settings:
 
 
 class Scorer:
-    """Scores folders with one set of `settings`; nets are loaded when they are first needed, and once."""
+    """Scores folders with one set of `settings`; nets are loaded when they are first needed, and once per process."""
 
     def __init__(self, settings: Settings):
         self.settings = settings
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Scorer, (replace(self.settings, engine=LOCAL),)
 
     @cached_property
     def extractor(self) -> extractors.Extractor:
@@ -169,10 +174,9 @@ class Scorer:
             _ = self.vgg
         for text in warnings:
             console.warn(text)
-        x, y = (
-            features.extract(one, extractor, resize=s.resize, cache=s.cache and one is sets[1], workers=s.workers)
-            for one in sets
-        )
+        with s.engine.connected(s.device) as engine:
+            more: dict[str, Any] = {"resize": s.resize, "workers": s.workers, "engine": engine.seeing(s.features)}
+            x, y = (features.extract(one, extractor, cache=s.cache and one is sets[1], **more) for one in sets)
         result: dict[str, Any] = dict(fid_kid.compare(x, y, extractor.unit, s.seed, s.subsets, s.subset_size))
         if s.neighbours:
             result |= coverage.compare(x, y, extractor.unit, s.neighbours)

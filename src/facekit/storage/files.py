@@ -142,6 +142,30 @@ def write_bytes(path: Path, data: bytes) -> None:
         part.write_bytes(data)
 
 
+def write_part(path: Path, data: bytes) -> Path:
+    """Write what is to become the file `path` under a temporary name beside it, and return that name; see `put`."""
+    part = temporary(make_folder(path.parent), path)
+    try:
+        part.write_bytes(data)
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            cannot_write(path, error)
+        raise
+    return part
+
+
+def put(path: Path, data: bytes | Path) -> None:
+    """Write a file atomically: bytes, or what lies complete under a temporary name that `write_part` has returned."""
+    if isinstance(data, bytes):
+        write_bytes(path, data)
+        return
+    try:
+        os.replace(data, path)
+    except OSError as error:
+        cannot_write(path, error)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, as UTF-8."""
     write_bytes(path, encoded(text))

@@ -6,7 +6,7 @@ import contextlib
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -138,7 +138,22 @@ def open_source(path: str | Path, out: str | Path | None = None) -> list[Source]
     return folder.sources()
 
 
-def output_names(sources: Sequence[Source], suffix: str = ".png") -> dict[str, str]:
+class OutputNames(dict[str, str]):
+    """Output names by source; in another process only those are stored that do not follow from the source's name."""
+
+    def __init__(self, names: Mapping[str, str], suffix: str):
+        super().__init__(names)
+        self.suffix = suffix
+
+    def __missing__(self, source: str) -> str:
+        return _stem(source)[0] + self.suffix
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        own = {source: name for source, name in self.items() if name != self.__missing__(source)}
+        return OutputNames, (own, self.suffix)
+
+
+def output_names(sources: Sequence[Source], suffix: str = ".png") -> OutputNames:
     """Return each source's output name: its own name with `suffix`. `a.jpg` and `a.png` become `a_jpg` and `a_png`."""
     stems = Counter(_stem(source.name)[0] for source in sources)
     out = {}
@@ -149,7 +164,7 @@ def output_names(sources: Sequence[Source], suffix: str = ".png") -> dict[str, s
             while stem in stems:
                 stem += "_"
         out[source.name] = stem + suffix
-    return out
+    return OutputNames(out, suffix)
 
 
 def _stem(name: str) -> tuple[str, str]:

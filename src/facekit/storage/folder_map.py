@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent import futures
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import CardError, OutOfMemory, OutputError, SomeFailed
+from ..errors import CardError, OutputError, SomeFailed
 from ..runtime import console
-from ..runtime.workers import in_order, pool_of, stoppable
+from ..runtime.engine import LOCAL, Engine
+from ..runtime.workers import piece_size, pool_of, stoppable
 from . import card, claim, files, jsonl, lock
 from .folder import Source
-from .manifest import Manifest, Output, Stamp, notes
+from .folder_work import Piece, done_apart, done_together
+from .manifest import Manifest, Output, notes
 from .shard import LOCKS, Shard
 
 T = TypeVar("T")
-Group = list[tuple[Source, Any]]
 PATIENCE = 60.0  # seconds that a shard waits while another one starts or finishes
 
 
@@ -47,6 +45,9 @@ def folder_map(
     batch: int = 1,
     workers: int = 0,
     processes: bool = False,
+    apart: bool = False,
+    engine: Engine = LOCAL,
+    ready: Callable[[], Any] | None = None,
     limit: int | None = None,
     shard: str | None = None,
     force: bool = False,
@@ -58,8 +59,11 @@ def folder_map(
 
     `work` reads one source, in a pool of `workers` threads (or processes: then it must be picklable). `together` turns
     up to `batch` of its results into images, in this thread, while the threads read the next ones and encode the
-    previous ones. Without `together`, `work` returns the images itself (list[Output]). `names` are the output names by
-    source, if they are known in advance. `values` is the card; `made` returns further results for it.
+    previous ones. Without `together`, `work` returns the images itself (list[Output]). With `apart` each worker does
+    all of this with its own images. So do the workers of a cluster (`engine`), which also write the images: `work` and
+    `together` must be picklable, and this process only renames the images and keeps the manifest; `ready` opens there
+    what all images need. `names` are the output names by source, if they are known in advance. `values` is the card;
+    `made` returns further results for it.
 
     A source whose images are in the manifest is done. If the source has changed, its old images and lines are removed
     and it is processed again. A source that failed is tried again when its file has changed, with `retry_failed` or
@@ -68,8 +72,9 @@ def folder_map(
     removes images that no source has any more, if it returns true for the source's name.
 
     Raises CardError if `out` holds a run of another card or files that facekit did not create, OutputError if another
-    process is writing to `out`, Interrupted on Ctrl-C, OutOfMemory if a worker process was killed, and at the end
-    SomeFailed if any of the sources has failed, in this run or an earlier one.
+    process is writing to `out`, MissingError for a cluster that cannot be used, Interrupted on Ctrl-C, OutOfMemory if
+    a worker process was killed, and at the end SomeFailed if any of the sources has failed, in this run or an earlier
+    one.
     """
     part = Shard.parse(shard)
     if force and not part.whole:
@@ -81,7 +86,11 @@ def folder_map(
             job = _plan(title, sources, out, values, names or {}, part, limit, force, retry_failed, mirror)
         outcome = Outcome(kept=len(job.mine) - len(job.todo))
         if job.todo or job.state != "finished" or job.cleaned:
-            _work_through(title, job, work, together, outcome, batch, workers, processes)
+            piece = Piece(work, together, batch, *((out, ready) if engine.remote else ()))
+            seeing = engine.seeing(out / card.UNFINISHED, *(source.path for source in job.todo[:1]))
+            _work_through(title, job, piece, outcome, apart, workers, processes, seeing)
+            if engine.remote and job.part.whole:
+                files.sweep(out)  # what workers left that are gone
             with briefly():
                 _finish(out, values, sources, job, made)
         return _report(title, out, job, outcome)
@@ -207,25 +216,20 @@ def _stale(
 
 
 def _work_through(
-    title: str,
-    job: Job,
-    work: Callable[[Source], Any],
-    together: Callable[[Group], list[Any]] | None,
-    outcome: Outcome,
-    batch: int,
-    workers: int,
-    processes: bool,
+    title: str, job: Job, piece: Piece, outcome: Outcome, apart: bool, workers: int, processes: bool, engine: Engine
 ) -> None:
     """Process the sources that are not done, and record each of them in order."""
-    ahead = 2 * max(workers, 1) + batch
+    ahead = 2 * max(workers, 1) + piece.batch
     with (
         stoppable(title, lambda: f"{outcome.made} images"),
         console.progress(title, len(job.todo)) as bar,
-        pool_of(workers, processes) as pool,
+        pool_of(workers, processes, engine, len(job.todo)) as pool,
     ):
-        read = in_order(pool, partial(_attempt, work), job.todo, ahead)
-        encoders = pool if together and not processes else None
-        for source, stamp, images in _images(encoders, _batches(read, batch), together, ahead):
+        if apart or engine.remote:
+            done = done_apart(pool, piece, job.todo, piece_size(pool, len(job.todo), piece.batch), ahead)
+        else:
+            done = done_together(pool, piece, job.todo, ahead, encode=not processes)
+        for source, stamp, images in done:
             if not isinstance(images, Exception):
                 try:
                     job.manifest.check(images, job.replace)
@@ -272,62 +276,3 @@ def _report(title: str, out: Path, job: Job, outcome: Outcome) -> Outcome:
     else:
         console.note(f"{title}: {outcome.made} images made in {out}")
     return outcome
-
-
-def _attempt(work: Callable[[Source], Any], source: Source) -> tuple[Stamp, Any]:
-    """Return a source's stamp from before it is read, and the result of `work` or the exception that it raises."""
-    return source.stamp(), _guard(work, source)
-
-
-def _guard(work: Callable[[Any], Any], item: Any) -> Any:
-    """Run `work` and return its result or its exception: one broken image must not stop the folder."""
-    try:
-        return work(item)
-    except OutOfMemory:  # the next images would fail too
-        raise
-    except Exception as error:
-        return error
-
-
-def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    rest = iter(items)
-    while group := list(itertools.islice(rest, size)):
-        yield group
-
-
-def _images(
-    pool: futures.Executor | None,
-    groups: Iterable[list[tuple[Source, tuple[Stamp, Any]]]],
-    together: Callable[[Group], list[Any]] | None,
-    ahead: int,
-) -> Iterator[tuple[Source, Stamp, list[Output] | Exception]]:
-    """Yield each source in order, with its stamp and its encoded images or an exception.
-
-    The pool encodes up to `ahead` of them in advance.
-    """
-    waiting: deque[tuple[Source, Stamp, futures.Future]] = deque()
-    for group in groups:
-        results = _apply(together, [(source, value) for source, (_, value) in group])
-        for (source, (stamp, _)), result in zip(group, results, strict=True):
-            if pool is None:
-                yield source, stamp, _guard(_encoded, result)
-                continue
-            waiting.append((source, stamp, pool.submit(_guard, _encoded, result)))
-            if len(waiting) > ahead:
-                first, its_stamp, future = waiting.popleft()
-                yield first, its_stamp, future.result()
-    for source, stamp, future in waiting:
-        yield source, stamp, future.result()
-
-
-def _apply(together: Callable[[Group], list[Any]] | None, group: Group) -> list[Any]:
-    """Turn a group of results into lists of images; exceptions of `work` are passed on."""
-    good = [(source, value) for source, value in group if not isinstance(value, Exception)]
-    made = iter(together(good) if together and good else [value for _, value in good])
-    return [value if isinstance(value, Exception) else next(made) for _, value in group]
-
-
-def _encoded(images: list[Output] | Exception) -> list[Output] | Exception:
-    if isinstance(images, Exception):
-        return images
-    return [replace(image, data=image.data()) if callable(image.data) else image for image in images]

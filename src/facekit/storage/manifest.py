@@ -21,10 +21,13 @@ State = Literal["done", "failed", "changed", "new"]
 
 @dataclass
 class Output:
-    """An image to write: name in the output folder, bytes (or a function that returns them) and manifest entry."""
+    """An image to write: name in the output folder, bytes (or a function that returns them) and manifest entry.
+
+    The bytes may also lie in a file already, which `files.write_part` has written.
+    """
 
     name: str
-    data: bytes | Callable[[], bytes]
+    data: bytes | Callable[[], bytes] | Path
     entry: dict[str, Any] = field(default_factory=dict)
 
 
@@ -107,8 +110,8 @@ class Manifest:
         if images:
             jsonl.append(self.path, [{"file": i.name, "source": source.name, **own, **i.entry} for i in images])
         for image in images:
-            assert isinstance(image.data, bytes)
-            files.write_bytes(self.out / image.name, image.data)
+            assert isinstance(image.data, bytes | Path)
+            files.put(self.out / image.name, image.data)
         self.made[source.name] = [(i.name, own.get("source_bytes"), own.get("source_mtime")) for i in images]
         self.files.update(image.name for image in images)
 

@@ -6,8 +6,9 @@ import io
 import os
 import tarfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,6 +16,8 @@ import numpy as np
 
 from ..errors import CardError, InputError, SomeFailed
 from ..runtime import console
+from ..runtime.engine import LOCAL, Engine
+from ..runtime.workers import in_order, pool_of
 from . import claim, files, images, lock, packed, provenance, signatures
 from .folder import Folder, Source
 from .listing import SUFFIXES
@@ -22,6 +25,9 @@ from .listing import SUFFIXES
 BLOCK = 512  # bytes of a tar header, and what contents are filled up to
 BESIDE = (".yaml", ".jsonl", ".txt", ".csv", ".json")  # what describes images: copied beside the shards
 COMMAND = "pack"
+
+Shard = tuple[Path, "list[Source]"]
+"""A tar file to write, and its images."""
 
 
 @dataclass
@@ -34,8 +40,17 @@ class Outcome:
     failed: list[str]
 
 
-def pack(folder: Folder, out: Path, shard_bytes: int, values: dict[str, Any], force: bool = False) -> Outcome:
+def pack(
+    folder: Folder,
+    out: Path,
+    shard_bytes: int,
+    values: dict[str, Any],
+    force: bool = False,
+    engine: Engine = LOCAL,
+) -> Outcome:
     """Pack the images of a folder into `out`, in shards of about `shard_bytes`; what describes them lies beside.
+
+    Where `engine` is a cluster, its workers write the shards side by side.
 
     A shard that holds its images as they are now stays: a stopped run goes on, and a second one packs only what has
     changed. Raises CardError where `out` holds another packing or files of other makers, OutputError where it cannot
@@ -55,9 +70,19 @@ def pack(folder: Folder, out: Path, shard_bytes: int, values: dict[str, Any], fo
         for tar in surplus:
             files.remove(packed.index_file(tar))
             files.remove(tar)
-        with console.progress(COMMAND, sum(len(group) for _, group in todo)) as bar:
-            for tar, group in todo:
-                outcome.failed += _write(tar, group, bar)
+        seeing = engine.seeing(out / packed.UNFINISHED, *(group[0].path for _, group in todo[:1]))
+        with (
+            console.progress(COMMAND, sum(len(group) for _, group in todo)) as bar,
+            pool_of(0 if engine.remote else 1, True, seeing, len(todo)) as pool,
+        ):
+            written = in_order(pool, _write if pool else partial(_write, advance=bar.advance), todo, 1)
+            for (_, group), failed in written:
+                bar.advance(len(group) if pool else 0)
+                for name, reason in failed:
+                    console.warn(f"{name}: {reason}")
+                    outcome.failed.append(name)
+        if engine.remote:
+            files.sweep(out)  # what workers left that are gone
         _copy_notes(folder.path, out)
         if state != "finished" or todo or surplus:
             count = outcome.images - len(outcome.failed)
@@ -140,18 +165,18 @@ def _is_current(tar: Path, group: Sequence[Source]) -> bool:
     return now == list(zip(columns.name, columns.length.tolist(), columns.mtime.tolist(), strict=True))
 
 
-def _write(tar: Path, group: Sequence[Source], bar: console.Bar) -> list[str]:
-    """Write a shard and then its index; returns the names of images that cannot be read."""
+def _write(shard: Shard, advance: Callable[[], None] = lambda: None) -> list[tuple[str, str]]:
+    """Write a shard and then its index; returns the images that cannot be read, as name and reason."""
+    tar, group = shard
     failed, mtimes = [], {}
     files.remove(packed.index_file(tar))
     with files.replacing(tar) as part, tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as archive:
         for source in group:
-            bar.advance()
+            advance()
             try:
                 stamp, data = source.stamp(), source.read_bytes()
             except (OSError, InputError) as error:
-                console.warn(f"{source.name}: {error}")
-                failed.append(source.name)
+                failed.append((source.name, str(error)))
                 continue
             member = tarfile.TarInfo(source.name)
             member.size, member.mtime = len(data), stamp["source_mtime"] // 10**9
