@@ -23,6 +23,7 @@ from facekit.runtime.workers import in_order, pool_of
 from facekit.storage.folder import open_source
 
 STORE = 80 * 2**20
+os.environ.update(RAY_worker_niceness="0")  # as local processes have it
 
 
 def fill(folder: Path, count: int, edge: int) -> Path:
@@ -40,13 +41,13 @@ def fill(folder: Path, count: int, edge: int) -> Path:
     return folder
 
 
-def rate(folder: Path, out: Path, engine: Engine, workers: int) -> float:
-    """Return images/s of smooth-edges, start and end included."""
+def rate(folder: Path, out: Path, engine: Engine, workers: int) -> tuple[float, float]:
+    """Return images/s of smooth-edges, start and end included, and ms of this process's processor time an image."""
     found = open_source(folder, out)
-    begun = time.monotonic()
+    begun, used = time.monotonic(), time.process_time()
     with console.silenced():
         smooth_folder(found, out, {"out": str(out)}, "opencv", None, workers, engine)
-    return len(found) / (time.monotonic() - begun)
+    return len(found) / (time.monotonic() - begun), 1000 * (time.process_time() - used) / len(found)
 
 
 def pool(place: Path, folder: Path, rounds: int) -> None:
@@ -55,10 +56,14 @@ def pool(place: Path, folder: Path, rounds: int) -> None:
     ratios = []
     with Engine("ray").connected() as engine:
         for turn in range(rounds):
-            local = rate(folder, place / f"local{turn}", LOCAL, workers)
-            ray = rate(folder, place / f"ray{turn}", engine, workers)
+            local, own = rate(folder, place / f"local{turn}", LOCAL, workers)
+            ray, driver = rate(folder, place / f"ray{turn}", engine, workers)
             ratios.append(ray / local)
-            print(f"  local {local:.1f}, ray {ray:.1f} images/s: {ratios[-1]:.2f}", flush=True)
+            print(
+                f"  local {local:.1f}, ray {ray:.1f} images/s: {ratios[-1]:.2f}; processor time of the driver "
+                f"{own:.2f} and {driver:.2f} ms an image",
+                flush=True,
+            )
     print(f"pool: {workers} workers, median {statistics.median(ratios):.2f} of the local rate")
     written = [path.stat().st_size for path in (place / "ray0").glob("*.png")]
     read = [path.stat().st_size for path in folder.iterdir()]
@@ -73,7 +78,7 @@ def nodes(place: Path, folder: Path, most: int) -> None:
     first = 0.0
     for count in range(1, most + 1):
         cluster.add_node(num_cpus=1, object_store_memory=STORE, include_dashboard=False)
-        found = rate(folder, place / f"nodes{count}", Engine("ray", cluster.address), count)
+        found, _ = rate(folder, place / f"nodes{count}", Engine("ray", cluster.address), count)
         first = first or found
         print(f"nodes: {count} of one core, {found:.1f} images/s, {found / first:.2f} of one", flush=True)
     cluster.shutdown()

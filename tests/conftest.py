@@ -46,6 +46,33 @@ def facekit():
     return run
 
 
+@pytest.fixture(scope="session")
+def cluster():
+    """A Ray cluster of three nodes of one core each on this machine; `add` starts another node."""
+    pytest.importorskip("ray", reason="needs the extra ray")
+    from ray.cluster_utils import Cluster
+
+    def add():
+        for last in (False, False, True):  # Ray waits half a minute for a node: on a busy machine once may not do
+            try:
+                return made.add_node(num_cpus=1, object_store_memory=80 * 2**20, include_dashboard=False)
+            except Exception:
+                if last:
+                    raise
+
+    paths = map(str, (ROOT / "tests", ROOT / "tests" / "runtime", ROOT / "src"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patched.setenv("RAY_worker_niceness", "0")  # or they starve beside other tests
+        patched.setenv("PYTHONPATH", os.pathsep.join(paths))
+        made = Cluster()
+        made.add = add
+        for _ in range(3):
+            add()
+        yield made
+        made.shutdown()
+
+
 @pytest.fixture
 def spawn():
     """Runs a command in a process of its own; `start` gives the process instead of waiting for it."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +19,7 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to anybody
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+NICENESS = "RAY_worker_niceness"  # 0 in a Ray that is started for one command: it works as the local pool would
 
 
 def load() -> Any:
@@ -25,7 +28,15 @@ def load() -> Any:
         os.environ.setdefault(name, value)
     with needs("ray"):
         import ray
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    with contextlib.suppress(AttributeError):  # Ray prints what its machines report to stdout, which is for results
+        ray._private.worker.print_to_stdstream = _report
     return ray
+
+
+def _report(data: dict[str, Any], ignore_prefix: bool = False) -> None:
+    for line in data["lines"]:
+        print(f"ray: {line}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -45,15 +56,16 @@ def connected(address: str | None = None) -> Iterator[Any]:
         raise CardError(
             f"{place} is an address of Ray Client", "run the command on a machine of the cluster: --address auto"
         )
-    given: dict[str, Any] = {"address": place} if place else {"num_cpus": usable_cores(), "object_store_memory": STORE}
+    own = {"address": "local", "num_cpus": usable_cores(), "object_store_memory": STORE, "include_dashboard": False}
+    given: dict[str, Any] = {"address": place} if place else own
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    alone = not place and NICENESS not in os.environ
+    if alone:
+        os.environ[NICENESS] = "0"
     try:
         if place:
             _answers(place)
-        ray.init(
-            **given, include_dashboard=None if place else False, log_to_driver=False, logging_level="ERROR",
-            configure_logging=False,
-        )  # fmt: skip
+        ray.init(**given, log_to_driver=False, logging_level="ERROR", configure_logging=False)
     except Exception as error:  # ConnectionError, RuntimeError, ValueError: Ray raises what comes
         if "version mismatch" in str(error).lower():
             said = " ".join(str(error).split())
@@ -65,7 +77,10 @@ def connected(address: str | None = None) -> Iterator[Any]:
             f"no Ray cluster answers at {place or 'this machine'}: {' '.join(str(error).split())}",
             "start one: `ray start --head --port 6379`, then --address HOST:6379, or auto on a machine of the cluster",
         ) from error
-    _restore(handlers)
+    finally:
+        if alone:
+            del os.environ[NICENESS]
+        _restore(handlers)
     try:
         yield ray
     finally:

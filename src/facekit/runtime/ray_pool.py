@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 import queue
 import threading
@@ -27,12 +28,12 @@ MEMORY = "run the same command again with fewer --workers: it continues"
 
 @dataclass(eq=False)
 class Job:
-    """A piece of work: a function that was sent, its one argument, and how often a worker has ended over it."""
+    """A piece of work: a function that was sent, its one argument, and how many workers have ended over it."""
 
     sent: list[Any]
     item: Any
     future: futures.Future = field(default_factory=futures.Future)
-    tries: int = 0
+    tries: float = 0
 
 
 @dataclass(eq=False)
@@ -60,6 +61,7 @@ class RayPool(futures.Executor):
         self._running: set[Job] = set()
         self._sent: tuple[Callable, list[Any]] | None = None
         self._broken: Exception | None = None
+        self._stillborn = 0  # workers in a row that ended before they could say what they are
         kind = ray.remote(
             num_cpus=1, num_gpus=gpus, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
         )(Worker)  # fmt: skip
@@ -68,7 +70,8 @@ class RayPool(futures.Executor):
         if not gpus:
             around["CUDA_VISIBLE_DEVICES"] = ""
         self._make: Callable[[], Any] = lambda: kind.remote(os.getcwd(), around)
-        self._thread = threading.Thread(target=self._serve, daemon=True)
+        here = contextvars.copy_context()  # notes go where those of this thread go
+        self._thread = threading.Thread(target=here.run, args=(self._serve,), daemon=True)
         self._thread.start()
 
     def submit(self, fn: Callable, /, *args: Any, **kwargs: Any) -> futures.Future:  # type: ignore[override]
@@ -170,6 +173,7 @@ class RayPool(futures.Executor):
             )
         else:
             hand.machine = machine
+            self._stillborn = 0
 
     def _done(self, about: tuple[Hand, Job], answer: futures.Future) -> None:
         """Pass a result on; work that ended with its worker is done again, before all other work."""
@@ -183,8 +187,9 @@ class RayPool(futures.Executor):
         except self._ray.exceptions.RayError as error:
             if self._lost(hand, error):
                 return self._give_up(job, error)
-            job.tries += 1
-            if job.tries == TRIES:
+            # the workers of a machine that dies go one after the other, and this work may be given to each of them
+            job.tries += 1 if "worker process has died" in str(error) else 1 / 20
+            if job.tries >= TRIES:
                 return self._give_up(job, error)
             self._waiting.appendleft(job)
             return
@@ -212,6 +217,10 @@ class RayPool(futures.Executor):
                 )
             )
         elif hand in self._hands:
+            self._stillborn += hand.machine is None
+            if self._stillborn > TRIES * self.count:
+                self._fail(OutOfMemory(f"workers of the cluster end as soon as they start: {_line(error)}", MEMORY))
+                return True
             self._hands.remove(hand)
             self._dismiss(hand)
             console.note(f"ray: a worker on {hand.machine or 'a machine'} is gone; its work is done again")

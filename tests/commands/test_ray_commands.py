@@ -1,0 +1,116 @@
+"""Commands on a Ray cluster of three nodes write what they write on one machine, byte for byte."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.data import astronaut
+
+import toy
+from facekit.storage import card, pack_folder
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def both(cluster, facekit, tmp_path, monkeypatch):
+    """Runs a command here, into `local`, and on the cluster, into `ray`; returns what it said there."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(command, *arguments, code=0):
+        local = facekit(command, *arguments, "local")
+        ray = facekit(command, *arguments, "ray", "--engine", "ray", "--address", cluster.address)
+        assert (local.code, ray.code) == (code, code), ray.err
+        return ray
+
+    return run
+
+
+def contents(folder):
+    """All files below a folder but cards, which have times in them, and pages, which name the folder."""
+    left_out = ("card.yaml", "index.html", "report.html")
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in left_out)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("detector", ["cascade", "facekit"])
+def test_align(both, tmp_path, detector):
+    (tmp_path / "in/x").mkdir(parents=True)
+    for i in range(5):
+        Image.fromarray(astronaut()[i:230, 100:350]).save(tmp_path / f"in/x/{i}.png")
+    Image.new("RGB", (64, 64)).save(tmp_path / "in/none.png")
+    both("align", "--size", 64, "--faces", "all", "--detector", detector, "in", code=4)
+    assert contents(tmp_path / "local") == contents(tmp_path / "ray")
+    assert len(list((tmp_path / "ray/x").glob("*.png"))) == 5
+
+
+def test_translate_with_the_net_in_the_workers_alone_and_in_batches(both, facekit, cluster, tmp_path):
+    toy.fill(tmp_path / "in", 9, size=48)
+    (tmp_path / "in/004.png").write_text("broken")
+    both("translate", "--to", "anime,photo", "--weights", "anime", "--no-align", "--size", 64, "in", code=4)
+    assert contents(tmp_path / "local") == contents(tmp_path / "ray")
+    batches = facekit(
+        "translate", "--to", "anime,photo", "--weights", "anime", "--no-align", "--size", 64, "in", "batches",
+        "--batch", 4, "--engine", "ray", "--address", cluster.address,
+    )  # fmt: skip
+    assert batches.code == 4
+    assert contents(tmp_path / "local") == contents(tmp_path / "batches")
+
+
+def test_films_and_single_images_are_refused(facekit, tmp_path):
+    toy.picture().save(tmp_path / "a.png")
+    done = facekit("translate", tmp_path / "a.png", tmp_path / "b.png", "--engine", "ray")
+    assert done.code == 2 and "folders of images" in done.err
+
+
+def test_clean(both, tmp_path):
+    toy.fill(tmp_path / "in", 40, size=80)
+    toy.picture(80, 3).save(tmp_path / "in/copy.png")
+    both("clean", "in", "--report")
+    for name in ("findings.jsonl", "measures.jsonl"):
+        assert (tmp_path / "local" / name).read_bytes() == (tmp_path / "ray" / name).read_bytes()
+
+
+def test_pack(both, tmp_path, monkeypatch):
+    toy.fill(tmp_path / "in", 40)
+    (tmp_path / "in/labels.csv").write_text("file,smile\n")
+    groups = pack_folder._groups
+    monkeypatch.setattr(pack_folder, "_groups", lambda sources, size: groups(sources, 12_000))
+    done = both("pack", "in")
+    assert contents(tmp_path / "local") == contents(tmp_path / "ray") and "labels.csv" in contents(tmp_path / "ray")
+    assert len(list((tmp_path / "ray").glob("*.tar"))) > 3 and "were written now" in done.out
+
+
+def test_score_fid(facekit, cluster, tmp_path, monkeypatch):
+    import torch
+
+    class Means(torch.nn.Module):
+        def forward(self, x):
+            return torch.nn.functional.adaptive_avg_pool2d(x, 4).flatten(1)
+
+    monkeypatch.chdir(tmp_path)
+    torch.jit.script(Means()).save("features.pt")
+    toy.fill(tmp_path / "out", 30)
+    toy.fill(tmp_path / "ref", 20, seed=5)
+    (tmp_path / "out/001.png").write_text("broken")
+    command = ("score-fid", "out", "ref", "--features", "features.pt", "--allow-torchscript", "--no-cache", "--json")
+
+    def figures(*more):
+        done = facekit(*command, *more)
+        assert done.code == 4
+        return next(row for row in map(json.loads, done.out.splitlines()) if row["event"] == "result")
+
+    assert figures() == figures("--engine", "ray", "--address", cluster.address)
+
+
+def test_what_is_done_stays_and_only_new_images_go_to_the_cluster(both, facekit, cluster, tmp_path):
+    toy.fill(tmp_path / "in", 40)
+    both("smooth-edges", "in")
+    Image.fromarray(np.asarray(toy.picture(16, 77))).save(tmp_path / "in/new.png")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "ray").glob("0*.png")}
+    done = both("smooth-edges", "in")
+    assert "1 images, 40 done before" in done.err
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert contents(tmp_path / "local") == contents(tmp_path / "ray")
+    assert card.load(tmp_path / "ray/card.yaml")["made"]["images"] == 41
