@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CardError, FacekitError, Interrupted, OutputError
-from ..recipe_api.registry import find_entry, is_file, refuse_code
+from ..recipe_api.registry import find, find_entry, is_file, refuse_code, was_imported
 from ..runtime import console
 from ..runtime.engine import Engine
 from ..runtime.workers import in_order, pool_of
@@ -53,6 +53,11 @@ class Study:
         """
         order = [(index, name) for index in range(self.seeds) for name in self.cards]
         return [(name, seed, f"{name}-s{seed}") for i, name in order for seed in [sorted(self.cards[name])[i]]]
+
+    def recipe_files(self) -> tuple[str, ...]:
+        """Return the recipe files that the variants are trained with."""
+        named = {str(variant.values["recipe"]) for variant in self.variants}
+        return tuple(sorted(name for name in named if is_file(name)))
 
     def folder(self, name: str) -> Path:
         """Return the run folder of a run."""
@@ -187,7 +192,7 @@ def compare(
         scoring.score(INPUT, None)
         runs = study.runs()
         _write(study, scoring, 0, len(runs))
-        attempt = Attempt(study.out, scoring, force, validator)
+        attempt = Attempt(study.out, scoring, force, validator, study.recipe_files())
         with (
             scorer.settings.engine.connected(scorer.settings.device) as engine,
             pool_of(0 if engine.remote else 1, True, _seeing(engine, study), len(runs)) as pool,
@@ -204,7 +209,7 @@ def compare(
 def _seeing(engine: Engine, study: Study) -> Engine:
     """Return the engine with the study's folder and the data that its cards name."""
     data = study.plan.card.data
-    return engine.seeing(study.out / "Makefile", data.root, data.a, data.b)
+    return engine.seeing(study.out / "Makefile", data.root, data.a, data.b, *study.recipe_files())
 
 
 @dataclass(frozen=True)
@@ -215,12 +220,17 @@ class Attempt:
     scoring: Scoring
     force: bool
     validator: run.OpenValidator | None
+    recipes: tuple[str, ...] = ()
+    """Recipe files that planning has run, because they were named: another process may run them, too."""
 
     def __call__(self, planned: Planned) -> str | None:
         """Do one run; returns why it failed, or None.
 
         Raises Interrupted, and CardError if the run folder holds another run: these end the whole ablation.
         """
+        for file in self.recipes:
+            if not was_imported(file):
+                find(file)
         _, _, name = planned
         path, folder, device = self.out / "cards" / f"{name}.yaml", self.out / "runs" / name, self.scoring.device
         try:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from .cores import usable_cores
 from .optional import needs
 
 STORE = 2**28  # bytes of the object store of a Ray that is started for one command: only status rows pass through it
+LONGEST = 300  # characters of what Ray says that an error repeats
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to anybody
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -56,9 +58,20 @@ def connected(address: str | None = None) -> Iterator[Any]:
         raise CardError(
             f"{place} is an address of Ray Client", "run the command on a machine of the cluster: --address auto"
         )
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        _connect(ray, place)
+        _restore(handlers)
+        yield ray
+    finally:
+        ray.shutdown()
+        _restore(handlers)
+
+
+def _connect(ray: Any, place: str | None) -> None:
+    """Connect to the cluster at `place`, or start a Ray here; raises MissingError as `connected` does."""
     own = {"address": "local", "num_cpus": usable_cores(), "object_store_memory": STORE, "include_dashboard": False}
     given: dict[str, Any] = {"address": place} if place else own
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     alone = not place and NICENESS not in os.environ
     if alone:
         os.environ[NICENESS] = "0"
@@ -67,31 +80,28 @@ def connected(address: str | None = None) -> Iterator[Any]:
             _answers(place)
         ray.init(**given, log_to_driver=False, logging_level="ERROR", configure_logging=False)
     except Exception as error:  # ConnectionError, RuntimeError, ValueError: Ray raises what comes
-        if "version mismatch" in str(error).lower():
-            said = " ".join(str(error).split())
+        said = " ".join(str(error).split())
+        if "version mismatch" in said.lower():
             raise MissingError(
-                f"the cluster at {place} runs other versions: {said}",
+                f"the cluster at {place} runs other versions: {said[:LONGEST]}",
                 "install the same versions of Python, ray and facekit-anime on every machine",
             ) from error
+        if "authentication" in said.lower():
+            raise MissingError(
+                f"the cluster at {place} asks for a token: {said[:LONGEST]}",
+                "copy ~/.ray/auth_token of its head to this machine, or set RAY_AUTH_TOKEN",
+            ) from error
         raise MissingError(
-            f"no Ray cluster answers at {place or 'this machine'}: {' '.join(str(error).split())}",
+            f"no Ray cluster answers at {place or 'this machine'}: {said[:LONGEST]}",
             "start one: `ray start --head --port 6379`, then --address HOST:6379, or auto on a machine of the cluster",
         ) from error
     finally:
         if alone:
             del os.environ[NICENESS]
-        _restore(handlers)
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-        _restore(handlers)
 
 
 def _answers(place: str) -> None:
     """Raise ConnectionError where nothing listens at HOST:PORT: Ray itself would try for a minute."""
-    import socket
-
     host, colon, port = place.rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
