@@ -288,6 +288,7 @@ def _translate_images(
     faces, device = options.faces, work.translators[0].device.type
     files_needed = (
         options.recipe,
+        options.upscaler,
         options.labels,
         options.classifier,
         faces.model_root,
