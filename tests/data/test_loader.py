@@ -10,6 +10,7 @@ import toy
 from facekit.data import loader
 from facekit.data.loader import Batches, Domain
 from facekit.data.reader import Reader
+from facekit.data.sample_cache import SampleCache
 from facekit.errors import InputError
 from facekit.runtime import console, distributed
 from facekit.storage import images
@@ -51,6 +52,9 @@ def which(paths, images_: torch.Tensor, name: str = "a") -> list[int]:
 @pytest.fixture
 def two_processes(monkeypatch):
     """Makes this process the one of `rank` among two."""
+
+    monkeypatch.setattr(distributed, "from_first_here", lambda text: text)
+    monkeypatch.setattr(distributed, "barrier", lambda: None)
 
     def become(rank: int) -> None:
         monkeypatch.setattr(distributed, "size", lambda: 2)
@@ -204,28 +208,36 @@ def test_an_error_in_the_stream_reaches_who_reads_it(tmp_path):
 
 
 @pytest.mark.parametrize("room", [0, 1, 3, 100])
-def test_images_over_the_budget_are_decoded_again_and_equal(paths, room):
-    bytes_each = 10 * 10 * 3
-    tight = Domain(Reader("a"), paths["a"], 10, room * bytes_each)
-    loose = Domain(Reader("a"), paths["a"], 10, 1e9)
+def test_images_that_the_cache_has_no_room_for_are_decoded_again_and_equal(paths, room):
+    bytes_each = 6 * 64  # 10 x 10 x 3 pixels, and what says so
+    tight = Domain(Reader("a"), paths["a"], 10, SampleCache(7, room * bytes_each))
+    loose = Domain(Reader("a"), paths["a"], 10)
     for index in [*range(7), *range(7)]:
         assert np.array_equal(tight.sample(index)["a"], loose.sample(index)["a"])
     assert len(tight.cache) == min(room, 7)
 
 
-def test_the_processes_of_a_machine_share_the_memory_for_decoded_images(paths, two_processes, monkeypatch):
+def test_with_and_without_a_cache_batches_are_the_same(paths):
+    kept, plain = make(paths, 12), make(paths, 12)
+    for domain in plain.domains:
+        domain.cache = None
+    assert all(equal(kept(step), plain(step)) for step in (3, 0, 1, 2, 3, 0, 7))
+    assert len(kept.domains[0].cache) == 12
+
+
+def test_decoded_images_take_a_share_of_the_memory_that_is_free(paths, monkeypatch):
+    asked = []
+    monkeypatch.setattr(loader, "SampleCache", lambda count, room: asked.append((count, room)))
     monkeypatch.setattr(loader, "available_memory", lambda: 1000)
-    alone = make(paths).domains[0].budget
-    two_processes(0)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert make(paths).domains[0].budget == alone / 2 == loader.CACHE_SHARE * 1000 / 4
+    make(paths)
+    assert asked == [(12, loader.CACHE_SHARE * 1000)]
 
 
 def test_a_domain_that_a_step_does_not_look_at_is_not_decoded(paths):
     batches = make(paths, active=lambda step: "ab"[step % 2])
     assert [set(batches(step)[0]) for step in (0, 1, 0)] == [{"a"}, {"b"}, {"a"}]
     assert torch.equal(batches(3)[0]["b"], make(paths)(3)[0]["b"])
-    assert len(batches.domains[0].cache) <= 2
+    assert sum(batches.domains[0].cache.get(number) is not None for number in range(7)) <= 2
 
 
 def test_threads_that_meet_the_same_broken_image_report_it_once(tmp_path, capsys):

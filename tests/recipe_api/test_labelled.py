@@ -384,4 +384,5 @@ def test_the_cache_of_decoded_images_holds_no_rows_of_labels(faces):
     batches = Batches.of(layout.train, 16, layout.readers, seed=0, batch=8, size=16)
     first, again = batches(0)[0], batches(0)[0]
     assert torch.equal(first["x_label"], again["x_label"]) and first["x_label"].shape == (8, 3)
-    assert all(set(kept) == {"x"} for kept in batches.domains[0].cache.values())
+    kept = [batches.domains[0].cache.get(number) for number in range(len(layout.train["x"]))]
+    assert any(kept) and all(set(sample) == {"x"} for sample in kept if sample)

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from facekit.errors import CardError
-from facekit.runtime import cores, device
+from facekit.runtime import control_groups, cores, device
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def machine(monkeypatch, tmp_path):
 
     def make(count=8, own=8, load=0.0, quota="max 100000"):
         (tmp_path / "cpu.max").write_text(quota + "\n")
-        monkeypatch.setattr(cores, "QUOTAS", ((str(tmp_path / "cpu.max"),),))
+        monkeypatch.setattr(control_groups, "folders", lambda controller: [tmp_path / "no such group", tmp_path])
         monkeypatch.setattr(os, "cpu_count", lambda: count)
         monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(own)), raising=False)
         monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0), raising=False)

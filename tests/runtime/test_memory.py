@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from facekit.runtime import memory
+from facekit.runtime import control_groups, memory
 
 
 @pytest.fixture
@@ -56,14 +56,43 @@ def test_without_such_a_library_nothing_happens(monkeypatch):
         memory.trim.cache_clear()
 
 
-def test_a_job_may_take_no_more_than_its_control_group_lets_it(tmp_path, monkeypatch):
-    limit, use = tmp_path / "memory.max", tmp_path / "memory.current"
-    use.write_text("1000\n")
-    stat = tmp_path / "memory.stat"
-    monkeypatch.setattr(memory, "CGROUPS", ((str(limit), str(use), str(stat), "inactive_file"),))
-    limit.write_text("3000\n")
-    assert memory.available_memory() == 2000
-    stat.write_text("anon 5\ninactive_file 300\n")  # pages of files that the system can drop
-    assert memory.available_memory() == 2300
-    limit.write_text("max\n")
-    assert memory.available_memory() != 2000
+@pytest.fixture
+def groups(tmp_path, monkeypatch):
+    """Makes the control groups of this process: `own` is what the system says of this process's groups."""
+
+    def make(own: str, files: dict[str, str]):
+        (tmp_path / "own").write_text(own)
+        monkeypatch.setattr(control_groups, "OWN", tmp_path / "own")
+        monkeypatch.setattr(control_groups, "MOUNT", tmp_path / "mount")
+        for name, text in files.items():
+            path = tmp_path / "mount" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text + "\n")
+
+    return make
+
+
+V2 = {"job/step/memory.max": "3000", "job/step/memory.current": "1000"}
+V1 = {"memory/job/memory.limit_in_bytes": "3000", "memory/job/memory.usage_in_bytes": "1000"}
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "free"),
+    [
+        ("0::/job/step", V2, 2000),
+        ("0::/job/step", {**V2, "job/step/memory.stat": "anon 5\ninactive_file 300"}, 2300),  # files can be dropped
+        ("0::/job/step", {**V2, "job/memory.max": "1500", "job/memory.current": "1100"}, 400),  # of the group above
+        ("0::/job/step", {**V2, "job/memory.max": "max", "job/memory.current": "1100"}, 2000),
+        ("0::/job/step", {**V2, "job/step/memory.high": "1800"}, 800),  # from there on the job is slowed down
+        ("0::/job/step", {**V2, "job/step/memory.current": "4000"}, 0),
+        ("0::/", {"memory.max": "3000", "memory.current": "2900"}, 100),  # a container sees its group as the root
+        ("4:cpu,memory:/job\n0::/", V1, 2000),
+        ("4:memory:/docker/abc", {f"memory/{name[11:]}": text for name, text in V1.items()}, 2000),  # the host's path
+        ("4:memory:/job", {**V1, "memory/job/memory.stat": "total_inactive_file 7"}, 2007),
+        ("4:cpu:/job", V1, None),
+    ],
+)
+def test_a_job_may_take_no_more_than_its_control_groups_let_it(groups, own, files, free):
+    groups(own, files)
+    found = memory.available_memory()
+    assert found == free if free is not None else found is None or found > 10_000

@@ -228,3 +228,49 @@ def test_the_error_of_one_process_reaches_the_others(tmp_path):
     ]
     first, _ = (process.communicate(timeout=120)[1] for process in both)
     assert "PeerFailed: another process of this run has failed: process 1: photo 7 is cut short" in first
+
+
+READS = '''
+"""Reads three passes over eight images, and says which this process has decoded and what the batches were."""
+import sys
+from pathlib import Path
+
+import torch
+
+from facekit.data.loader import Batches
+from facekit.data.reader import Reader
+from facekit.runtime import distributed
+
+decoded = []
+
+
+class Noting(Reader):
+    def read(self, path, size):
+        decoded.append(path.name)
+        return super().read(path, size)
+
+
+distributed.start("cpu")
+root, out, batch = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+batches = Batches.of({"a": sorted(root.iterdir())}, 10, {"a": Noting("a")}, seed=0, batch=batch, size=8)
+seen = []
+for step in range(6):
+    distributed.barrier()
+    seen += [batches(step)[0]["a"]]
+torch.save({"decoded": decoded, "seen": torch.stack(seen)}, out / f"{distributed.size()}-{distributed.rank()}.pt")
+'''
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="processes share decoded images on Linux alone")
+def test_two_processes_decode_an_image_once_between_them_and_see_what_one_sees(tmp_path):
+    toy.fill(tmp_path / "faces", 8, size=12)
+    (tmp_path / "reads.py").write_text(READS)
+    words = (str(tmp_path / "reads.py"), str(tmp_path / "faces"), str(tmp_path))
+    done = torchrun(*words, "2")
+    assert done.returncode == 0, done.stderr
+    path = os.pathsep.join([str(TESTS.parent / "src"), os.environ.get("PYTHONPATH", "")])
+    subprocess.run([sys.executable, *words, "4"], env={**os.environ, "PYTHONPATH": path}, check=True, timeout=240)
+    first, second, one = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("2-0", "2-1", "1-0"))
+    names = sorted(path.name for path in (tmp_path / "faces").iterdir())
+    assert sorted(first["decoded"] + second["decoded"]) == sorted(one["decoded"]) == names
+    assert torch.equal(torch.cat([first["seen"], second["seen"]], 1), one["seen"])

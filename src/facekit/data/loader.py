@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -21,9 +22,10 @@ from ..runtime import console, distributed
 from ..runtime.cores import usable_cores
 from ..runtime.memory import available_memory
 from .reader import Reader, Sample
+from .sample_cache import SampleCache
 
 CPU = torch.device("cpu")
-CACHE_SHARE = 0.4  # of the memory that is free at the start, for decoded images
+CACHE_SHARE = 0.4  # of the memory that is free at the start, for the decoded images of all processes of a machine
 UNKNOWN = 4e9  # bytes of free memory where the system does not say
 MOST_WORKERS = 8  # threads that decode
 AHEAD = 3  # steps that are prepared while one runs
@@ -31,16 +33,16 @@ AHEAD = 3  # steps that are prepared while one runs
 
 @dataclass
 class Domain:
-    """The files of one domain, decoded once to samples of `size` px while they fit into `budget` bytes.
+    """The files of one domain, decoded to samples of `size` px: once, while they fit into `cache`.
 
-    Several threads may ask for samples at once.
+    There the first file has the number `first`. Several threads may ask for samples at once.
     """
 
     reader: Reader
     paths: Sequence[Path]
     size: int
-    budget: float = 0.0
-    cache: dict[int, Sample] = field(default_factory=dict)
+    cache: SampleCache | None = None
+    first: int = 0
     broken: set[int] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -50,14 +52,17 @@ class Domain:
             at = (index + offset) % len(self.paths)
             if at in self.broken:
                 continue
-            if at in self.cache:
-                return {**self.cache[at], **self.reader.looked_up(self.paths[at])}
+            kept = self.cache.get(self.first + at) if self.cache is not None else None
+            if kept is not None:
+                return {**kept, **self.reader.looked_up(self.paths[at])}
             try:
                 sample = self.reader.read(self.paths[at], self.size)
             except InputError as error:
                 self._give_up(at, error)
                 continue
-            self._keep(at, sample)
+            if self.cache is not None:
+                found = self.reader.looked_up(self.paths[at])
+                self.cache.keep(self.first + at, {name: sample[name] for name in sample if name not in found})
             return sample
         raise InputError(f"no image of domain {self.reader.name} can be decoded", "check the files")
 
@@ -66,12 +71,6 @@ class Domain:
             if at not in self.broken:
                 self.broken.add(at)
                 console.warn(f"{error.message}; the next image takes its place")
-
-    def _keep(self, at: int, sample: Sample) -> None:
-        decoded = {name: sample[name] for name in sample.keys() - self.reader.looked_up(self.paths[at]).keys()}
-        with self.lock:
-            if (len(self.cache) + 1) * sum(entry.nbytes for entry in decoded.values()) <= self.budget:
-                self.cache[at] = decoded
 
 
 @lru_cache(maxsize=16)
@@ -108,10 +107,14 @@ class Batches:
         **options: Any,
     ) -> Batches:
         """Make batches of the files at `paths`, by domain, read as plain images where `readers` has no other way."""
-        free = available_memory() or UNKNOWN
-        budget = CACHE_SHARE * free / distributed.local_size() / len(paths)
+        starts = [0, *itertools.accumulate(len(found) for found in paths.values())]
+        cache = SampleCache(starts[-1], CACHE_SHARE * (available_memory() or UNKNOWN))
         known = {name: (readers or {}).get(name) or Reader(name) for name in paths}
-        return cls([Domain(known[name], found, load_size, budget) for name, found in paths.items()], **options)
+        domains = [
+            Domain(known[name], found, load_size, cache, first)
+            for first, (name, found) in zip(starts, paths.items(), strict=False)
+        ]
+        return cls(domains, **options)
 
     @property
     def epoch_steps(self) -> int:

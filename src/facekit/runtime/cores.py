@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-from pathlib import Path
 
-QUOTAS = (  # processor time of this job's control group, versions 2 and 1: "quota period" in microseconds
-    ("/sys/fs/cgroup/cpu.max",),
-    ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
-)
+from . import control_groups
+
+QUOTAS = (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))  # versions 2 and 1: "quota period", microseconds
 
 
 def usable_cores() -> int:
     """Return how many cores this process may use: the machine's, less what affinity and control groups take away."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for files in QUOTAS:
+    for group, files in itertools.product(control_groups.folders("cpu"), QUOTAS):
         with contextlib.suppress(OSError, ValueError):  # "max": no limit
-            quota, period = (int(word) for word in " ".join(Path(file).read_text() for file in files).split())
+            quota, period = (int(word) for word in " ".join((group / file).read_text() for file in files).split())
             if quota > 0:
                 count = min(count, round(quota / period))
     return max(1, count)

@@ -63,6 +63,11 @@ def local_size() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if size() > 1 else 1
 
 
+def local_rank() -> int:
+    """Return the number of this process among those of its machine, from 0."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if local_size() > 1 else 0
+
+
 @contextlib.contextmanager
 def failing_together() -> Iterator[None]:
     """Share an error raised inside with the other processes, so that they fail with its text."""
@@ -117,6 +122,16 @@ def of_first(x: Tensor) -> Tensor:
         with _together():
             dist.broadcast(x, 0)
     return x
+
+
+def from_first_here(text: str) -> str:
+    """Return the text of the first process of this machine, to each process (all-gather)."""
+    if size() == 1:
+        return text
+    said = [text] * size()
+    with _together():
+        dist.all_gather_object(said, text)
+    return said[rank() - local_rank()]
 
 
 def any_of(flag: bool, device: torch.device) -> bool:

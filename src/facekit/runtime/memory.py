@@ -5,25 +5,27 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import itertools
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from . import control_groups
+
 SLACK = 128 * 2**20  # bytes of freed memory that are worth giving back
-CGROUPS = (  # limit and use of this job's control group, and the part of it that is files: versions 2 and 1
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat", "inactive_file"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        "/sys/fs/cgroup/memory/memory.stat",
-        "total_inactive_file",
-    ),
+LIMITS = (  # of a control group, what it uses, and the part of that which is files: version 2, twice, and 1
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.high", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 
 
 def available_memory(device: str = "cpu") -> int | None:
-    """Return the bytes that a job may still take on a device; None where the system does not say (macOS, Windows)."""
+    """Return the bytes that a job may still take on a device, within the limits of its container or batch job.
+
+    None where the system does not say (macOS, Windows).
+    """
     if device.startswith("cuda"):
         import torch
 
@@ -32,11 +34,11 @@ def available_memory(device: str = "cpu") -> int | None:
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
         bounds.append(1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")))
-    for limit, use, stat, files in CGROUPS:
+    for group, (limit, use, files) in itertools.product(control_groups.folders("memory"), LIMITS):
         with contextlib.suppress(OSError, ValueError):  # "max": no limit
-            left = int(Path(limit).read_text()) - int(Path(use).read_text())
+            left = int((group / limit).read_text()) - int((group / use).read_text())
             with contextlib.suppress(OSError, ValueError, KeyError):  # pages of files go when memory is short
-                left += int(dict(line.split() for line in Path(stat).read_text().splitlines())[files])
+                left += int(dict(line.split() for line in (group / "memory.stat").read_text().splitlines())[files])
             bounds.append(left)
     return max(0, min(bounds)) if bounds else None
 
