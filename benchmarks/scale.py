@@ -1,9 +1,11 @@
 """Folder commands on ever more images: seconds and peak memory of the first half, the second half and a no-op rerun.
 
-The images are hard links to 20 small pictures. `map` is folder_map with work that costs nothing: what facekit itself
-takes for each image. `train` and `labels-K` go up to the first batch of a training on two folders, or on K folders of
-labels, twice: the second time headers come from the cache. `packed` is `train` on the same images in shards. Their
-seconds and memory are those beyond `import torch`.
+The images are hard links to 20 small pictures, for `align` to 20 photos of one face. `map` is folder_map with work that
+costs nothing: what facekit itself takes for each image. `translate` and `score-fid` use the smallest nets there are.
+`score-fid` compares a folder with itself; it does not continue, so its second half is the whole. `train` and `labels-K`
+go up to the first batch of a training on two folders, or on K folders of labels, twice: the second time headers come
+from the cache. `packed` is `train` on the same images in shards. Their seconds and memory are those beyond
+`import torch`.
 """
 
 import argparse
@@ -28,7 +30,7 @@ from facekit.storage.folder import open_source, output_names
 from facekit.storage.folder_map import folder_map
 from facekit.storage.manifest import Output
 source, out = map(Path, sys.argv[1:3])
-limit = int(sys.argv[4]) if len(sys.argv) > 3 else None
+limit = int(sys.argv[-1]) if len(sys.argv) > 3 else None
 found = open_source(source, out)
 names = output_names(found)
 work = lambda one: [Output(names[one.name], b"x" * 100)]
@@ -49,21 +51,43 @@ batches = run.make_batches(made, torch.device("cpu"))
 batches(0)
 print(json.dumps([now()[0] - seconds, now()[1] - memory]))
 """
+MEANS = """
+import torch
+torch.jit.script(torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten())).save("mean.pt")
+"""
 STARTS = ("train", "packed", "labels-10", "labels-100", "labels-1000")
+FACEKIT = [sys.executable, "-m", "facekit"]
 COMMANDS = {
-    "map": [sys.executable, "-c", MAP],
-    "smooth-edges": [sys.executable, "-m", "facekit", "smooth-edges", "-q"],
-    "clean": [sys.executable, "-m", "facekit", "clean", "-q", "--min-size", "16"],
+    "map": [sys.executable, "-c", MAP, "in", "out"],
+    "align": [*FACEKIT, "align", "-q", "in", "out", "--size", "32", "--detector", "facekit"],
+    "translate": [*FACEKIT, "translate", "-q", "in", "out", "--no-align", "--weights", "small", "--to", "b"],
+    "smooth-edges": [*FACEKIT, "smooth-edges", "-q", "in", "out"],
+    "clean": [*FACEKIT, "clean", "-q", "in", "out", "--min-size", "16"],
+    "score-fid": [*FACEKIT, "score-fid", "-q", "in", "in", "--features", "mean.pt", "--input-size", "32"],
 }
 
 
-def fill(folder: Path, count: int, names: list[str]) -> None:
+def small_nets(folder: Path) -> None:
+    """Write a translation net of 8 channels, `small`, and features of 48 numbers, the means of 8 x 8 px, `mean.pt`."""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", MEANS], check=True, cwd=folder)
+    data = ["--a", "originals", "--b", "originals", "--size", "32", "--batch", "1", "--steps", "1"]
+    width = ["--set", "params.width=8", "--set", "params.blocks=1", "--set", "data.holdout=1", "--out", "small"]
+    train = [*FACEKIT, "train", "cyclegan", "-q", *data, *width]
+    subprocess.run(train, check=True, cwd=folder, stdout=subprocess.DEVNULL)
+
+
+def fill(folder: Path, count: int, names: list[str], faces: bool = False) -> None:
     """Make `count` images, all links to a few, in folders of these names."""
     originals = folder / "originals"
     originals.mkdir(parents=True)
+    if faces:
+        from skimage import data
+
+        photo = Image.fromarray(data.astronaut()[:256, 96:352])
     for seed in range(SOURCES):
         coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((32, 32)).save(originals / f"{seed}.png")
+        image = photo.resize((128 + seed,) * 2) if faces else Image.fromarray(coarse).resize((32, 32))
+        image.save(originals / f"{seed}.png")
     tops = [folder / "in" / name for name in names]
     for top in tops:
         top.mkdir(parents=True)
@@ -71,10 +95,10 @@ def fill(folder: Path, count: int, names: list[str]) -> None:
         os.link(originals / f"{index % SOURCES}.png", tops[index % len(tops)] / f"{index:07d}.png")
 
 
-def timed(command: list[str]) -> tuple[float, float, float]:
-    """Run a command; return its seconds, its seconds of processor time and its peak memory in MiB."""
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+def timed(command: list[str], folder: Path) -> tuple[float, float, float]:
+    """Run a command in a folder; return its seconds, its seconds of processor time and its peak memory in MiB."""
+    start, around = time.perf_counter(), {**os.environ, "FACEKIT_CACHE": str(folder / "cache")}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=folder, env=around)
     _, status, used = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{command} ended with {os.waitstatus_to_exitcode(status)}")
@@ -88,7 +112,7 @@ def starts(name: str, count: int, folder: Path) -> None:
     around, root = {**os.environ, "FACEKIT_CACHE": str(folder / "cache")}, folder / "in"
     if kind == "packed":
         pack = [sys.executable, "-m", "facekit", "pack", "-q", str(root), str(folder / "shards")]
-        print(f"pack {count:,}: {timed(pack)[1]:.1f} s used")
+        print(f"pack {count:,}: {timed(pack, folder)[1]:.1f} s used")
         root = folder / "shards"
     for title in ("first", "second"):
         command = [sys.executable, "-c", START, str(root), kind]
@@ -111,15 +135,16 @@ for name in arguments.commands:
             if name in STARTS:
                 starts(name, count, folder)
                 continue
-            fill(folder, count, [""])
-            command = [*COMMANDS[name], str(folder / "in"), str(folder / "out")]
+            fill(folder, count, [""], faces=name == "align")
+            if name in ("translate", "score-fid"):
+                small_nets(folder)
             more = ["--workers", "1"] if name != "map" else []
-            limit = ["--limit", str(count // 2)]
+            half, whole = (["--save", "half.yaml"], ["--save", "whole.yaml"]) if name == "score-fid" else ([], [])
             for title, extra, done in (
-                ("first half", limit, count // 2),
-                ("second half", [], count // 2),
-                ("no-op", [], count),
+                ("first half", [*more, "--limit", str(count // 2), *half], count // 2),
+                ("second half", [*more, *whole], count if whole else count // 2),
+                ("no-op", [*more, *whole], count),
             ):
-                seconds, used, memory = timed([*command, *extra, *more])
+                seconds, used, memory = timed([*COMMANDS[name], *extra], folder)
                 each = f"{1e6 * used / done:.0f} us of processor time an image"
                 print(f"{name} {count:>7,} {title:11} {seconds:7.1f} s  {used:7.1f} s used  {each}  {memory:5.0f} MiB")

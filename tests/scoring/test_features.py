@@ -12,7 +12,9 @@ import toy
 import toy_scores
 from facekit.errors import InputError, MissingError
 from facekit.scoring import extractors, features, image_set
+from facekit.storage import remembered
 from facekit.storage.cache import cache_folder
+from facekit.storage.folder import Source
 
 
 @pytest.fixture(autouse=True)
@@ -146,6 +148,28 @@ def test_the_digest_is_of_names_and_contents(tmp_path):
     assert image_set.ImageSet(tmp_path / "two").digest != one
     (tmp_path / "one" / "001.png").rename(tmp_path / "one" / "1.png")
     assert image_set.ImageSet(tmp_path / "one").digest != one
+
+
+def test_of_a_large_folder_only_files_that_changed_are_read_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(remembered, "FEWEST", 4)
+    folder = toy.fill(tmp_path / "in", 5)
+    toy.picture(24).save(folder / "j.jpg")
+    (folder / "x.png").write_bytes(b"no image")
+    read, read_bytes = [], Source.read_bytes
+    monkeypatch.setattr(Source, "read_bytes", lambda source: read.append(source.name) or read_bytes(source))
+
+    def seen():
+        read.clear()
+        found = image_set.ImageSet(folder)
+        return found.digest, found.sizes, found.formats, found.failed, len(found)
+
+    first = seen()
+    assert len(read) == 7 and first[1:3] == ({(16, 16): 5, (24, 24): 1}, {"PNG": 5, "JPEG": 1})
+    assert seen() == first and read == ["x.png"]
+    toy.picture(16, 7).save(folder / "001.png")
+    assert seen()[0] != first[0] and read == ["001.png", "x.png"]
+    image_set.ImageSet(folder, reading="clean-fid")
+    assert len(read) == 9  # sizes can differ there
 
 
 def test_kinds_go_by_content(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 
 import toy
 from facekit.errors import InputError
-from facekit.storage import headers, images
+from facekit.storage import headers, images, remembered
 from facekit.storage.folder import Folder
 
 
@@ -13,7 +13,7 @@ from facekit.storage.folder import Folder
 def folder(tmp_path, monkeypatch):
     """Five images, and a cache for so few."""
     monkeypatch.setenv("FACEKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(headers, "FEWEST", 2)
+    monkeypatch.setattr(remembered, "FEWEST", 2)
     toy.fill(tmp_path / "in", 5, size=8)
     return tmp_path / "in"
 
@@ -75,7 +75,7 @@ def test_a_damaged_cache_is_read_as_none(folder, tmp_path, damage, opened):
 
 
 def test_few_images_leave_no_cache(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(headers, "FEWEST", 6)
+    monkeypatch.setattr(remembered, "FEWEST", 6)
     read(folder)
     assert not (tmp_path / "cache").exists()
 

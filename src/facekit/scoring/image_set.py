@@ -7,20 +7,23 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import FacekitError, InputError
 from ..runtime import console
-from ..storage import content, images
+from ..storage import content, images, remembered
 from ..storage.folder import Folder, Source
 
 READINGS = ("facekit", "clean-fid")
+KIND = np.dtype([("size", np.int32, 2), ("format", "S16"), ("digest", np.uint8, 32)])  # of what is remembered of a file
 
 
 class ImageSet:
     """The images of a folder, sorted by name: their `sources`, `sizes` (width, height), file `formats`, and a `digest`.
 
-    `failed` maps the name of every image that cannot be read to the reason. `limit` takes only the first images;
+    `failed` maps the name of every image that cannot be read to the reason. Of large folders it is remembered what the
+    files hold; one that has not changed is not read again. `limit` takes only the first images;
     `reading` is one of READINGS, see `read`. Raises InputError for a folder that is missing or has no images.
     """
 
@@ -31,17 +34,25 @@ class ImageSet:
         self.sizes: Counter[tuple[int, int]] = Counter()
         self.formats: Counter[str] = Counter()
         self.failed: dict[str, str] = {}
+        rows, errors = remembered.read(f"contents-{reading}", self.path, self.sources, KIND, self._look)
         found = hashlib.sha256()
-        for source in self.sources:
-            try:
-                data = source.read_bytes()
-                self.sizes[size(source.path, reading)] += 1
-            except (InputError, OSError) as error:
-                self.fail(source, error)
+        for index, (source, row) in enumerate(zip(self.sources, rows, strict=True)):
+            if index in errors:
+                self.fail(source, errors[index])
                 continue
-            self.formats[_format(data, source.name)] += 1
-            found.update(f"{source.name}\0{hashlib.sha256(data).hexdigest()}\n".encode("utf-8", "backslashreplace"))
+            width, height = row["size"].tolist()
+            self.sizes[width, height] += 1
+            self.formats[row["format"].decode()] += 1
+            found.update(f"{source.name}\0{row['digest'].tobytes().hex()}\n".encode("utf-8", "backslashreplace"))
         self.digest = found.hexdigest()[:16]
+
+    def _look(self, source: Source) -> tuple[tuple[int, int], bytes, np.ndarray]:
+        try:
+            data = source.read_bytes()
+        except OSError as error:
+            raise InputError(str(error), "check the file") from error
+        digest = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
+        return size(source.path, self.reading), _format(data, source.name).encode("ascii", "replace"), digest
 
     @property
     def good(self) -> list[Source]:
