@@ -11,7 +11,8 @@ sysconfig.get_config_vars()  # reads a file of this system's name
 
 for name in ("resource", "fcntl", "termios", "pwd", "grp"):
     sys.modules[name] = None
-for name in ("fork", "sched_getaffinity", "getloadavg", "sysconf", "getuid", "geteuid", "mkfifo", "O_NOFOLLOW"):
+missing = "fork memfd_create sched_getaffinity getloadavg sysconf getuid geteuid mkfifo O_NOFOLLOW"
+for name in missing.split():
     if hasattr(os, name):
         delattr(os, name)
 sys.platform = "win32-like"
@@ -28,6 +29,13 @@ from facekit.runtime import cores, memory
 assert cores.choose_threads()[0] >= 1
 memory.Heap().give_back("step")
 memory.available_memory()
+
+import numpy as np
+from facekit.data.sample_cache import SampleCache
+
+cache = SampleCache(2, 1000)
+cache.keep(1, {"a": np.arange(12)})
+assert (cache.get(1)["a"] == np.arange(12)).all() and cache.get(0) is None
 """
 
 
