@@ -225,12 +225,13 @@ def test_with_and_without_a_cache_batches_are_the_same(paths):
     assert len(kept.domains[0].cache) == 12
 
 
-def test_decoded_images_take_a_share_of_the_memory_that_is_free(paths, monkeypatch):
+@pytest.mark.parametrize(("free", "room"), [(1000, 400), (0, 0), (None, 1.6e9)])
+def test_decoded_images_take_a_share_of_the_memory_that_is_free(paths, monkeypatch, free, room):
     asked = []
     monkeypatch.setattr(loader, "SampleCache", lambda count, room: asked.append((count, room)))
-    monkeypatch.setattr(loader, "available_memory", lambda: 1000)
+    monkeypatch.setattr(loader, "available_memory", lambda: free)
     make(paths)
-    assert asked == [(12, loader.CACHE_SHARE * 1000)]
+    assert asked == [(12, pytest.approx(room))]
 
 
 def test_a_domain_that_a_step_does_not_look_at_is_not_decoded(paths):

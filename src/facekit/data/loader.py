@@ -107,8 +107,9 @@ class Batches:
         **options: Any,
     ) -> Batches:
         """Make batches of the files at `paths`, by domain, read as plain images where `readers` has no other way."""
+        free = available_memory()
         starts = [0, *itertools.accumulate(len(found) for found in paths.values())]
-        cache = SampleCache(starts[-1], CACHE_SHARE * (available_memory() or UNKNOWN))
+        cache = SampleCache(starts[-1], CACHE_SHARE * (UNKNOWN if free is None else free))
         known = {name: (readers or {}).get(name) or Reader(name) for name in paths}
         domains = [
             Domain(known[name], found, load_size, cache, first)

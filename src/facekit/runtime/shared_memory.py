@@ -25,7 +25,7 @@ def allocate(size: int) -> Shared:
 
     The first process of the machine decides its `size` in bytes. Pages count as used, for the machine and for the
     control group of the process, once they are written to. Where the system cannot share (macOS, Windows), each
-    process gets its part as memory of its own. Raises OSError where the system has no room for it.
+    process has memory of its own, and is to fill as much of it. Raises OSError where the system has no room for it.
     """
     processes, number = distributed.local_size(), distributed.local_rank()
     descriptor, name = -1, ""
@@ -43,7 +43,7 @@ def allocate(size: int) -> Shared:
                     descriptor = os.open(address, os.O_RDWR)
         distributed.barrier()  # the first keeps it open until all have opened it
         if descriptor < 0 or not name:
-            return Shared(mmap.mmap(-1, max(size // processes, 1)))
+            return Shared(mmap.mmap(-1, size), 0, processes)
         return Shared(mmap.mmap(descriptor, 0), number, processes)  # all of it, as long as the first made it
     finally:
         if descriptor >= 0:
