@@ -20,6 +20,7 @@ COSTS: dict[str, tuple[float | None, float]] = {  # forward GFLOP per image, GiB
     "face2anime": (833.3, 2.5),
     "face2anime-critic": (None, 2.5),
     "facefeat": (0.8028, 0.2),
+    "features": (0.07321, 0.068),
     "jojogan": (277.1, 5.2),
     "paired-cnn": (0.5872, 0.15),
     "projected-cut": (16.12, 0.25),
