@@ -111,7 +111,7 @@ def test_images_pair_by_name_and_sub_folder_whatever_the_type(tmp_path):
     for name in ("in/a.jpg", "in/x/b.jpg", "in/lost.jpg", "out/a.png", "out/x/b.png", "out/alone.png"):
         flat(tmp_path / name, (1, 2, 3))
     found = pairing.pairs(tmp_path / "in", tmp_path / "out", "give the source")
-    assert [(x.name, y.name) for x, y in found] == [("a.jpg", "a.png"), ("b.jpg", "b.png")]
+    assert [(x.name, y.name) for x, y in found] == [("a.jpg", "a.png"), ("x/b.jpg", "x/b.png")]
 
 
 def test_equal_stems_pair_as_translate_names_them(tmp_path):

@@ -3,50 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
-from . import options
+from . import options, score_options
 
 
 def score_fid(
     out: Annotated[Path, typer.Argument(help="the folder of images to score", metavar="OUT")],
     reference: Annotated[Path, typer.Argument(help="the folder of real images to compare with", metavar="REF")],
     *,
-    features: Annotated[
-        str, typer.Option(help="clean-fid (2048-d, downloaded on first use), or an ONNX or TorchScript file")
-    ] = "clean-fid",
-    allow_torchscript: Annotated[
-        bool,
-        typer.Option("--allow-torchscript", help="run a TorchScript file whatever it does: such files can write files"),
-    ] = False,
-    preprocessing: Annotated[
-        Literal["inception", "symmetric", "unit", "imagenet", "bytes"],
-        typer.Option(
-            help="pixels for a features file: inception (v-128)/128, symmetric -1..1, unit 0..1, imagenet, bytes",
-            metavar="NAME",
-        ),
-    ] = "inception",
-    input_size: Annotated[
-        Optional[int],
-        typer.Option(min=8, help="input size of a features file that leaves it open, px [default: 299]", metavar="N"),
-    ] = None,
-    resize: Annotated[
-        Optional[int], typer.Option(min=8, help="crop the middle square and resize every image to N px", metavar="N")
-    ] = None,
-    reading: Annotated[
-        Literal["facekit", "clean-fid"],
-        typer.Option(
-            help="how files become pixels: facekit, or clean-fid, which ignores EXIF, profiles and transparency",
-            metavar="NAME",
-        ),
-    ] = "facekit",
+    features: score_options.Features = "clean-fid",
+    allow_torchscript: score_options.AllowTorchScript = False,
+    preprocessing: score_options.Preprocessing = "inception",
+    input_size: score_options.InputSize = None,
+    resize: score_options.Resize = None,
+    reading: score_options.Reading = "facekit",
     subsets: Annotated[int, typer.Option(min=1, help="subsets that KID is averaged over", metavar="N")] = 100,
     subset_size: Annotated[int, typer.Option(min=2, help="images in a subset, at most all", metavar="N")] = 1000,
     neighbours: Annotated[
         Optional[int],
         typer.Option(min=1, help="also precision, recall, density and coverage; 5 is usual", metavar="K"),
+    ] = None,
+    patches: Annotated[
+        bool, typer.Option("--patches", help="also the sliced Wasserstein distance of small patches, by size of detail")
+    ] = False,
+    bootstrap: Annotated[
+        Optional[int], typer.Option(min=20, help="resample images N times: 95 % intervals; 1000 is usual", metavar="N")
     ] = None,
     source: Annotated[
         Optional[Path],
@@ -61,6 +45,10 @@ def score_fid(
     vgg: Annotated[
         Optional[str],
         typer.Option(help="a file of VGG's layers, or download: also a distance", rich_help_panel="Right answers"),
+    ] = None,
+    groups: Annotated[
+        Optional[Path],
+        typer.Option(help="a labels file of OUT: also score each group, and the gaps", rich_help_panel="Labels"),
     ] = None,
     labels: Annotated[
         bool,
@@ -107,6 +95,8 @@ def score_fid(
         subset_size=subset_size,
         seed=fid_kid.SEED if seed is None else seed,
         neighbours=neighbours,
+        patches=patches,
+        bootstrap=bootstrap,
         limit=limit,
         segnet=str(segnet),
         face=str(face),
@@ -125,6 +115,7 @@ def score_fid(
         source=source and Path(source),
         truth=truth and Path(truth),
         labels=labels,
+        groups=groups and Path(groups),
         masks=masks and Path(masks),
         save=save and Path(save),
         force=force,

@@ -48,7 +48,9 @@ def score(
         if masks:
             found[name]["unchanged-mask"] = preservation.unmasked(masks / name)
     first = next(iter(found.values()))
-    metrics = [key for key, value in first.items() if isinstance(value, float) and not key.endswith(" std")]
+    metrics = [
+        key for key, value in first.items() if isinstance(value, float) and not key.endswith((" std", " low", " high"))
+    ]
     shared = [key for key in metrics if all(key in scores for scores in found.values())]
     mean = {key: sum(scores[key] for scores in found.values()) / len(found) for key in shared}
     return {**mean, "labels": found}

@@ -10,17 +10,40 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import InputError
+from . import bootstrap
 
 BLOCK = 512  # rows of a distance matrix at a time
 
 
-def compare(out: np.ndarray, reference: np.ndarray, unit: str, neighbours: int = 5) -> dict[str, float]:
-    """Return the four measures of output features [n, d] against reference features [m, d], each with a "std".
+def compare(
+    out: np.ndarray,
+    reference: np.ndarray,
+    unit: str,
+    neighbours: int = 5,
+    resamples: int | None = None,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Return the means of `values` as "precision-UNIT" and so on, each with a "std".
 
-    "precision-UNIT": share of outputs inside the reference's manifold. "recall-UNIT": share of references inside the
-    outputs' manifold. "density-UNIT": how many reference balls an output lies in, over `neighbours`; may exceed 1.
-    "coverage-UNIT": share of reference balls that hold an output. The standard error is that of a mean over images,
-    with the manifolds fixed. Raises InputError for sets of at most `neighbours` images.
+    The standard error is that of a mean over images, with the manifolds fixed; `resamples` adds "low" and "high", the
+    95 % interval likewise. Raises InputError as `values` does.
+    """
+    found = {}
+    for name, each in values(out, reference, neighbours).items():
+        found[f"{name}-{unit}"] = float(np.mean(each))
+        found[f"{name}-{unit} std"] = float(np.std(each) / np.sqrt(len(each)))
+        if resamples:
+            found |= bootstrap.named(f"{name}-{unit}", each, resamples, seed)
+    return found
+
+
+def values(out: np.ndarray, reference: np.ndarray, neighbours: int = 5) -> dict[str, np.ndarray]:
+    """Return what each image adds to the four measures of output features [n, d] against reference features [m, d].
+
+    "precision" [n]: whether an output is inside the reference's manifold. "recall" [m]: whether a reference is inside
+    the outputs' manifold. "density" [n]: how many reference balls an output lies in, over `neighbours`; may exceed 1.
+    "coverage" [m]: whether a reference's ball holds an output. Raises InputError for sets of at most `neighbours`
+    images.
     """
     out, reference = np.asarray(out), np.asarray(reference)
     if min(len(out), len(reference)) <= neighbours:
@@ -38,12 +61,7 @@ def compare(out: np.ndarray, reference: np.ndarray, unit: str, neighbours: int =
         inside[part] = in_reference.sum(1)
         covered |= in_reference.any(0)
         recalled |= (apart <= out_radii[part, None]).any(0)
-    values = {"precision": inside > 0, "recall": recalled, "density": inside / neighbours, "coverage": covered}
-    found = {}
-    for name, each in values.items():
-        found[f"{name}-{unit}"] = float(np.mean(each))
-        found[f"{name}-{unit} std"] = float(np.std(each) / np.sqrt(len(each)))
-    return found
+    return {"precision": inside > 0, "recall": recalled, "density": inside / neighbours, "coverage": covered}
 
 
 def _radii(x: np.ndarray, neighbours: int) -> np.ndarray:

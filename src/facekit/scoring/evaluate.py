@@ -24,6 +24,7 @@ def evaluate(
     source: Path | None = None,
     truth: Path | None = None,
     labels: bool = False,
+    groups: Path | None = None,
     masks: Path | None = None,
     save: Path | None = None,
     force: bool = False,
@@ -38,17 +39,19 @@ def evaluate(
     scorer = scorer if isinstance(scorer, Scorer) else Scorer(scorer)
     if (scorer.settings.classifier or masks) and not labels:
         raise CardError("--classifier and --masks need folders of labels", "add --labels")
+    if labels and groups:
+        raise CardError("--groups and --labels both divide OUT", "leave out one of them")
     if scorer.settings.vgg and not truth:
         raise CardError("--vgg compares with right answers, and there are none", "add --truth FOLDER")
     given: dict[str, Any] = {"out": out, "reference": reference, **scorer.settings.options(source is not None)}
-    given |= {"source": source, "truth": truth, "masks": masks, "labels": labels or None}
+    given |= {"source": source, "truth": truth, "masks": masks, "groups": groups, "labels": labels or None}
     given = {key: str(v) if isinstance(v, Path) else v for key, v in given.items() if v is not None}
     pairs = (
         by_label.pairs(scorer, out, reference) if labels else {"": (scorer.image_set(out), scorer.image_set(reference))}
     )
     if dry_run:
         return _announce(out, reference, pairs, given, scorer.extractor.name)
-    digests = {name: scorer.inputs(*sets, source, truth and truth / name) for name, sets in pairs.items()}
+    digests = {name: scorer.inputs(*sets, source, truth and truth / name, groups) for name, sets in pairs.items()}
     values = {"facekit": 1, "command": "score-fid", "options": given, "inputs": digests if labels else digests[""]}
     with lock.held_file(save, "score-fid") if save else contextlib.nullcontext():
         result = _saved(save, values) if save and not force else None
@@ -57,7 +60,7 @@ def evaluate(
             result = (
                 by_label.score(scorer, pairs, source, masks, truth)
                 if labels
-                else scorer.score(*pairs[""], source, truth)
+                else scorer.score(*pairs[""], source, truth, groups)
             )
             if save:
                 made = {"scores": result, **provenance.collect(*PACKAGES), "start": begun, "end": provenance.moment()}

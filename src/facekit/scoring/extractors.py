@@ -1,4 +1,4 @@
-"""What makes features of images: clean-fid's Inception, or any ONNX or TorchScript file."""
+"""What makes features of images: clean-fid's Inception, facekit's own net, or any ONNX or TorchScript file."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from ..runtime.cores import usable_cores
 from ..storage import files
 from ..storage.cache import cache_folder
 from . import torchscript
+from .named_features import NAMED, OWN, Named, split
 
 CLEAN = "clean-fid"
 CLEAN_FILE = "inception-2015-12-05.pt"
@@ -34,6 +35,7 @@ SCALES = {  # what a net is given for a pixel v in 0..255: the formula, what is 
     "symmetric": ("(v - 127.5) / 127.5", (127.5,), (127.5,)),
     "unit": ("v / 255", (0.0,), (255.0,)),
     "imagenet": ("(v / 255 - mean) / std of ImageNet", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    "clip": ("(v / 255 - mean) / std of CLIP", (122.7709, 116.7460, 104.0937), (68.5005, 66.6322, 70.3232)),
     "bytes": ("v from 0 to 255", (0.0,), (1.0,)),
 }
 Net = Callable[[np.ndarray], np.ndarray]
@@ -43,9 +45,10 @@ Net = Callable[[np.ndarray], np.ndarray]
 class Extractor:
     """A net that makes features: `run` maps pixels [n, 3, edge, edge], RGB floats in 0..255, to features [n, dim].
 
-    `unit` ends the names of its scores: "clean", or the dimension. `digest` is that of the weights. Several threads may
-    call `run` at once, best within `shared(threads)`, which gives each its share of the cores. Sent to another process,
-    it is loaded there with the arguments of `load` that are `given`.
+    `unit` ends the names of its scores: "clean", a name, or the dimension. `digest` is that of the weights. Several
+    threads may call `run` at once, best within `shared(threads)`, which gives each its share of the cores. `cmmd`:
+    whether the features are those that CMMD is defined on. Sent to another process, it is loaded there with the
+    arguments of `load` that are `given`.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Extractor:
     run: Net
     batch: int = BATCH
     shared: Callable[[int], AbstractContextManager[Any]] = contextlib.nullcontext
+    cmmd: bool = False
     given: tuple[Any, ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -70,19 +74,26 @@ def load(
     device: str = "auto",
     allow_torchscript: bool = False,
 ) -> Extractor:
-    """Return the Extractor for "clean-fid", or for an ONNX or TorchScript file.
+    """Return the Extractor for "clean-fid", "facekit", "NAME:FILE" with a name of NAMED, or a file.
 
-    `preprocessing` is one of SCALES; `edge` the input size in px if the file leaves it open (299 by default).
-    A file named CLEAN_FILE is taken as clean-fid's own. `allow_torchscript` runs TorchScript code of any kind, see
-    `torchscript`. Raises MissingError for weights that are missing, cannot be downloaded, are damaged or take no square
-    RGB images; CardError for settings that contradict the file and for code that is not allowed.
+    A file is ONNX, TorchScript, or weights of the recipe `features` ("facekit" are those that facekit ships; a run
+    folder is good, too). `preprocessing` is one of SCALES; `edge` the input size in px if the file leaves it open (299
+    by default); named features bring both. A file named CLEAN_FILE is taken as clean-fid's own. `allow_torchscript`
+    runs TorchScript code of any kind, see `torchscript`. Raises MissingError for weights that are missing, cannot be
+    downloaded, are damaged or take no square RGB images; CardError for settings that contradict the file and for code
+    that is not allowed.
     """
     if preprocessing not in SCALES:
         raise CardError(f"no preprocessing {preprocessing!r}", f"one of {', '.join(SCALES)}")
+    name, _ = split(spec)
     if is_clean(spec) and (preprocessing != "inception" or edge not in (None, EDGE)):
         raise CardError(
             f"clean-fid's net takes {EDGE} px and scales pixels itself", "leave out --preprocessing and --input-size"
         )
+    if is_own(spec) and (preprocessing != "inception" or edge):
+        raise CardError(f"{spec} says itself what it takes", "leave out --preprocessing and --input-size")
+    if name and preprocessing != "inception":
+        raise CardError(f"{name} scales pixels itself", "leave out --preprocessing")
     return replace(
         _load(spec, preprocessing, edge, device, allow_torchscript),
         given=(spec, preprocessing, edge, device, allow_torchscript),
@@ -90,20 +101,37 @@ def load(
 
 
 def _load(spec: str | Path, preprocessing: str, edge: int | None, device: str, allow_torchscript: bool) -> Extractor:
-    path = find(spec)
+    (name, _), path = split(spec), find(spec)
     if is_clean(spec):
         return _clean(path, device, allow_torchscript)
+    if is_own(spec):
+        return _own(path, device)
+    if name:
+        return _of_file(path, NAMED[name].preprocessing, edge, device, allow_torchscript, NAMED[name])
+    return _of_file(path, preprocessing, edge, device, allow_torchscript)
+
+
+def _of_file(
+    path: Path, preprocessing: str, edge: int | None, device: str, trusted: bool, named: Named | None = None
+) -> Extractor:
+    """Return the Extractor of an ONNX or TorchScript file."""
     of_onnx = path.suffix.lower() == ".onnx"
-    net, edge, batch = _onnx(path, edge, device) if of_onnx else _torchscript(path, edge, device, allow_torchscript)
+    usual = named.edge if named else EDGE
+    net, edge, batch = (
+        _onnx(path, edge, device, usual) if of_onnx else _torchscript(path, edge or usual, device, trusted)
+    )
     formula, subtract, divide = SCALES[preprocessing]
     low, wide = (np.array(v, dtype=np.float32).reshape(1, -1, 1, 1) for v in (subtract, divide))
 
     def run(pixels: np.ndarray) -> np.ndarray:
-        return _flat(net((pixels - low) / wide), len(pixels), path)
+        found = net((pixels - low) / wide)
+        return _flat(named.pooled(found) if named else found, len(pixels), path)
 
     dim = _try(path, edge, run).shape[1]
     shared = contextlib.nullcontext if of_onnx else _torch_threads
-    return Extractor(path.name, str(dim), dim, edge, _describe(edge, formula), files.digest(path), run, batch, shared)
+    unit, text = (named.unit if named else str(dim)), _describe(edge, formula)
+    digest = files.digest(path)
+    return Extractor(path.name, unit, dim, edge, text, digest, run, batch, shared, bool(named and named.gaussian))
 
 
 def is_clean(spec: str | Path) -> bool:
@@ -111,11 +139,25 @@ def is_clean(spec: str | Path) -> bool:
     return str(spec) == CLEAN or Path(spec).name == CLEAN_FILE
 
 
+def is_own(spec: str | Path) -> bool:
+    """Return whether `spec` means weights of the recipe `features`: facekit's, a run folder or a .safetensors file."""
+    return str(spec) == OWN or Path(spec).suffix == ".safetensors" or Path(spec).is_dir()
+
+
 def find(spec: str | Path) -> Path:
     """Return the features file that `spec` means, clean-fid's downloaded if need be; raises MissingError."""
     if str(spec) == CLEAN:
         return clean_file()
-    path = Path(spec).expanduser()
+    if is_own(spec):
+        from ..recipe_api import checkpoint
+
+        return checkpoint.find_weights("features" if str(spec) == OWN else Path(spec).expanduser())
+    name, file = split(spec)
+    path = Path(file).expanduser()
+    if name and not path.is_file():
+        raise MissingError(
+            f"no features file {path}", f"{name} needs {NAMED[name].needs}; see docs/commands/score-fid.md"
+        )
     if not path.is_file():
         raise MissingError(
             f"no features file {path}",
@@ -187,8 +229,11 @@ def _reason(error: Exception) -> str:
     return lines[-1][:200] if lines else type(error).__name__
 
 
-def _onnx(path: Path, edge: int | None, device: str) -> tuple[Net, int, int]:
-    """Return an ONNX file as a function of scaled pixels, its input size, and the batch that it takes."""
+def _onnx(path: Path, edge: int | None, device: str, usual: int) -> tuple[Net, int, int]:
+    """Return an ONNX file as a function of scaled pixels, its input size, and the batch that it takes.
+
+    `usual` is the input size where neither the file nor `edge` says one.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -214,7 +259,7 @@ def _onnx(path: Path, edge: int | None, device: str) -> tuple[Net, int, int]:
     if edge and fixed and edge != fixed[0]:
         raise CardError(f"{path} takes images of {fixed[0]} px, not {edge}", "leave out --input-size")
     batch = 1 if shape[0] == 1 else BATCH
-    return lambda x: session.run([feature], {first.name: x})[0], fixed[0] if fixed else edge or EDGE, batch
+    return lambda x: session.run([feature], {first.name: x})[0], fixed[0] if fixed else edge or usual, batch
 
 
 def _providers(onnxruntime: Any, device: str) -> list[str]:
@@ -225,7 +270,7 @@ def _providers(onnxruntime: Any, device: str) -> list[str]:
     return [cuda, "CPUExecutionProvider"] if there and device != "cpu" else ["CPUExecutionProvider"]
 
 
-def _torchscript(path: Path, edge: int | None, device: str, trusted: bool) -> tuple[Net, int, int]:
+def _torchscript(path: Path, edge: int, device: str, trusted: bool) -> tuple[Net, int, int]:
     """Return a TorchScript file as a function of scaled pixels, its input size, and the batch that it takes."""
     import torch
 
@@ -241,7 +286,7 @@ def _torchscript(path: Path, edge: int | None, device: str, trusted: bool) -> tu
             f"{path} is neither a complete ONNX nor a TorchScript file: {_reason(error)}",
             "ONNX files end in .onnx; write the other kind with torch.jit.save",
         ) from error
-    return _of_torch(net, place, torch.contiguous_format), edge or EDGE, BATCH
+    return _of_torch(net, place, torch.contiguous_format), edge, BATCH
 
 
 def _of_torch(net: Any, place: str, memory_format: Any) -> Net:
@@ -254,6 +299,30 @@ def _of_torch(net: Any, place: str, memory_format: Any) -> Net:
         return found.float().cpu().numpy()
 
     return run
+
+
+def _own(path: Path, device: str) -> Extractor:
+    """Return the Extractor of weights of the recipe `features`."""
+    import torch
+
+    from ..recipe_api import checkpoint
+    from ..runtime.device import find_device
+
+    place = find_device(device)
+    model = checkpoint.load_model(path, place)
+    recipe: Any = model.recipe
+    if not callable(getattr(recipe, "describe", None)):
+        raise CardError(f"{path} makes no features of images", "give weights of the recipe features")
+    run_net = _of_torch(lambda x: recipe.describe(model.nets, x), place, torch.contiguous_format)
+
+    def run(pixels: np.ndarray) -> np.ndarray:
+        return run_net(pixels / np.float32(127.5) - 1)
+
+    dim, unit = _try(path, recipe.size, run).shape[1], "facekit" if path == checkpoint.shipped().get("features") else ""
+    text = _describe(recipe.size, SCALES["symmetric"][0])
+    return Extractor(
+        path.name, unit or str(dim), dim, recipe.size, text, files.digest(path), run, 4 * BATCH, _torch_threads
+    )
 
 
 def _torch_threads(count: int) -> AbstractContextManager[None]:

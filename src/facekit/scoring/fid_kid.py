@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import CardError, InputError
+from . import mmd
 
 SEED = 2020  # torch-fidelity's
 SUBSETS = 100
 SUBSET_SIZE = 1000
-BLOCK = 512  # rows of a kernel matrix at a time
+BLOCK = 512  # rows of features at a time
 
 
 def compare(
@@ -124,10 +125,10 @@ def kid(
     drawn = [[draw.choice(len(z), subset_size, replace=False) for z in (x, y)] for _ in range(subsets)]
     if (len(x) + len(y)) ** 2 <= 4 * subsets * subset_size**2:  # fewer kernel entries than those of all subsets
         in_x, in_y = _members([a for a, _ in drawn], len(x)), _members([b for _, b in drawn], len(y))
-        values = _mmd(x, y, in_x, in_y)
+        values = mmd.unbiased(x, y, in_x, in_y)
     else:
-        values = np.concatenate([_mmd(x[a], y[b]) for a, b in drawn])
-    return float(np.mean(values)), float(np.std(values))
+        values = np.concatenate([mmd.unbiased(x[a], y[b]) for a, b in drawn])
+    return float(_finite(np.mean(values))), float(np.std(values))
 
 
 def _members(chosen: Sequence[np.ndarray], count: int) -> np.ndarray:
@@ -140,39 +141,7 @@ def _members(chosen: Sequence[np.ndarray], count: int) -> np.ndarray:
 
 def kid_full(x: np.ndarray, y: np.ndarray) -> float:
     """Return KID (x1) over all pairs of both whole sets, an unbiased estimate; raises InputError as `fid` does."""
-    return float(_mmd(*_checked(x, y))[0])
-
-
-def _mmd(x: np.ndarray, y: np.ndarray, in_x: np.ndarray | None = None, in_y: np.ndarray | None = None) -> np.ndarray:
-    """Return the unbiased squared maximum mean discrepancy of each subset under the kernel k(x, y) = (x.y / d + 1)^3.
-
-    `in_x` [subsets, n] and `in_y` [subsets, m] are 1 for the members of a subset, else 0; absent: one of all. For
-    such rows s and t the sum of a subset's kernel is s K t', so every entry of K is computed once for all subsets.
-    """
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    in_x, in_y = (np.ones((1, len(z))) if s is None else s for z, s in ((x, in_x), (y, in_y)))
-    n, m = in_x.sum(1), in_y.sum(1)
-    within_x, within_y = (_within(z, s) for z, s in ((x, in_x), (y, in_y)))
-    parts = ((in_x[:, i : i + BLOCK] @ _kernel(x[i : i + BLOCK], y) * in_y).sum(1) for i in range(0, len(x), BLOCK))
-    return np.asarray(_finite(within_x / (n * (n - 1)) + within_y / (m * (m - 1)) - 2 * sum(parts) / (n * m)))
-
-
-def _within(x: np.ndarray, members: np.ndarray) -> np.ndarray:
-    """Return for each subset the sum of the kernel over its pairs of two images."""
-    total = -members @ ((x * x).sum(1) / x.shape[1] + 1) ** 3  # an image with itself
-    for i in range(0, len(x), BLOCK):
-        part = _kernel(x[i : i + BLOCK], x[i:])
-        part[:, BLOCK:] *= 2  # the kernel is symmetric: what is left of the diagonal is not computed
-        total += (members[:, i : i + BLOCK] @ part * members[:, i:]).sum(1)
-    return total
-
-
-def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    found = x @ y.T
-    found /= x.shape[1]
-    found += 1
-    found *= found * found
-    return found
+    return float(_finite(mmd.unbiased(*_checked(x, y))[0]))
 
 
 def _checked(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,9 +5,6 @@ All of it compares pairs of images, so it needs the aligned faces that were tran
 
 from __future__ import annotations
 
-from array import array
-from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +18,7 @@ from ..runtime import console
 from ..storage import images
 from ..storage.folder import Folder
 from . import pairing
+from .pairing import Table
 from .parts import LANDED, PARTS, Masks, colour_distances, landmark_distance, overlap
 
 if TYPE_CHECKING:
@@ -32,48 +30,60 @@ NEAR = 16  # of 255: largest change of a pixel that counts as unchanged
 def measure(
     source: str | Path, out: str | Path, segnet: Model | None, face: Model | None, limit: int | None = None
 ) -> dict[str, float]:
-    """Return what the images of `out` preserve of those of the same name in `source`; see `parts` for the measures.
+    """Return the means of `table` over pairs, as `summary` does."""
+    return summary(table(source, out, segnet, face, limit))
 
-    With a segnet: "IoU-parts", the mean of "IoU-eyes", "IoU-nose" and "IoU-mouth" (also "IoU-skin" and "IoU-hair");
-    "landmark-distance" in distances between the eyes; "colour-hair", "colour-skin" and "colour-eyes" in CIEDE2000. Each
-    is a mean over the pairs that show the part; the last two have a "std" over pairs. With a face net:
-    "identity-cosine", the mean cosine of the two face embeddings. "unchanged": mean share of pixels that changed by at
-    most NEAR in every colour. "pairs": how many there were.
+
+def summary(found: Table) -> dict[str, float]:
+    """Return the means of measures over the pairs that show the part, and "pairs": how many pairs there were.
+
+    "IoU-parts" is the mean of "IoU-eyes", "IoU-nose" and "IoU-mouth"; landmarks and colours have a "std" over pairs.
+    """
+    means = {name: float(np.mean(found.seen(name))) for name in found.columns}
+    landed = [f"IoU-{name}" for name in LANDED if f"IoU-{name}" in means]
+    scores = {"IoU-parts": float(np.mean([means[name] for name in landed]))} if landed else {}
+    scores |= {f"IoU-{name}": means[f"IoU-{name}"] for name in PARTS if f"IoU-{name}" in means}
+    for name in sorted(name for name in means if name.startswith(("landmark-", "colour-"))):
+        scores |= {name: means[name], f"{name} std": float(np.std(found.seen(name)))}
+    scores |= {name: means[name] for name in ("identity-cosine", "unchanged") if name in means}
+    return {**scores, "pairs": len(found.rows)}
+
+
+def table(
+    source: str | Path, out: str | Path, segnet: Model | None, face: Model | None, limit: int | None = None
+) -> Table:
+    """Return what each image of `out` preserves of that of the same name in `source`; see `parts` for the measures.
+
+    With a segnet: "IoU-eyes", "IoU-nose", "IoU-mouth", "IoU-skin" and "IoU-hair"; "landmark-distance" in distances
+    between the eyes; "colour-hair", "colour-skin" and "colour-eyes" in CIEDE2000; each where the pair shows the part.
+    With a face net: "identity-cosine", the cosine of the two face embeddings. "unchanged": share of pixels that changed
+    by at most NEAR in every colour.
     Both images are resized to the model's own size. Raises InputError if no pair is left, no part is seen or a net
     gives numbers that are not finite; CardError for a model of another kind.
     """
     classes = _classes(segnet) if segnet else ()
     if face and not callable(getattr(face.recipe, "embed", None)):
         raise CardError("the face model does not compute embeddings", "give weights of the recipe facefeat")
-    seen: dict[str, array[float]] = defaultdict(lambda: array("d"))
+    measured = Table()
     found = pairing.pairs(source, out, "give the folder that was translated as --source")[:limit]
     with console.progress("preservation", len(found)) as bar:
-        for before, after in pairing.batches(found):
-            if segnet:
-                for name, value in _parts(segnet, classes, before, after):
-                    seen[name].append(value)
-            if face:
-                seen["identity-cosine"].extend(_cosines(face, before, after))
-            seen["unchanged"].extend(_unchanged(*pair) for pair in zip(before, after, strict=True))
+        for before, after, names in pairing.batches(found):
+            parts = _parts(segnet, classes, before, after) if segnet else [{} for _ in names]
+            cosines = _cosines(face, before, after) if face else []
+            for index, (name, values) in enumerate(zip(names, parts, strict=True)):
+                if face:
+                    values["identity-cosine"] = cosines[index]
+                values["unchanged"] = _unchanged(before[index], after[index])
+                measured.add(name, values)
             bar.advance(len(before))
-    count = len(seen["unchanged"])
-    if not count:
+    if not measured.rows:
         raise InputError(f"no pair of {source} and {out} can be read", "the warnings say why")
-    landed = [f"IoU-{name}" for name in LANDED if f"IoU-{name}" in seen]
-    if segnet and not landed:
+    unseen = [name for name in LANDED if f"IoU-{name}" not in measured.columns]
+    if segnet and len(unseen) == len(LANDED):
         raise InputError(f"the segnet sees no eyes, nose or mouth in {source} or {out}", "are these faces?")
-    unseen = [name for name in LANDED if f"IoU-{name}" not in seen]
     if segnet and unseen:
         console.warn(f"the segnet sees no {' and no '.join(unseen)} in any image: IoU-parts leaves it out")
-    means = {name: float(np.mean(values)) for name, values in seen.items()}
-    if not all(np.isfinite(list(means.values()))):
-        raise InputError("the segnet or the face net gives numbers that are not finite", "are its weights damaged?")
-    scores = {"IoU-parts": float(np.mean([means[name] for name in landed]))} if landed else {}
-    scores |= {f"IoU-{name}": means[f"IoU-{name}"] for name in PARTS if f"IoU-{name}" in means}
-    for name in sorted(name for name in means if name.startswith(("landmark-", "colour-"))):
-        scores |= {name: means[name], f"{name} std": float(np.std(seen[name]))}
-    scores |= {name: means[name] for name in ("identity-cosine", "unchanged") if name in means}
-    return {**scores, "pairs": count}
+    return measured
 
 
 def unmasked(masks: str | Path) -> float:
@@ -109,19 +119,21 @@ def _tensor(model: Model, pictures: list) -> Tensor:
 
 
 @torch.inference_mode()
-def _parts(model: Model, classes: tuple[str, ...], before: list, after: list) -> Iterator[tuple[str, float]]:
-    """Yield the measures of parts of each pair, by name."""
+def _parts(model: Model, classes: tuple[str, ...], before: list, after: list) -> list[dict[str, float]]:
+    """Return the measures of parts of each pair, by name."""
     recipe: Any = model.recipe
     size = model.card.data.size
     labels = [recipe.label(model.nets, _tensor(model, pictures)).cpu().numpy() for pictures in (before, after)]
+    found = []
     for index, pair in enumerate(zip(before, after, strict=True)):
         x, y = (_masks(label[index], classes) for label in labels)
-        yield from ((f"IoU-{name}", value) for name, value in overlap(x, y).items())
+        values = {f"IoU-{name}": value for name, value in overlap(x, y).items()}
         moved = landmark_distance(x, y)
         if moved is not None:
-            yield "landmark-distance", moved
+            values["landmark-distance"] = moved
         resized = images.resize(pair[0], size), images.resize(pair[1], size)
-        yield from ((f"colour-{name}", value) for name, value in colour_distances(x, y, resized).items())
+        found.append(values | {f"colour-{name}": value for name, value in colour_distances(x, y, resized).items()})
+    return found
 
 
 def _masks(labels: np.ndarray, classes: tuple[str, ...]) -> Masks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +12,15 @@ from ..errors import CardError, InputError, MissingError
 from ..runtime import console
 from ..runtime.engine import LOCAL, Engine
 from ..storage import files
-from . import coverage, extractors, features, fid_kid, image_set
+from . import coverage, extractors, features, fid_kid, groups, image_set, mmd, patches
 from .image_set import ImageSet
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..nets.vgg import VGG
     from ..recipe_api.checkpoint import Model
+    from .pairing import Table
 
 FEW = 2048  # images; with fewer, FID's covariance does not have full rank
 
@@ -25,8 +29,9 @@ FEW = 2048  # images; with fewer, FID's covariance does not have full rank
 class Settings:
     """How folders are scored; the fields are the options of `facekit score-fid`.
 
-    `subsets`, `subset_size` and `seed` are KID's. `segnet` and `face` are used if there is a source, `vgg` if there
-    are right answers, `classifier` if there are labels. Raises CardError for a seed outside 0..2^32 - 1.
+    `subsets` and `subset_size` are KID's; `seed` is also that of patches and of the bootstrap. `segnet` and `face` are
+    used if there is a source, `vgg` if there are right answers, `classifier` if there are labels. Raises CardError for
+    a seed outside 0..2^32 - 1.
     """
 
     features: str = extractors.CLEAN
@@ -38,6 +43,8 @@ class Settings:
     subset_size: int = fid_kid.SUBSET_SIZE
     seed: int = fid_kid.SEED
     neighbours: int | None = None
+    patches: bool = False
+    bootstrap: int | None = None
     limit: int | None = None
     segnet: str = "segnet"
     face: str = "facefeat"
@@ -58,7 +65,8 @@ class Settings:
     def options(self, source: bool) -> dict[str, Any]:
         """Return what changes a score, by the names of the options; `source`: whether there is one."""
         names = ["features", "preprocessing", "input_size", "resize", "subsets", "subset_size", "seed", "neighbours"]
-        names += ["limit", "classifier", "vgg"] + (["segnet", "face"] if source else [])
+        names += ["patches"] if self.patches else []
+        names += ["limit", "classifier", "vgg", "bootstrap"] + (["segnet", "face"] if source else [])
         names += ["reading"] if self.reading != "facekit" else []
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
@@ -131,7 +139,12 @@ class Scorer:
         return found
 
     def inputs(
-        self, out: ImageSet, reference: ImageSet, source: Path | None, truth: Path | None = None
+        self,
+        out: ImageSet,
+        reference: ImageSet,
+        source: Path | None,
+        truth: Path | None = None,
+        kinds: Path | None = None,
     ) -> dict[str, str]:
         """Return the digests of all that a score depends on; loads no nets."""
         found = {"out": out.digest, "reference": reference.digest}
@@ -140,6 +153,10 @@ class Scorer:
             found["source"] = ImageSet(source, self.settings.limit).digest
         if truth:
             found["truth"] = ImageSet(truth, self.settings.limit).digest
+        if kinds:
+            if not kinds.is_file():
+                raise InputError(f"no labels file {kinds}", "check the path of --groups")
+            found["groups"] = files.digest(kinds)
         if truth and self.settings.vgg and self.settings.vgg != "download":
             if not Path(self.settings.vgg).is_file():
                 raise MissingError(f"no weights file {self.settings.vgg}", "check the path, or --vgg download")
@@ -154,19 +171,22 @@ class Scorer:
         reference: Path | ImageSet,
         source: Path | None = None,
         truth: Path | None = None,
+        kinds: Path | None = None,
     ) -> dict[str, Any]:
         """Return the scores of a folder against real images.
 
-        With `source` also what it preserves of that folder, with `truth` how near it is to the right answers. Beside
-        the figures of `fid_kid.compare`, `coverage.compare`, `preservation.measure` and `truth.measure`: "images" (how
+        With `source` also what it preserves of that folder, with `truth` how near it is to the right answers, with the
+        labels file `kinds` the scores by group, see `groups.score`. Beside the figures of `fid_kid.compare`,
+        `mmd.cmmd`, `coverage.compare`, `patches.measure`, `preservation.measure` and `truth.measure`: "images" (how
         many), "failed" (reasons by folder and name), "features", "kid" (how they were computed), "digests" and
-        "warnings".
+        "warnings". With `Settings.bootstrap` figures have a "low" and a "high", their 95 % interval; FID has none.
         Raises InputError for fewer than two images in a folder and for images of several sizes without `resize`.
         """
         s = self.settings
         sets = [one if isinstance(one, ImageSet) else self.image_set(one) for one in (out, reference)]
         warnings = advise(sets, s.resize, s.subset_size)
-        digests = self.inputs(sets[0], sets[1], source, truth)
+        digests = self.inputs(sets[0], sets[1], source, truth, kinds)
+        members = groups.read(kinds) if kinds else {}
         extractor = self.extractor
         if source:
             _ = self.segnet, self.face  # missing weights are an error before the long work, not after it
@@ -177,17 +197,18 @@ class Scorer:
         with s.engine.connected(s.device) as engine:
             more: dict[str, Any] = {"resize": s.resize, "workers": s.workers, "engine": engine.seeing(s.features)}
             x, y = (features.extract(one, extractor, cache=s.cache and one is sets[1], **more) for one in sets)
-        result: dict[str, Any] = dict(fid_kid.compare(x, y, extractor.unit, s.seed, s.subsets, s.subset_size))
-        if s.neighbours:
-            result |= coverage.compare(x, y, extractor.unit, s.neighbours)
-        if source:
-            from . import preservation
-
-            result |= preservation.measure(source, sets[0].path, self.segnet, self.face, limit=s.limit)
-        if truth:
-            from .truth import measure
-
-            result |= measure(truth, sets[0].path, self.vgg, resize=s.resize, limit=s.limit)
+        result = self._compare(x, y)
+        if s.patches:
+            result |= patches.measure(*sets, s.resize, s.bootstrap, s.seed)
+        tables = list(self._tables(sets[0].path, source, truth))
+        for summary, table in tables:
+            result |= summary(table) | (table.intervals(s.bootstrap, s.seed) if s.bootstrap else {})
+        if kinds:
+            names = [source.name for source in sets[0].good]
+            each = coverage.values(x, y, s.neighbours) if s.neighbours else {}
+            own = {f"{name}-{extractor.unit}": each[name] for name in ("precision", "density") if name in each}
+            pairs = [table for _, table in tables]
+            result |= groups.score(members, names, x, y, extractor.unit, own, pairs, s.bootstrap, s.seed)
         return result | {
             "images": {"out": len(x), "reference": len(y)},
             "failed": {str(one.path): one.failed for one in sets if one.failed},
@@ -196,6 +217,34 @@ class Scorer:
             "digests": digests,
             "warnings": warnings,
         }
+
+    def _compare(self, x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+        """Return the distances and the measures of variety of output features [n, d] and reference features [m, d]."""
+        s, unit = self.settings, self.extractor.unit
+        result: dict[str, Any] = dict(fid_kid.compare(x, y, unit, s.seed, s.subsets, s.subset_size))
+        if s.bootstrap:
+            low, high = mmd.interval(x, y, s.bootstrap, s.seed)
+            result |= {f"KID-{unit} low": low, f"KID-{unit} high": high}
+        if self.extractor.cmmd:
+            result |= mmd.cmmd(x, y, s.bootstrap, s.seed)
+        if s.neighbours:
+            result |= coverage.compare(x, y, unit, s.neighbours, s.bootstrap, s.seed)
+        return result
+
+    def _tables(
+        self, out: Path, source: Path | None, truth: Path | None
+    ) -> Iterator[tuple[Callable[[Table], dict[str, float]], Table]]:
+        """Yield the measures of pairs that are asked for, with what sums them up."""
+        s = self.settings
+        if source:
+            from . import preservation
+
+            yield preservation.summary, preservation.table(source, out, self.segnet, self.face, s.limit)
+        if truth:
+            from . import truth as right_answers
+
+            found = right_answers.table(truth, out, self.vgg, resize=s.resize, limit=s.limit)
+            yield right_answers.summary, found
 
 
 def advise(sets: list[ImageSet], resize: int | None, subset_size: int) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
-from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,32 +45,44 @@ def load_vgg(file: str | Path, device: str) -> VGG:
 def measure(
     truth: str | Path, out: str | Path, vgg: VGG | None = None, *, resize: int | None = None, limit: int | None = None
 ) -> dict[str, float]:
-    """Return how near the images of `out` are to those of the same name in `truth`.
+    """Return the means of `table` over pairs, each with a "std"; "truths": how many pairs there were."""
+    return summary(table(truth, out, vgg, resize=resize, limit=limit))
+
+
+def summary(found: pairing.Table) -> dict[str, float]:
+    """Return the means of measures over pairs, each with a "std"; "truths": how many pairs there were."""
+    scores: dict[str, float] = {}
+    for name, values in found.columns.items():
+        scores |= {name: float(np.mean(values)), f"{name} std": float(np.std(values))}
+    return {**scores, "truths": len(found.rows)}
+
+
+def table(
+    truth: str | Path, out: str | Path, vgg: VGG | None = None, *, resize: int | None = None, limit: int | None = None
+) -> pairing.Table:
+    """Return how near each image of `out` is to that of the same name in `truth`.
 
     "PSNR" in dB (100 for equal images) and "SSIM" of the colours in 8 bits (Wang et al. 2004, Gaussian window of 11
     px); with a VGG "VGG-distance", the squared distance of the directions of its features, averaged over LAYERS (Zhang
-    et al. 2018, eq. 1, without learned weights). Each is a mean over pairs with a "std"; "truths": how many there were.
-    `resize`: take the middle square of both at so many px. Raises InputError if no pair can be read, for pairs of
-    unequal size and for images under SMALLEST px.
+    et al. 2018, eq. 1, without learned weights). `resize`: take the middle square of both at so many px. Raises
+    InputError if no pair can be read, for pairs of unequal size and for images under SMALLEST px.
     """
-    seen: dict[str, array[float]] = defaultdict(lambda: array("d"))
+    measured = pairing.Table()
     found = pairing.pairs(truth, out, "give the right answers under the names of OUT as --truth")[:limit]
     with console.progress("truth", len(found)) as bar:
-        for rights, mades in pairing.batches(found):
-            for pair in zip(rights, mades, strict=True):
-                right, made = (images.resize(one, resize) for one in pair) if resize else pair
+        for rights, mades, names in pairing.batches(found):
+            for right, made, name in zip(rights, mades, names, strict=True):
+                if resize:
+                    right, made = images.resize(right, resize), images.resize(made, resize)
                 _check(right, made)
-                seen["PSNR"].append(psnr(right, made))
-                seen["SSIM"].append(ssim(right, made))
+                values = {"PSNR": psnr(right, made), "SSIM": ssim(right, made)}
                 if vgg is not None:
-                    seen["VGG-distance"].append(vgg_distance(vgg, right, made))
+                    values["VGG-distance"] = vgg_distance(vgg, right, made)
+                measured.add(name, values)
             bar.advance(len(rights))
-    if not seen:
+    if not measured.rows:
         raise InputError(f"no pair of {truth} and {out} can be read", "the warnings say why")
-    scores: dict[str, float] = {}
-    for name, values in seen.items():
-        scores |= {name: float(np.mean(values)), f"{name} std": float(np.std(values))}
-    return {**scores, "truths": len(seen["PSNR"])}
+    return measured
 
 
 def psnr(right: Image.Image, made: Image.Image) -> float:
