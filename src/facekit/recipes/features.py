@@ -37,6 +37,11 @@ def cropped(x: Tensor, edge: int, least: float) -> Tensor:
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
+def crop_edge(size: int) -> int:
+    """Return the edge in px of the crops that the net learns from, of images of `size` px."""
+    return size * 3 // 4
+
+
 class FeatureScene(Scene):
     """A batch of images `a`, each seen twice: in two crops, in two lights."""
 
@@ -47,7 +52,7 @@ class FeatureScene(Scene):
         Nothing is blurred and light varies little: features that ignored sharpness or colour could not score them.
         """
         x = torch.cat([self.a, self.a.flip(3)])
-        return augment.lighting(cropped(x, self.recipe.edge, self.params.crop), self.params.lighting)
+        return augment.lighting(cropped(x, crop_edge(x.shape[2]), self.params.crop), self.params.lighting)
 
     @term("F")
     def contrast(self) -> Tensor:
@@ -92,11 +97,6 @@ class Features(Recipe):
     exports = ("features",)
     directions = ()
 
-    @property
-    def edge(self) -> int:
-        """Edge of a crop that the net learns from, px."""
-        return self.size * 3 // 4
-
     def nets(self) -> dict[str, nn.Module]:
         p = self.params
         return {"features": FeatureNet(p.width), "head": ProjectionHead(9 * p.width, p.head)}
@@ -136,6 +136,6 @@ class Features(Recipe):
             return {}
         x = torch.stack(found).to(parameter)
         torch.manual_seed(0)
-        changed = augment.lighting(cropped(x.flip(3), self.edge, 0.75), 0.4)
+        changed = augment.lighting(cropped(x.flip(3), crop_edge(self.size), 0.75), 0.4)
         known = face_embedding.known_again(self.describe(nets, x), self.describe(nets, changed))
         return {"images": len(x), "known_again": round(known, 4)}

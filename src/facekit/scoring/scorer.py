@@ -199,7 +199,7 @@ class Scorer:
             x, y = (features.extract(one, extractor, cache=s.cache and one is sets[1], **more) for one in sets)
         result = self._compare(x, y)
         if s.patches:
-            result |= patches.measure(*sets, s.resize, s.bootstrap, s.seed)
+            result |= patches.measure(sets[0], sets[1], s.resize, s.bootstrap, s.seed)
         tables = list(self._tables(sets[0].path, source, truth))
         for summary, table in tables:
             result |= summary(table) | (table.intervals(s.bootstrap, s.seed) if s.bootstrap else {})
