@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from facekit.commands.train import train
 from facekit.errors import CardError
@@ -15,6 +15,7 @@ from facekit.recipe_api import checkpoint
 from facekit.recipe_api.base import Progress
 from facekit.recipes import features
 from facekit.storage import card
+from facekit.storage.images import to_tensor
 from facekit.training.loop import train_step
 from facekit.training.state import build_state, weighted_terms
 
@@ -110,3 +111,20 @@ def test_the_command_learns_from_one_folder_with_sub_folders(tmp_path):
     made = yaml.safe_load((tmp_path / "run" / card.NAME).read_text())["made"]
     assert set(made["scores"]) == {"images", "known_again"} and made["scores"]["images"] == 4
     assert checkpoint.load_model(tmp_path / "run").recipe.size == 32
+
+
+def test_the_shipped_weights_are_small_and_documented_and_see_what_changes_a_picture():
+    from skimage.data import astronaut
+
+    path = checkpoint.SHIPPED / "features.safetensors"
+    assert path.stat().st_size <= 1_500_000
+    told = path.with_suffix(".md").read_text(encoding="utf-8").lower()
+    assert all(word in told for word in ("licen", "facekit train features", "linear probe", "research"))
+    model = checkpoint.load_model("features")
+    face = Image.fromarray(astronaut()[20:200, 130:310])
+    mirrored = face.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    blurred, flat = face.filter(ImageFilter.GaussianBlur(4)), Image.new("RGB", (64, 64), (200, 160, 140))
+    with torch.no_grad():
+        rows = [model.recipe.describe(model.nets, to_tensor(one)[None]) for one in (face, mirrored, blurred, flat)]
+    near, soft, far = ((row - rows[0]).norm().item() for row in rows[1:])
+    assert 1.5 * near < soft < 0.5 * far
