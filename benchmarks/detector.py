@@ -1,4 +1,4 @@
-"""What face detectors find: recall by set and roll, by face size in scenes, false faces, landmark error, speed.
+"""What face detectors find: recall by set and roll, by face size in scenes and groups, false faces, landmarks, speed.
 
     python benchmarks/detector.py --labelled labelled/test --detector facekit:runs/detector --detector cascade
 
@@ -19,14 +19,16 @@ from machine import machine
 from PIL import Image
 
 from facekit.data import backgrounds
-from facekit.data.face_boxes import find_faces
+from facekit.data.face_boxes import KIND, WEIGHT, find_faces
 from facekit.data.face_scenes import SceneReader, move_face
-from facekit.faces import find_detector
+from facekit.faces import calibration, find_detector
 from facekit.faces.trial import Trial
 from facekit.storage import images
 
+PHOTOS = ("lfw-raw", "selfie2anime-256-valA", "celebamask-256-test", "utkface-128-male")  # sets for group photos
 ROLLS = (0, 30, 60, 90, 180)
 SIZES = (16, 24, 32, 48, 96, 640)
+CELL, ACROSS, DOWN = 200, 6, 4  # a group photo: px of a person's place, and how many places
 OTHER = ("moon", "cell", "color", "logo", "microaneurysms", "motorcycle_right", "phantom", "chessboard_RGB")
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -35,6 +37,7 @@ parser.add_argument("--detector", action="append", required=True, help="as of `f
 parser.add_argument("--model-root", type=Path)
 parser.add_argument("--limit", type=int, default=100, help="pictures of each set")
 parser.add_argument("--scenes", type=int, default=60)
+parser.add_argument("--groups", type=int, default=20, help="group photos of up to 24 people")
 parser.add_argument("--faceless", type=int, default=200)
 parser.add_argument("--rolls", type=int, nargs="*", default=ROLLS)
 arguments = parser.parse_args()
@@ -92,17 +95,83 @@ def scenes(count):
         yield scene["a"], scene["a_faces"]
 
 
+def group(rng, paths):
+    """Compose a group photo: in each place a photo of `paths`, scaled so that its largest face has 24 to 80 px."""
+    canvas = backgrounds.noise(rng, CELL * ACROSS)[: CELL * DOWN].copy()
+    found = []
+    for number, index in enumerate(rng.choice(len(paths), ACROSS * DOWN)):
+        photo, rows = images.read(paths[index]), reader.faces[paths[index]].copy()
+        side = max(max(row[2] - row[0], row[3] - row[1]) for row in rows if row[WEIGHT] > 0)
+        scale = float(np.exp(rng.uniform(np.log(24), np.log(80)))) / side
+        shown = photo.resize(
+            [max(1, round(edge * scale)) for edge in photo.size], Image.Resampling.LANCZOS, reducing_gap=3
+        )
+        row = max((row for row in rows if row[WEIGHT] > 0), key=lambda row: row[2] - row[0])
+        middle = scale * (row[:2] + row[2:4]) / 2
+        low = np.round(np.clip(middle - CELL / 2, 0, np.maximum(np.array(shown.size) - CELL, 0))).astype(int)
+        shown = np.asarray(shown.crop((*low, *np.minimum(low + CELL, shown.size))))
+        top, left = CELL * (number // ACROSS), CELL * (number % ACROSS)
+        canvas[top : top + shown.shape[0], left : left + shown.shape[1]] = shown
+        for row in rows:
+            row[:KIND] = row[:KIND] * scale - np.tile(low, 7)
+            whole = (row[:2] > -4).all() and (row[2:4] < np.array(shown.shape[1::-1]) + 4).all()
+            row[WEIGHT] *= whole and max(row[2:4] - row[:2]) >= 24
+            row[:KIND] += np.tile((left, top), 7)
+            found.append(row)
+    return canvas, np.stack(found)
+
+
+def groups(detector, count):
+    paths = [
+        path for name, faces in sets.items() if name in PHOTOS for path in faces if (faces[path][:, WEIGHT] > 0).any()
+    ]
+    trial, took, number = Trial(), [], 0
+    for index in range(count if paths else 0):
+        picture, rows = group(np.random.default_rng(index), paths)
+        start = time.process_time()
+        found = detector.detect(picture, "every")
+        took.append(time.process_time() - start)
+        number += len(found)
+        trial.add(found, rows, 0.0)
+    if trial.pictures:
+        print(f"  {trial.pictures} group photos: {by_size(trial, (24, 32, 48, 64, 100))}; {trial.false} false")
+        print(f"    one core: {1000 * np.median(took):.0f} ms for {number / count:.0f} faces in {picture.shape[1]} px")
+
+
+def by_size(trial, sizes):
+    parts = []
+    for low, high in itertools.pairwise(sizes):
+        seen = [hit for side, hit in trial.sides if low <= side < high]
+        parts += [f"{low}-{high} px {100 * np.mean(seen):.0f} % of {len(seen)}"] if seen else []
+    return ", ".join(parts)
+
+
+def calibrated(detector):
+    """Print how often faces of about a score are right: in the sets, shown whole, and in composed scenes."""
+    inner = getattr(detector, "detector", detector)
+    pictures = [
+        (np.asarray(images.read(p)), f[p]) for f in sets.values() for p in spread(list(f), arguments.limit // 2)
+    ]
+    shown = ((inner.detect(picture, "every"), rows) for picture, rows in (*pictures, *scenes(arguments.scenes)))
+    bins = calibration.table(*calibration.judged(shown))
+    print("  score, faces, right:", "; ".join(f"{low}-{high} {n} {right:.2f}" for low, high, n, _, right in bins))
+
+
 def speed(detector):
     photo = np.asarray(Image.fromarray(skimage.data.astronaut()).resize((640, 640)))
+    ten = np.tile(np.asarray(Image.fromarray(photo).resize((160, 160))), (3, 4, 1))[:, :640]
     times = {}
-    for effort in ("first", "every"):
+    for effort, picture in (("first", photo), ("every", photo), ("ten", np.vstack([ten, ten[:160]]))):
         took = []
         for _ in range(8):
             start = time.process_time()
-            detector.detect(photo, effort)
+            detector.detect(picture, "every" if effort == "ten" else effort)
             took.append(time.process_time() - start)
         times[effort] = 1000 * min(took)
-    print(f"  640 px photo, one core: {times['first']:.1f} ms for one face, {times['every']:.1f} ms for every face")
+    print(
+        f"  640 px photo, one core: {times['first']:.1f} ms for one face, {times['every']:.1f} ms for every face,"
+        f" {times['ten']:.1f} ms for every one of sixteen"
+    )
 
 
 def net_speed(net):
@@ -144,13 +213,11 @@ for name in arguments.detector:
     trial = Trial()
     for picture, rows in scenes(arguments.scenes):
         trial.add(detector.detect(picture, "every"), rows, 0.0)
-    parts = []
-    for low, high in itertools.pairwise(SIZES):
-        seen = [hit for side, hit in trial.sides if low <= side < high]
-        parts += [f"{low}-{high} px {100 * np.mean(seen):.0f} % of {len(seen)}"] if seen else []
-    print(f"  scenes of 640 px, any roll, some faces partly hidden: {', '.join(parts)}; {trial.false} false")
+    print(f"  scenes of 640 px, any roll, some faces partly hidden: {by_size(trial, SIZES)}; {trial.false} false")
+    groups(detector, arguments.groups)
     false = [detector.detect(picture, "every") for picture in without_faces(arguments.faceless)]
     print(f"  false faces in {len(false)} pictures without one: {sum(map(len, false))} in {sum(map(bool, false))}")
+    calibrated(detector)
     speed(detector)
     if detector.name.startswith("facekit"):
         net_speed(detector.detector.net)

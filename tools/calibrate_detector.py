@@ -63,7 +63,8 @@ def pictures(part):
 one, other = samples[::2], samples[1::2]
 scale, shift = calibration.fit(*calibration.judged(pictures((detector(tensors), one))))
 print(f"logits x {scale:.3f} {shift:+.3f}")
-tensors = calibration.applied(tensors, scale, shift, "net.")
+for layer, row in (("net.head", 0), ("points.upright", -1)):  # a face's score is the mean of both looks'
+    tensors = calibration.applied(tensors, scale, shift, layer, row)
 print("score        faces  mean score  right")
 for low, high, count, mean, right in calibration.table(*calibration.judged(pictures((detector(tensors), other)))):
     print(f"{low:.2f}-{high:.2f}  {count:6d}  {mean:10.3f}  {right:.3f}")

@@ -11,7 +11,7 @@ from facekit.data.face_boxes import COLUMNS, face_row
 from facekit.errors import CardError, InputError, MissingError
 from facekit.faces import Face, align_face, calibration, cut_face, detectors, face_warp, find_detector, find_faces, roll
 from facekit.faces.alignment import MEAN_FACE, inverse, moved
-from facekit.faces.neural import NeuralDetector, pick
+from facekit.faces.neural import SECOND, Copies, NeuralDetector, look_again, pick
 from facekit.faces.trial import Trial
 from facekit.nets import face_points
 from facekit.nets.detector import OUTPUTS, STRIDES, Cells, FaceDetector
@@ -37,10 +37,15 @@ class RedSquares(nn.Module):
 
 
 class Middle(nn.Module):
-    """Puts eyes and mouth level around the middle of the square."""
+    """Puts eyes and mouth level around the middle of the square, and is sure of a face."""
+
+    def __init__(self, logit=9.0):
+        super().__init__()
+        self.logit = logit
 
     def forward(self, x):
-        return torch.tensor(MEAN_FACE, dtype=x.dtype).mul(0.2).expand(len(x), 5, 2)
+        points = torch.tensor(MEAN_FACE, dtype=x.dtype).mul(0.2).reshape(1, 10).expand(len(x), 10)
+        return torch.cat([points, points, torch.full((len(x), 1), self.logit)], 1)
 
 
 @pytest.fixture
@@ -162,20 +167,68 @@ def test_a_square_turned_by_a_face_shows_it_upright(degrees):
     assert abs(column - expected[0]) < 4 and abs(row - expected[1]) < 4
 
 
-def test_landmarks_are_looked_for_again_in_the_upright_square():
-    seen = []
+class Dots(nn.Module):
+    """Finds five dots of red, green, blue, yellow and white in what it is shown, roughly and well; its score is 1."""
 
-    class Turned(nn.Module):
-        def forward(self, x):
-            seen.append(x.clone())
-            turn = np.radians(90 if len(seen) == 1 else 0)
-            rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-            return torch.tensor((MEAN_FACE - (0, 0.5)) @ rotation.T * 0.25, dtype=x.dtype)[None]
+    def __init__(self):
+        super().__init__()
+        self.off = torch.randn(10, generator=torch.Generator().manual_seed(0)) * 0.02
 
-    image = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
-    points = face_points.refine(Turned(), image, torch.tensor([0]), torch.tensor([[28.0, 28, 68, 68]]))
-    assert face_points.turns(points)[0] == pytest.approx(np.pi / 2, abs=1e-4)
-    assert torch.allclose(torch.rot90(seen[0], 1, (2, 3)), seen[1], atol=1e-4)
+    def forward(self, x):
+        on = x > 0
+        red, green, blue = on[:, 0], on[:, 1], on[:, 2]
+        masks = (
+            red & ~green & ~blue,
+            green & ~red & ~blue,
+            blue & ~red & ~green,
+            red & green & ~blue,
+            red & green & blue,
+        )
+        where = (torch.arange(x.shape[3]) + 0.5) / x.shape[3] - 0.5
+        found = []
+        for mask in masks:
+            share = mask.float() / mask.sum((1, 2), keepdim=True).clamp(min=1)
+            found.append(torch.stack([(share.sum(1) * where).sum(1), (share.sum(2) * where).sum(1)], 1))
+        points = torch.stack(found, 1)
+        rough = points.flatten(1).clone()
+        swapped = points[:, 0, 0] > points[:, 1, 0]  # the left eye first, as faces have it in a mirror, too
+        points[swapped] = points[swapped][:, face_points.MIRRORED]
+        return torch.cat([rough + self.off, points.flatten(1), torch.ones(len(x), 1)], 1)
+
+
+@pytest.mark.parametrize("degrees", [0, 50, 180, -100])
+@pytest.mark.parametrize("size", [18, 60, 300])
+def test_the_second_look_finds_the_points_of_a_face_of_any_size_and_roll(degrees, size):
+    """Dots where the landmarks are; what the first look says is off by a tenth of the eye distance."""
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    truth = MEAN_FACE @ np.array([[cos, -sin], [sin, cos]]).T * size + (500, 420)
+    image = np.zeros((900, 1000, 3), np.uint8)
+    rows, columns = np.mgrid[0:900, 0:1000] + 0.5
+    colours = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 255, 255))
+    for (x, y), colour in zip(truth, colours, strict=True):
+        image[(columns - x) ** 2 + (rows - y) ** 2 < (0.14 * size) ** 2] = colour
+    box = (*(truth.min(0) - 0.4 * size).tolist(), *(truth.max(0) + 0.4 * size).tolist())
+    faces = [Face(box, score, truth + size, True) for score in (0.5, SECOND / 2)]
+    looked, rest = look_again(Dots(), faces, Copies(image).squares)
+    assert np.abs(looked.landmarks - truth).max() < 0.05 * size + 0.5
+    assert looked.score == pytest.approx(1 / (1 + np.exp(-0.5)), abs=1e-4)
+    assert rest is faces[1]
+
+
+def test_a_face_that_the_second_look_does_not_see_no_longer_counts():
+    image = picture(1200, 800, [(300, 400)], 160)
+    (seen,) = detectors.Sure(NeuralDetector(nets=(RedSquares(), Middle())), 0.5).detect(image)
+    first = NeuralDetector(nets=(RedSquares(), Middle(0.0))).detect(image)[0].score
+    assert detectors.Sure(NeuralDetector(nets=(RedSquares(), Middle(-40.0))), 0.5).detect(image) == []
+    assert first < seen.score
+
+
+def test_a_square_beyond_the_picture_repeats_its_edge():
+    copies = Copies(np.full((40, 50, 3), 200, np.uint8))
+    for middle, side in (((0.0, 0.0), 30.0), ((80.0, -20.0), 10.0), ((25.0, 20.0), 900.0)):
+        square = copies.squares(torch.tensor([middle]), torch.tensor([side]), torch.tensor([0.7]))
+        assert square.shape == (1, 3, face_points.SIDE, face_points.SIDE)
+        assert torch.allclose(square, torch.tensor(200 / 127.5 - 1), atol=1e-5)
 
 
 def labels(*rows):

@@ -9,10 +9,14 @@ from PIL import Image, ImageDraw
 
 from facekit.data.face_boxes import BOX, COLUMNS, KIND, POINTS, WEIGHT, face_row, find_faces, open_labels, read_faces
 from facekit.data.face_scenes import SceneReader, move_face
+from facekit.data.face_squares import LABELS, SquareReader
 from facekit.data.loader import Batches
 from facekit.errors import CardError, InputError
+from facekit.faces import second_look
+from facekit.faces.second_look import weights_of
 from facekit.nets.detector import STRIDES, Conv, FaceDetector, decode, grid
 from facekit.nets.detector_file import folded, load_detector
+from facekit.nets.face_points import FINE, SEEN, FacePoints
 from facekit.ops import boxes
 from facekit.recipes.detector import assign
 from facekit.storage import card
@@ -189,6 +193,59 @@ def test_a_run_is_a_detector(labelled, tmp_path, facekit):
     assert set(card.read_made(tmp_path / "run" / "card.yaml")["scores"]) >= {"recall", "false_per_image"}
     net, points = load_detector(tmp_path / "run" / "model.safetensors")
     assert [level.shape[1] for level in net(torch.zeros(1, 3, 32, 32))] == [16, 16, 16]
-    assert points(torch.zeros(2, 3, 64, 64)).shape == (2, 5, 2)
+    assert points(torch.zeros(2, 3, 64, 64)).shape == (2, 21)
     done = facekit("align", labelled / "photo", tmp_path / "out", "--detector", f"facekit:{tmp_path / 'run'}")
     assert done.code == 4 and "no face found by facekit:" in done.err + done.out  # two steps teach it nothing
+
+
+def test_squares_hold_the_points_of_their_face(labelled):
+    """An eye is dark, the mouth is red: where the label says, whichever way the square is off or mirrored."""
+    faces = {path: rows for path, rows in find_faces(labelled).items() if len(rows)}
+    reader = SquareReader("a", faces)
+    rng = np.random.default_rng(0)
+    for path, rows in faces.items():
+        picture = reader.read(path, 64)["a"]
+        for _ in range(4):
+            square, points = reader.cut(picture, rows[0], rng, 64, True)
+            at = np.round((points + 0.5) * 64 - 0.5).astype(int)
+            (right, left, _, *corners), red = at, square[..., 0].astype(int) - square[..., 1]
+            assert square.shape == (64, 64, 3) and right[0] < left[0] and max(right[1], left[1]) < corners[0][1]
+            assert all(square[y, x].max() < 90 for x, y in (right, left))
+            x, y = np.mean(corners, 0).astype(int)
+            assert red[y, x] > 80
+    samples = [reader.read(path, 64) for path in faces]
+    shown = [reader.present(samples[0], rng, 64, True, lambda: samples[1]) for _ in range(200)]
+    labels = np.stack([sample["a_faces"] for sample in shown])
+    assert labels.shape == (200, LABELS) and 0.12 < 1 - labels[:, 11].mean() < 0.3
+    assert (labels[labels[:, 11] == 0] == 0).all() and np.abs(labels[:, :10]).max() < 0.6
+
+
+def test_the_last_layer_is_fitted_whatever_a_few_wrong_labels_say():
+    rng = torch.Generator().manual_seed(0)
+    x = torch.cat([torch.randn(600, 8, generator=rng), torch.ones(600, 1)], 1).double()
+    truth = torch.randn(9, 10, generator=rng).double()
+    y = x @ truth
+    y[:40] += 50
+    counts = torch.ones(600).double()
+    assert (weights_of(x, y, counts, ridge=1e-6) - truth).abs().max() < 0.05
+    assert (weights_of(x, y, counts, rounds=1, ridge=1e-6) - truth).abs().max() > 1
+    counts[:40] = 0
+    assert torch.allclose(weights_of(x, y, counts, rounds=1, ridge=1e-9), truth, atol=1e-5)
+
+
+def test_the_second_look_fitted_to_drawn_faces_finds_their_points(labelled):
+    torch.manual_seed(0)
+    net = FacePoints(6)
+    faces = {path: rows for path, rows in find_faces(labelled).items() if len(rows)}
+    reader, rng = SquareReader("a", faces), np.random.default_rng(0)
+    samples = [reader.read(path, 64) for path in faces]
+    held = net.trunk[0][0].weight.clone()
+    second_look.fit(net, (reader.present(samples[i % 12], rng, 64, True, lambda: samples[0]) for i in range(450)))
+    cut = [reader.cut(sample["a"], faces[path][0], rng, 64, True) for sample, path in zip(samples, faces, strict=True)]
+    cut += [(reader.nothing(samples[0], rng, 64, lambda: samples[0]), np.zeros((5, 2))) for _ in range(12)]
+    x = torch.from_numpy(np.stack([square for square, _ in cut])).permute(0, 3, 1, 2).float() / 127.5 - 1
+    found = net(x).detach()
+    truth = torch.from_numpy(np.stack([points for _, points in cut[:12]]))
+    assert (found[:12, FINE].unflatten(1, (5, 2)) - truth).norm(dim=2).mean() < 0.02  # sides: a twentieth of the face
+    assert found[:12, SEEN].median() > 1.5 and found[12:, SEEN].median() < -0.5
+    assert torch.equal(net.trunk[0][0].weight, held)

@@ -162,7 +162,7 @@ class Composer:
         mask = cv2.warpAffine(soft, moves, target, flags=cv2.INTER_LINEAR)
         region = (slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0])))
         if rng.random() < 0.3:
-            laid = _light(rng, laid)
+            laid = relight(rng, laid)
         share = mask[..., None].astype(np.uint16)
         under = self.picture[region].astype(np.uint16)
         mixed = (under * (255 - share) + laid.astype(np.uint16) * share + 127) // 255
@@ -187,8 +187,8 @@ class Composer:
         rng = self.rng
         for row in self.rows:
             if rng.random() < 0.12:
-                _cover(rng, self.picture, row)
-        self.picture = degrade(rng, _light(rng, self.picture) if rng.random() < 0.7 else self.picture)
+                cover(rng, self.picture, row)
+        self.picture = degrade(rng, relight(rng, self.picture) if rng.random() < 0.7 else self.picture)
         faces = np.zeros((ROOM, COLUMNS), np.float32)
         faces[:, WEIGHT] = -1
         rows = sorted(self.rows, key=lambda row: -row[WEIGHT])[:ROOM]
@@ -249,7 +249,7 @@ def _surroundings(rng: np.random.Generator, row: np.ndarray, shape: tuple[int, i
     return mask
 
 
-def _cover(rng: np.random.Generator, picture: np.ndarray, row: np.ndarray) -> None:
+def cover(rng: np.random.Generator, picture: np.ndarray, row: np.ndarray) -> None:
     """Hide a part of a face, at most about a third, behind a bar or a disc."""
     width, height = row[2] - row[0], row[3] - row[1]
     x, y = row[0] + rng.uniform(0, 1) * width, row[1] + rng.uniform(0, 1) * height
@@ -261,7 +261,7 @@ def _cover(rng: np.random.Generator, picture: np.ndarray, row: np.ndarray) -> No
         cv2.rectangle(picture, (int(x - a), int(y - b)), (int(x + a), int(y + b)), colour, -1)
 
 
-def _light(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
+def relight(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
     """Return the picture in other light: gamma, gain and offset by channel, sometimes extreme."""
     wild = rng.random() < 0.15
     levels = np.linspace(0, 1, 256, dtype=np.float32)[:, None]

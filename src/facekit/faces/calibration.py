@@ -39,13 +39,15 @@ def fit(scores: np.ndarray, right: np.ndarray) -> tuple[float, float]:
     return float(scale), float(shift)
 
 
-def applied(tensors: dict[str, Tensor], scale: float, shift: float, prefix: str = "") -> dict[str, Tensor]:
-    """Return a detector's tensors with scale and shift in the last convolution: it then gives the new logits itself."""
-    weight, bias = tensors[f"{prefix}head.weight"].clone(), tensors[f"{prefix}head.bias"].clone()
+def applied(
+    tensors: dict[str, Tensor], scale: float, shift: float, layer: str = "head", row: int = 0
+) -> dict[str, Tensor]:
+    """Return a net's tensors with scale and shift in a row of its last layer: it then gives the new logits itself."""
+    weight, bias = tensors[f"{layer}.weight"].clone(), tensors[f"{layer}.bias"].clone()
     with torch.no_grad():
-        weight[0] *= scale
-        bias[0] = bias[0] * scale + shift
-    return {**tensors, f"{prefix}head.weight": weight, f"{prefix}head.bias": bias}
+        weight[row] *= scale
+        bias[row] = bias[row] * scale + shift
+    return {**tensors, f"{layer}.weight": weight, f"{layer}.bias": bias}
 
 
 def table(scores: np.ndarray, right: np.ndarray) -> list[tuple[float, float, int, float, float]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -12,13 +14,13 @@ from torch import Tensor, nn
 
 from ..nets.detector import Cells, decode
 from ..nets.detector_file import load_detector
-from ..nets.face_points import refine
+from ..nets.face_points import SIDE, look, squares
 from ..ops.boxes import suppress
 from .types import Effort, Face
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "detector.safetensors"
 LEAST = 0.1  # the score below which a cell is not looked at
-REFINED = 0.3  # the score from which the second net places a face's landmarks
+SECOND = 0.2  # the score from which a face is looked at again
 FIRST, LARGEST = 256, 2560  # px: the longest side of the coarsest and of the finest copy that the net is shown
 MARGIN = 0.06  # of the longest side: room around the coarsest copy, for faces that fill the frame
 FINE = 0.45  # of the coarsest copy's side: larger faces are left to coarser copies than the one they were found on
@@ -26,18 +28,33 @@ FOUND = 0.8  # the score that ends the search for one face
 
 
 def faces_in(net: nn.Module, points: nn.Module, x: Tensor, least: float = LEAST) -> list[list[Face]]:
-    """Return the faces of each image of x [N, 3, H, W] in [-1, 1], best first.
-
-    `points` places the landmarks of those that score REFINED or more.
-    """
+    """Return the faces of each image of x [N, 3, H, W] in [-1, 1], best first, looked at twice."""
     found = pick(decode(net(x)), least)
-    sure = [(index, face) for index, faces in enumerate(found) for face in faces if face.score >= REFINED]
+    for index, faces in enumerate(found):
+        found[index] = look_again(points, faces, partial(_of_tensor, x[index : index + 1]))
+    return found
+
+
+def _of_tensor(image: Tensor, *where: Tensor) -> Tensor:
+    which = torch.zeros(len(where[0]), dtype=torch.long, device=image.device)
+    return squares(image, which, *(values.to(image) for values in where))
+
+
+def look_again(net: nn.Module, faces: list[Face], cut: Callable[..., Tensor]) -> list[Face]:
+    """Return the faces, best first, those that score SECOND or more with the second look's landmarks and score.
+
+    The score is the mean of both looks', as logits.
+    """
+    sure = [face for face in faces if face.score >= SECOND]
     if not sure:
-        return found
-    which = torch.tensor([index for index, _ in sure]).to(x.device)
-    boxes = torch.tensor([face.box for _, face in sure]).to(x)
-    placed = iter(refine(points, x, which, boxes).cpu().numpy().astype(float))
-    return [[replace(f, landmarks=next(placed)) if f.score >= REFINED else f for f in faces] for faces in found]
+        return faces
+    points, logits = look(net, cut, torch.tensor([face.box for face in sure]))
+    first = torch.tensor([face.score for face in sure]).logit(1e-6)
+    scores = ((first + logits.float().cpu()) / 2).sigmoid().tolist()
+    placed = points.cpu().numpy().astype(float)
+    seen = [replace(f, score=s, landmarks=p) for f, s, p in zip(sure, scores, placed, strict=True)]
+    rest = [face for face in faces if face.score < SECOND]
+    return sorted(seen + rest, key=lambda face: -face.score)
 
 
 def pick(cells: Cells, least: float = LEAST) -> list[list[Face]]:
@@ -79,39 +96,86 @@ class NeuralDetector:
     def detect(self, image: np.ndarray, effort: Effort = "first") -> list[Face]:
         """Return the faces in `image` (uint8 HxWx3 RGB), largest first."""
         longest = max(image.shape[:2])
-        faces = self._search(image, FIRST / (longest * (1 + 2 * MARGIN)), round(MARGIN * longest))
+        copies = Copies(image)
+        faces = self._look_again(
+            self._search(copies, FIRST / (longest * (1 + 2 * MARGIN)), round(MARGIN * longest)), copies
+        )
         side = 2 * FIRST
         while effort != "quick" and side < 2 * min(longest, LARGEST):
             if effort == "first" and any(face.score >= FOUND for face in faces):
                 break
             scale = min(1.0, side / longest, LARGEST / longest)
-            found = self._search(image, scale, 0)
-            faces += [face for face in found if _side(face) * scale <= FINE * FIRST]
+            found = self._search(copies, scale, 0)
+            faces += self._look_again([face for face in found if _side(face) * scale <= FINE * FIRST], copies)
             side *= 2
         if faces:
             boxes, scores = np.array([face.box for face in faces]), np.array([face.score for face in faces])
             faces = [faces[index] for index in suppress(boxes, scores)]
         return sorted(faces, key=lambda face: (face.box[0] - face.box[2]) * (face.box[3] - face.box[1]))
 
-    def _search(self, image: np.ndarray, scale: float, pad: int) -> list[Face]:
+    def _look_again(self, faces: list[Face], copies: Copies) -> list[Face]:
+        parameter = next(self.points.parameters(), torch.zeros(()))
+        return look_again(self.points, faces, lambda *where: copies.squares(*where).to(parameter))
+
+    def _search(self, copies: Copies, scale: float, pad: int) -> list[Face]:
         """Return the faces on one copy of the picture, `pad` px of the picture around it, in px of the picture."""
-        height, width = image.shape[:2]
+        height, width = copies[0].shape[:2]
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        copy = image
-        while min(copy.shape[0] / size[1], copy.shape[1] / size[0]) >= 2:  # halving is fast, and what training does
-            half = (copy.shape[1] // 2, copy.shape[0] // 2)
-            copy = cv2.resize(copy, half, interpolation=cv2.INTER_AREA)
-        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        number = 0
+        while min(copies[number].shape[0] / size[1], copies[number].shape[1] / size[0]) >= 2:
+            number += 1
+        copy, how = copies[number], cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         copy = copy if copy.shape[1::-1] == size else cv2.resize(copy, size, interpolation=how)
         edge = round(pad * scale)
         shape = [-(-(side + 2 * edge) // 32) * 32 for side in copy.shape[:2]]
         padded = np.full((*shape, 3), 128, np.uint8)
         padded[edge : edge + copy.shape[0], edge : edge + copy.shape[1]] = copy
         parameter = next(self.net.parameters())
-        x = torch.from_numpy(padded).to(parameter).permute(2, 0, 1)[None].div_(127.5).sub_(1)
-        (faces,) = faces_in(self.net, self.points, x)
+        x = _tensor(padded).to(parameter)
+        (faces,) = pick(decode(self.net(x)))
         stretch = np.array([width / size[0], height / size[1]])
         return [_moved(face, edge, stretch) for face in faces]
+
+
+class Copies:
+    """A picture (uint8 HxWx3) and, as they are needed, its copies of half the size, of a quarter, and so on.
+
+    Halving is fast, and what training does.
+    """
+
+    def __init__(self, image: np.ndarray):
+        self._known = [image]
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        while len(self._known) <= number:
+            last = self._known[-1]
+            half = (last.shape[1] // 2, last.shape[0] // 2)
+            self._known.append(cv2.resize(last, half, interpolation=cv2.INTER_AREA))
+        return self._known[number]
+
+    def squares(self, middle: Tensor, side: Tensor, turn: Tensor) -> Tensor:
+        """Cut squares [K, 3, SIDE, SIDE] in [-1, 1], as `nets.face_points.squares`, each out of the copy that fits."""
+        cut = [self._square(*where) for where in zip(middle.double(), side.double(), turn.double(), strict=True)]
+        return torch.cat(cut)
+
+    def _square(self, middle: Tensor, side: Tensor, turn: Tensor) -> Tensor:
+        number = 0
+        while float(side) / 2**number > 2 * SIDE and min(self[number].shape[:2]) >= 4:
+            number += 1
+        copy = self[number]
+        shrink = torch.tensor([copy.shape[1] / self[0].shape[1], copy.shape[0] / self[0].shape[0]])
+        middle, side = middle * shrink, side * shrink.mean()
+        reach = 0.75 * float(side) + 2  # of a square at any turn, and of the interpolation
+        bounds = np.array(copy.shape[1::-1])
+        low = np.clip(np.floor(middle.numpy() - reach), 0, bounds - 1).astype(int)
+        high = np.clip(np.ceil(middle.numpy() + reach), low + 1, bounds).astype(int)
+        part = _tensor(copy[low[1] : high[1], low[0] : high[0]])
+        where = (middle - torch.from_numpy(low))[None].float(), side[None].float(), turn[None].float()
+        return squares(part, torch.zeros(1, dtype=torch.long), *where)
+
+
+def _tensor(picture: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.array(picture, np.float32)).permute(2, 0, 1)[None].div(127.5).sub(1)
 
 
 def _moved(face: Face, edge: int, stretch: np.ndarray) -> Face:

@@ -130,7 +130,7 @@ def _config(translator: Translator) -> Mapping[str, Any]:
             "fine": neural.FINE,
             "found": neural.FOUND,
             "looked": neural.LEAST,
-            "refined": neural.REFINED,
+            "second": neural.SECOND,
             "least": detectors.OWN,
             "leastSmall": detectors.OWN_SMALL,
             "small": detectors.SMALL,
@@ -139,7 +139,8 @@ def _config(translator: Translator) -> Mapping[str, Any]:
             "strides": list(detector.STRIDES),
             "unit": detector.UNIT,
             "square": face_points.SIDE,
-            "room": face_points.ROOM,
+            "boxed": face_points.BOXED,
+            "framed": face_points.FRAMED,
         },
     }
 

@@ -50,7 +50,7 @@ def write_detector(path: Path) -> float:
 
 
 def write_points(path: Path) -> float:
-    """Write the net that places landmarks, [N, 3, SIDE, SIDE] to [N, 5, 2]; returns the difference to PyTorch."""
+    """Write the second look, [N, 3, SIDE, SIDE] to [N, 21]; returns the largest difference to PyTorch."""
     _, points = load_detector(neural.WEIGHTS)
     shape = (1, 3, face_points.SIDE, face_points.SIDE)
     onnx_export.write_net(points, path, torch.zeros(shape), {"image": {0: "faces"}, "points": {0: "faces"}})

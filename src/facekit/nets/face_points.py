@@ -1,6 +1,8 @@
-"""A second, smaller net that places the five landmarks in a square around one face."""
+"""A second, smaller net that sees one face: it places the landmarks, and says whether there is a face."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -9,11 +11,17 @@ from torch import Tensor, nn
 from .detector import Conv
 
 SIDE = 64  # px, the edge of what the net is shown
-ROOM = 1.4  # the square's side, in the larger sides of the face's box
+BOXED = 1.4  # the first square's side, in the larger sides of the face's box
+FRAMED = 4.4  # the upright square's side, in root mean square distances of the five landmarks from their middle
+ROUGH, FINE, SEEN = slice(0, 10), slice(10, 20), 20  # what the net says: two times five points, and a logit
+MIRRORED = [1, 0, 2, 4, 3]  # the points of a face in a mirror
 
 
 class FacePoints(nn.Module):
-    """[N, 3, SIDE, SIDE] in [-1, 1] to five points [N, 5, 2], in sides of the square from its middle, at any roll."""
+    """[N, 3, SIDE, SIDE] in [-1, 1] to [N, 21]: ROUGH points at any roll, FINE ones of upright faces, and SEEN.
+
+    Points are x, y in sides of the square from its middle; SEEN is a logit: whether an upright face fills the square.
+    """
 
     def __init__(self, width: int = 24):
         super().__init__()
@@ -27,9 +35,11 @@ class FacePoints(nn.Module):
         )
         self.hidden = nn.Linear(widths[3] * 16, 4 * width)
         self.head = nn.Linear(4 * width, 10)
+        self.upright = nn.Linear(widths[3] * 16, 11)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(F.relu(self.hidden(self.trunk(x).flatten(1)))).unflatten(1, (5, 2))
+        seen = self.trunk(x).flatten(1)
+        return torch.cat([self.head(F.relu(self.hidden(seen))), self.upright(seen)], 1)
 
 
 def squares(images: Tensor, which: Tensor, middle: Tensor, side: Tensor, turn: Tensor) -> Tensor:
@@ -68,16 +78,40 @@ def turns(points: Tensor) -> Tensor:
     return torch.atan2(along[:, 1] - down[:, 0], along[:, 0] + down[:, 1])
 
 
-@torch.no_grad()
-def refine(net: nn.Module, images: Tensor, which: Tensor, boxes: Tensor) -> Tensor:
-    """Return the points [K, 5, 2] of faces with `boxes` [K, 4], px of images [N, 3, H, W]: looked for twice.
+Square = tuple[Tensor, Tensor, Tensor]
+"""Where squares lie: middles [K, 2] and sides [K] in px, and how far they are turned clockwise [K], in radians."""
 
-    The second look is at the square turned upright by what the first one has found.
+
+def boxed(boxes: Tensor) -> Square:
+    """Return the level squares around faces with boxes [K, 4]."""
+    side = BOXED * (boxes[:, 2:] - boxes[:, :2]).amax(1)
+    return (boxes[:, :2] + boxes[:, 2:]) / 2, side, torch.zeros_like(side)
+
+
+def framed(points: Tensor) -> Square:
+    """Return the squares in which faces with points [K, 5, 2] stand upright, of 1 px or more."""
+    middle = points.mean(1)
+    side = FRAMED * (points - middle[:, None]).square().sum(2).mean(1).sqrt()
+    return middle, side.clamp(min=1.0), turns(points)
+
+
+@torch.no_grad()
+def look(net: nn.Module, cut: Callable[[Tensor, Tensor, Tensor], Tensor], boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the points [K, 5, 2] of faces with `boxes` [K, 4], and the logits [K] that they are faces.
+
+    `cut` gives the squares [K, 3, SIDE, SIDE] of middles, sides and turns: first the boxes', then those that are turned
+    upright by what the net has found in them.
     """
-    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
-    side = ROOM * (boxes[:, 2:] - boxes[:, :2]).amax(1)
-    turn = torch.zeros_like(side)
-    for _ in range(2):
-        points = from_square(net(squares(images, which, middle, side, turn)), middle, side, turn)
-        turn = turns(points)
-    return points
+    where = boxed(boxes)
+    points = from_square(net(cut(*where)).float()[:, ROUGH].unflatten(1, (5, 2)), *where)
+    where = framed(points)
+    placed, logits = both_ways(net, cut(*where))
+    return from_square(placed, *where), logits
+
+
+def both_ways(net: nn.Module, shown: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the fine points [K, 5, 2] and logits [K] of squares: means of what they and their mirror images give."""
+    found = net(torch.cat([shown, shown.flip(3)])).float()
+    straight, mirrored = found[:, FINE].unflatten(1, (5, 2)).chunk(2)
+    back = mirrored[:, MIRRORED] * mirrored.new_tensor([-1.0, 1.0])
+    return (straight + back) / 2, found[:, SEEN].unflatten(0, (2, -1)).mean(0)

@@ -30,6 +30,7 @@ REACH = 1.5  # strides: how far from a face's middle a cell may lie that has to 
 LEVELS = ((0.0, 52.0), (40.0, 120.0), (96.0, float("inf")))  # px: the faces (larger side) that each stride has to find
 SHOWN = 0.4  # the score from which previews show a face
 CLOSEUPS = 3  # squares for each scene on which the landmarks are learnt
+BESIDE = 0.2  # the share of squares that lie beside their face
 CLEAR = 32.0  # px; the landmarks of smaller faces count less, by their size
 GROUNDS = 1000  # faceless pictures of the training set that are kept in memory as backgrounds
 FACE_COLOURS = ((0.2, 1.0, 0.2), (1.0, 0.3, 1.0))  # boxes in previews, -1..1: photos, drawings
@@ -86,34 +87,62 @@ class DetectorScene(Scene):
         return (away * part).sum()
 
     @view
-    def closeups(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Squares around the faces, the points in them, and how much each counts: 0 without a face, 1 a clear one.
+    def chosen(self) -> tuple[Tensor, Tensor, Tensor]:
+        """CLOSEUPS faces for each scene: their images [K], rows [K, COLUMNS], and whether there is one.
 
-        Half of the faces are as they are, half upright. There are as many squares in every step: where there are fewer
-        faces, each is shown again, placed anew.
+        There are as many in every step: where there are fewer faces, each is taken again.
         """
         held = (self.a_faces[..., WEIGHT] > 0).flatten()
         order = (torch.rand(held.shape, device=self.a.device) * held).argsort(descending=True)
         number = torch.arange(CLOSEUPS * len(self.a), device=self.a.device) % held.sum().clamp(min=1)
         chosen = order[number]
-        image, real = chosen // self.a_faces.shape[1], held[chosen]
-        rows = whole(self.a_faces.flatten(0, 1)[chosen], real)
+        real = held[chosen]
+        return chosen // self.a_faces.shape[1], whole(self.a_faces.flatten(0, 1)[chosen], real), real
+
+    @view
+    def closeups(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Squares around the boxes, the points in them, and how much each counts: 0 without a face, 1 a clear one."""
+        image, rows, real = self.chosen
+        middle, side, turn = face_points.boxed(rows[:, BOX])
+        middle = middle + 0.05 * side[:, None] * torch.randn_like(middle)
+        where = middle, side * (0.1 * torch.randn_like(side)).exp(), turn
         points = rows[:, POINTS].unflatten(1, (5, 2))
-        side = face_points.ROOM * (rows[:, 2:4] - rows[:, :2]).amax(1)
-        middle = (rows[:, :2] + rows[:, 2:4]) / 2 + 0.05 * side[:, None] * torch.randn_like(rows[:, :2])
-        side = side * (0.1 * torch.randn_like(side)).exp()
-        upright = face_points.turns(points) + 0.2 * torch.randn_like(side)
-        turn = torch.where(torch.rand_like(side) < 0.5, upright, torch.zeros_like(upright))
-        where = middle, side, turn
-        counts = real * (side / (face_points.ROOM * CLEAR)).clamp(max=1)
+        return face_points.squares(self.a, image, *where), face_points.to_square(points, *where), real * clear(rows)
+
+    @view
+    def upright(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Squares in which the faces stand about upright, as in `closeups`; a fifth of them lie beside their face."""
+        image, rows, real = self.chosen
+        points = rows[:, POINTS].unflatten(1, (5, 2))
+        middle, side, turn = face_points.framed(points)
+        beside = torch.rand_like(side) < BESIDE
+        away = F.normalize(torch.randn_like(middle)) * torch.where(beside, 0.6, 0.04 * torch.randn_like(side))[:, None]
+        side = side * (0.06 * torch.randn_like(side)).exp()
+        where = middle + away * side[:, None], side, turn + 0.1 * torch.randn_like(side)
+        counts = real * ~beside * clear(rows)
         return face_points.squares(self.a, image, *where), face_points.to_square(points, *where), counts
+
+    @view
+    def looked(self) -> Tensor:
+        """What the second net says of the squares in `upright` [K, 21]."""
+        return self.nets.points(self.upright[0]).float()
 
     @term("D", 10.0)
     def points(self) -> Tensor:
-        """The distance of the second net's points from the face's, in sides of its square: L1."""
+        """The distance of the second net's rough points from the face's, in sides of the square around its box."""
         seen, truth, counts = self.closeups
-        away = (self.nets.points(seen).float() - truth).abs().mean((1, 2))
-        return (away * counts).sum() / counts.sum().clamp(min=1)
+        return distance(self.nets.points(seen).float()[:, face_points.ROUGH], truth, counts)
+
+    @term("D", 10.0)
+    def fine_points(self) -> Tensor:
+        """The distance of the second net's fine points from the face's, in sides of its upright square."""
+        _, truth, counts = self.upright
+        return distance(self.looked[:, face_points.FINE], truth, counts)
+
+    @term("D", 0.2)
+    def seen(self) -> Tensor:
+        """Whether the second net sees a face in the upright square: cross-entropy."""
+        return F.binary_cross_entropy_with_logits(self.looked[:, face_points.SEEN], (self.upright[2] > 0).float())
 
     @term("D", 0.5)
     def kind(self) -> Tensor:
@@ -121,6 +150,17 @@ class DetectorScene(Scene):
         rows, part = self.truth
         each = F.binary_cross_entropy_with_logits(self.found.kind, rows[..., KIND], reduction="none")
         return (each * part).sum()
+
+
+def distance(points: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
+    """Return how far points [K, 10] are from the true ones [K, 5, 2], on average; each face counts so much."""
+    away = ((points.unflatten(1, (5, 2)) - truth).square().sum(2) + 1e-8).sqrt().mean(1)
+    return (away * counts).sum() / counts.sum().clamp(min=1)
+
+
+def clear(rows: Tensor) -> Tensor:
+    """Return how much the landmarks of faces [K, COLUMNS] count: less in smaller ones than CLEAR."""
+    return ((rows[:, 2:4] - rows[:, :2]).amax(1) / CLEAR).clamp(max=1)
 
 
 def whole(rows: Tensor, real: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-// Faces in a photo by facekit's detector: the search over ever finer copies, and the five landmarks of each face.
+// Faces in a photo by facekit's detector: the search over ever finer copies, and the second look at each face.
 
 import { area, blank, clip, linear, round, toValues } from "./pixels.js";
 
@@ -7,12 +7,14 @@ export async function findFaces(nets, config, photo, every) {
   const longest = Math.max(photo.width, photo.height);
   const edge = Math.min(photo.width, photo.height);
   const { first, largest, margin, fine, found } = config;
-  let faces = await search(nets, config, photo, first / (longest * (1 + 2 * margin)), round(margin * longest));
+  const copies = [photo]; // and, as they are needed, copies of half the size, of a quarter, and so on
+  let faces = await search(nets, config, copies, first / (longest * (1 + 2 * margin)), round(margin * longest));
+  faces = await lookAgain(nets, config, faces, copies);
   for (let side = 2 * first; side < 2 * Math.min(longest, largest); side *= 2) {
     if (!every && faces.some((face) => face.score >= found)) break;
     const scale = Math.min(1, side / longest, largest / longest);
-    const more = await search(nets, config, photo, scale, 0);
-    faces = faces.concat(more.filter((face) => sideOf(face) * scale <= fine * first));
+    const more = (await search(nets, config, copies, scale, 0)).filter((face) => sideOf(face) * scale <= fine * first);
+    faces = faces.concat(await lookAgain(nets, config, more, copies));
   }
   const size = ({ box }) => (box[2] - box[0]) * (box[3] - box[1]);
   const sure = suppress(faces, config.overlap).sort((one, other) => size(other) - size(one)).filter((face) => {
@@ -25,12 +27,22 @@ export async function findFaces(nets, config, photo, every) {
 
 const sideOf = ({ box }) => Math.max(box[2] - box[0], box[3] - box[1]);
 
+function copyOf(copies, number) {
+  while (copies.length <= number) {
+    const last = copies.at(-1);
+    copies.push(area(last, last.width >> 1, last.height >> 1));
+  }
+  return copies[number];
+}
+
 /** The faces on one copy of the photo, `pad` px of the photo around it, in px of the photo. */
-async function search(nets, config, photo, scale, pad) {
+async function search(nets, config, copies, scale, pad) {
+  const [photo] = copies;
   const width = Math.max(1, round(photo.width * scale));
   const height = Math.max(1, round(photo.height * scale));
+  let number = 0;
   let copy = photo;
-  while (Math.min(copy.height / height, copy.width / width) >= 2) copy = area(copy, copy.width >> 1, copy.height >> 1);
+  while (Math.min(copy.height / height, copy.width / width) >= 2) copy = copyOf(copies, ++number);
   if (copy.width !== width || copy.height !== height) copy = (scale < 1 ? area : linear)(copy, width, height);
   const edge = round(pad * scale);
   const whole = (side) => Math.ceil((side + 2 * edge) / 32) * 32;
@@ -41,7 +53,6 @@ async function search(nets, config, photo, scale, pad) {
   }
   const seen = { values: toValues(padded), width: padded.width, height: padded.height };
   const faces = suppress(decode(await nets.detect(seen), config), config.overlap);
-  await place(nets, config, seen, faces.filter((face) => face.score >= config.refined));
   const [across, down] = [photo.width / width, photo.height / height];
   const back = ([x, y]) => [(x - edge) * across, (y - edge) * down];
   return faces.map(({ box, score, points }) => ({
@@ -87,55 +98,86 @@ function suppress(faces, most) {
   return kept;
 }
 
-/** Place the landmarks of faces, looked for twice: the second time in a square turned upright. */
-async function place(nets, config, seen, faces) {
-  if (!faces.length) return;
-  const squares = faces.map(({ box }) => ({
-    x: (box[0] + box[2]) / 2,
-    y: (box[1] + box[3]) / 2,
-    side: config.room * Math.max(box[2] - box[0], box[3] - box[1]),
+/** The faces with the landmarks of a second net, which sees each upright, and with the mean of both nets' scores. */
+async function lookAgain(nets, config, faces, copies) {
+  const sure = faces.filter((face) => face.score >= config.second);
+  if (!sure.length) return faces;
+  const [count, edge, said] = [sure.length, config.square, 21]; // numbers that the net says of a square
+  const around = ([x0, y0, x1, y1]) => ({
+    x: (x0 + x1) / 2,
+    y: (y0 + y1) / 2,
+    side: config.boxed * Math.max(x1 - x0, y1 - y0),
     turn: 0,
-  }));
-  const edge = config.square;
-  for (let look = 0; look < 2; look++) {
-    const shown = new Float32Array(faces.length * 3 * edge * edge);
-    squares.forEach((square, index) => shown.set(cutSquare(seen, square, edge), index * 3 * edge * edge));
-    const values = await nets.points(shown, faces.length, edge);
-    faces.forEach((face, index) => {
-      const { x, y, side, turn } = squares[index];
-      const [cos, sin] = [Math.cos(turn), Math.sin(turn)];
-      face.points = [0, 1, 2, 3, 4].map((k) => {
-        const [u, v] = [values[index * 10 + 2 * k], values[index * 10 + 2 * k + 1]];
-        return [(u * cos - v * sin) * side + x, (u * sin + v * cos) * side + y];
-      });
-      squares[index].turn = turnOf(face.points);
+  });
+  const boxes = sure.map(({ box }) => around(box));
+  const rough = await nets.points(cutAll(copies, boxes, edge), count, edge);
+  const squares = boxes.map((square, index) => {
+    const points = [0, 1, 2, 3, 4].map((k) => fromSquare(square, rough[index * said + 2 * k], rough[index * said + 2 * k + 1]));
+    return framed(points, config.framed);
+  });
+  const shown = cutAll(copies, squares, edge);
+  const both = new Float32Array(2 * shown.length); // all squares, then all of them mirrored
+  both.set(shown);
+  for (let i = 0; i < shown.length; i++) both[shown.length + i] = shown[i - (i % edge) + edge - 1 - (i % edge)];
+  const fine = await nets.points(both, 2 * count, edge);
+  const seen = sure.map((face, index) => {
+    const [one, other] = [index * said, (count + index) * said];
+    const points = [1, 0, 2, 4, 3].map((twin, k) => {
+      const [at, back] = [one + 10 + 2 * k, other + 10 + 2 * twin];
+      return fromSquare(squares[index], (fine[at] - fine[back]) / 2, (fine[at + 1] + fine[back + 1]) / 2);
     });
-  }
+    const score = clip(face.score, 1e-6, 1 - 1e-6);
+    const logit = (Math.log(score / (1 - score)) + (fine[one + 20] + fine[other + 20]) / 2) / 2;
+    return { ...face, score: 1 / (1 + Math.exp(-logit)), points };
+  });
+  return [...seen, ...faces.filter((face) => face.score < config.second)];
 }
 
-/** How far a face is turned clockwise, in radians, by eyes and mouth. */
-function turnOf([right, left, , mouthRight, mouthLeft]) {
+function fromSquare({ x, y, side, turn }, u, v) {
+  const [cos, sin] = [Math.cos(turn), Math.sin(turn)];
+  return [(u * cos - v * sin) * side + x, (u * sin + v * cos) * side + y];
+}
+
+function cutAll(copies, squares, edge) {
+  const out = new Float32Array(squares.length * 3 * edge * edge);
+  squares.forEach((square, index) => out.set(cutSquare(copies, square, edge), index * 3 * edge * edge));
+  return out;
+}
+
+/** The square in which a face stands upright, by its landmarks. */
+function framed(points, room) {
+  const [x, y] = [0, 1].map((axis) => points.reduce((sum, point) => sum + point[axis], 0) / points.length);
+  const spread = points.reduce((sum, point) => sum + (point[0] - x) ** 2 + (point[1] - y) ** 2, 0) / points.length;
+  const [right, left, , mouthRight, mouthLeft] = points;
   const along = [left[0] - right[0], left[1] - right[1]];
   const down = [0, 1].map((axis) => (mouthRight[axis] + mouthLeft[axis] - right[axis] - left[axis]) / 2);
-  return Math.atan2(along[1] - down[0], along[0] + down[1]);
+  const turn = Math.atan2(along[1] - down[0], along[0] + down[1]);
+  return { x, y, side: Math.max(room * Math.sqrt(spread), 1), turn };
 }
 
-/** The values [3, edge, edge] of a square of the picture: bilinear at twice the size, then means of 2 x 2 px. */
-function cutSquare({ values, width, height }, { x, y, side, turn }, edge) {
+/** The values [3, edge, edge] of a square of the photo: bilinear at twice the size, then means of 2 x 2 px. */
+function cutSquare(copies, { x, y, side, turn }, edge) {
+  const [photo] = copies;
+  let number = 0;
+  let copy = photo;
+  while (side / 2 ** number > 2 * edge && Math.min(copy.width, copy.height) >= 4) copy = copyOf(copies, ++number);
+  const { data, width, height } = copy;
+  const [across, down] = [width / photo.width, height / photo.height];
+  const reach = (side * (across + down)) / 2;
   const out = new Float32Array(3 * edge * edge);
-  const [cos, sin] = [Math.cos(turn) * side, Math.sin(turn) * side];
+  const [cos, sin] = [Math.cos(turn) * reach, Math.sin(turn) * reach];
   for (let row = 0; row < 2 * edge; row++) {
     const v = (row + 0.5) / (2 * edge) - 0.5;
     for (let column = 0; column < 2 * edge; column++) {
       const u = (column + 0.5) / (2 * edge) - 0.5;
-      const px = clip(x + u * cos - v * sin - 0.5, 0, width - 1);
-      const py = clip(y + u * sin + v * cos - 0.5, 0, height - 1);
+      const px = clip(x * across + u * cos - v * sin - 0.5, 0, width - 1);
+      const py = clip(y * down + u * sin + v * cos - 0.5, 0, height - 1);
       const [left, top] = [Math.floor(px), Math.floor(py)];
       const [right, bottom] = [Math.min(left + 1, width - 1), Math.min(top + 1, height - 1)];
       const [far, low] = [px - left, py - top];
       const to = (row >> 1) * edge + (column >> 1);
       for (let channel = 0; channel < 3; channel++) {
-        const at = (v2, u2) => values[(channel * height + v2) * width + u2];
+        const at = (v2, u2) => data[(v2 * width + u2) * 3 + channel] / 127.5 - 1;
         const above = at(top, left) * (1 - far) + at(top, right) * far;
         const below = at(bottom, left) * (1 - far) + at(bottom, right) * far;
         out[channel * edge * edge + to] += (above * (1 - low) + below * low) / 4;
