@@ -223,6 +223,25 @@ def test_a_face_that_the_second_look_does_not_see_no_longer_counts():
     assert first < seen.score
 
 
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_face_that_seemed_to_stand_another_way_up_is_turned_until_it_is_seen(quarters):
+    """A net whose rough points are a quarter off, and which sees a face only with its bright half above."""
+
+    class Brighter(nn.Module):
+        def forward(self, x):
+            up = x[:, :, :32].mean((1, 2, 3)) - x[:, :, 32:].mean((1, 2, 3))
+            turn = np.pi / 2 * quarters
+            rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+            shape = (MEAN_FACE - MEAN_FACE.mean(0)) * 0.2
+            rough, fine = (torch.tensor(p.reshape(1, 10), dtype=x.dtype) for p in (shape @ rotation.T, shape))
+            return torch.cat([rough.expand(len(x), 10), fine.expand(len(x), 10), 6 * up[:, None]], 1)
+
+    image = np.full((200, 200, 3), 20, np.uint8)
+    image[:100] = 230
+    (face,) = look_again(Brighter(), [Face((60, 60, 140, 140), 0.6, MEAN_FACE * 9 + 90, True)], Copies(image).squares)
+    assert roll(face.landmarks) == pytest.approx(0, abs=1) and face.score > 0.9
+
+
 def test_a_square_beyond_the_picture_repeats_its_edge():
     copies = Copies(np.full((40, 50, 3), 200, np.uint8))
     for middle, side in (((0.0, 0.0), 30.0), ((80.0, -20.0), 10.0), ((25.0, 20.0), 900.0)):

@@ -141,6 +141,7 @@ def _config(translator: Translator) -> Mapping[str, Any]:
             "square": face_points.SIDE,
             "boxed": face_points.BOXED,
             "framed": face_points.FRAMED,
+            "doubt": face_points.DOUBT,
         },
     }
 

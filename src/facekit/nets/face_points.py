@@ -12,6 +12,7 @@ from .detector import Conv
 
 SIDE = 64  # px, the edge of what the net is shown
 BOXED = 1.4  # the first square's side, in the larger sides of the face's box
+DOUBT = 1.0  # the logit below which a face may stand another way up than it seemed
 FRAMED = 4.4  # the upright square's side, in root mean square distances of the five landmarks from their middle
 ROUGH, FINE, SEEN = slice(0, 10), slice(10, 20), 20  # what the net says: two times five points, and a logit
 MIRRORED = [1, 0, 2, 4, 3]  # the points of a face in a mirror
@@ -100,13 +101,21 @@ def look(net: nn.Module, cut: Callable[[Tensor, Tensor, Tensor], Tensor], boxes:
     """Return the points [K, 5, 2] of faces with `boxes` [K, 4], and the logits [K] that they are faces.
 
     `cut` gives the squares [K, 3, SIDE, SIDE] of middles, sides and turns: first the boxes', then those that are turned
-    upright by what the net has found in them.
+    upright by what the net has found in them, and where that leaves it in doubt, those turned on by quarters.
     """
     where = boxed(boxes)
     points = from_square(net(cut(*where)).float()[:, ROUGH].unflatten(1, (5, 2)), *where)
-    where = framed(points)
-    placed, logits = both_ways(net, cut(*where))
-    return from_square(placed, *where), logits
+    middle, side, turn = framed(points)
+    placed, logits = both_ways(net, cut(middle, side, turn))
+    points = from_square(placed, middle, side, turn)
+    doubt = (logits < DOUBT).nonzero()[:, 0]
+    for quarters in (2, 1, 3) if len(doubt) else ():
+        where = middle[doubt], side[doubt], turn[doubt] + quarters * torch.pi / 2
+        placed, seen = both_ways(net, cut(*where))
+        better = seen > logits[doubt]
+        points[doubt[better]] = from_square(placed, *where)[better]
+        logits[doubt[better]] = seen[better]
+    return points, logits
 
 
 def both_ways(net: nn.Module, shown: Tensor) -> tuple[Tensor, Tensor]:

@@ -115,22 +115,39 @@ async function lookAgain(nets, config, faces, copies) {
     const points = [0, 1, 2, 3, 4].map((k) => fromSquare(square, rough[index * said + 2 * k], rough[index * said + 2 * k + 1]));
     return framed(points, config.framed);
   });
-  const shown = cutAll(copies, squares, edge);
-  const both = new Float32Array(2 * shown.length); // all squares, then all of them mirrored
-  both.set(shown);
-  for (let i = 0; i < shown.length; i++) both[shown.length + i] = shown[i - (i % edge) + edge - 1 - (i % edge)];
-  const fine = await nets.points(both, 2 * count, edge);
-  const seen = sure.map((face, index) => {
-    const [one, other] = [index * said, (count + index) * said];
-    const points = [1, 0, 2, 4, 3].map((twin, k) => {
-      const [at, back] = [one + 10 + 2 * k, other + 10 + 2 * twin];
-      return fromSquare(squares[index], (fine[at] - fine[back]) / 2, (fine[at + 1] + fine[back + 1]) / 2);
+  const looks = await bothWays(nets, copies, squares, edge, said);
+  const doubtful = looks.flatMap(({ logit }, index) => (logit < config.doubt ? [index] : []));
+  for (const quarters of [2, 1, 3]) {
+    if (!doubtful.length) break;
+    const turned = doubtful.map((index) => ({ ...squares[index], turn: squares[index].turn + (quarters * Math.PI) / 2 }));
+    const again = await bothWays(nets, copies, turned, edge, said);
+    again.forEach((look, at) => {
+      if (look.logit > looks[doubtful[at]].logit) looks[doubtful[at]] = look;
     });
+  }
+  const seen = sure.map((face, index) => {
     const score = clip(face.score, 1e-6, 1 - 1e-6);
-    const logit = (Math.log(score / (1 - score)) + (fine[one + 20] + fine[other + 20]) / 2) / 2;
-    return { ...face, score: 1 / (1 + Math.exp(-logit)), points };
+    const logit = (Math.log(score / (1 - score)) + looks[index].logit) / 2;
+    return { ...face, score: 1 / (1 + Math.exp(-logit)), points: looks[index].points };
   });
   return [...seen, ...faces.filter((face) => face.score < config.second)];
+}
+
+/** The points and logits of faces in upright squares: means of what the net says of the squares and of mirrored ones. */
+async function bothWays(nets, copies, squares, edge, said) {
+  const shown = cutAll(copies, squares, edge);
+  const both = new Float32Array(2 * shown.length);
+  both.set(shown);
+  for (let i = 0; i < shown.length; i++) both[shown.length + i] = shown[i - (i % edge) + edge - 1 - (i % edge)];
+  const values = await nets.points(both, 2 * squares.length, edge);
+  return squares.map((square, index) => {
+    const [one, other] = [index * said, (squares.length + index) * said];
+    const points = [1, 0, 2, 4, 3].map((twin, k) => {
+      const [at, back] = [one + 10 + 2 * k, other + 10 + 2 * twin];
+      return fromSquare(square, (values[at] - values[back]) / 2, (values[at + 1] + values[back + 1]) / 2);
+    });
+    return { points, logit: (values[one + 20] + values[other + 20]) / 2 };
+  });
 }
 
 function fromSquare({ x, y, side, turn }, u, v) {
