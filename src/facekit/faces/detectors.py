@@ -14,7 +14,7 @@ from .types import Detector, Effort, Face
 DETECTORS = ("auto", "facekit:RUN", "cascade", "cascade:FILE", "insightface", "insightface:PACK")
 FRONTAL, DRAWN, SCRFD = (0.6, 0.42), (0.6, 0.33), (0.65, 0.5)
 """Scores from which an upright face is sure, and from which it counts: photos without a face reach 0.35 to 0.52."""
-OWN, OWN_SMALL = 0.5, 0.8
+OWN, OWN_SMALL = 0.7, 0.8
 """Scores from which a face counts, for our own detector; small ones (SMALL of the picture's shorter edge) are rarer."""
 SMALL = 0.1
 EMBEDDED = "facekit"  # what `auto` stands for where there is no pack of insightface
