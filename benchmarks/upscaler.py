@@ -33,7 +33,8 @@ arguments = parser.parse_args()
 def figures(found: dict[str, float], names: tuple[str, ...]) -> str:
     """Return the scores whose names begin with `names` as text."""
     chosen = {name: next(value for key, value in found.items() if key.startswith(name)) for name in names}
-    return ", ".join(f"{name} {value:.5f}" if name == "KID" else f"{name} {value:.3f}" for name, value in chosen.items())
+    digits = {"KID": 5}
+    return ", ".join(f"{name} {value:.{digits.get(name, 3)}f}" for name, value in chosen.items())
 
 
 print(machine())
