@@ -121,3 +121,16 @@ def test_what_is_done_stays_and_only_new_images_go_to_the_cluster(both, facekit,
     assert before == {path: path.stat().st_mtime_ns for path in before}
     assert contents(tmp_path / "local") == contents(tmp_path / "ray")
     assert card.read_made(tmp_path / "ray/card.yaml")["images"] == 41
+
+
+def test_several_drivers_with_a_shard_each_make_one_folder(facekit, cluster, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    toy.fill(tmp_path / "in", 20)
+    assert facekit("smooth-edges", "in", "local").code == 0
+    for part in ("2/2", "1/2"):
+        done = facekit("smooth-edges", "in", "ray", "--shard", part, "--engine", "ray", "--address", cluster.address)
+        assert done.code == 0, done.err
+    local, ray = (contents(tmp_path / out) for out in ("local", "ray"))
+    lines = [[json.loads(line) for line in files.pop("manifest.jsonl").splitlines()] for files in (local, ray)]
+    assert local == ray and lines[0] == lines[1] and len(lines[1]) == 20
+    assert card.read_made(tmp_path / "ray/card.yaml")["images"] == 20

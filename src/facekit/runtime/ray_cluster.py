@@ -93,7 +93,8 @@ def _connect(ray: Any, place: str | None) -> None:
             ) from error
         raise MissingError(
             f"no Ray cluster answers at {place or 'this machine'}: {said[:LONGEST]}",
-            "start one: `ray start --head --port 6379`, then --address HOST:6379, or auto on a machine of the cluster",
+            "start one: `ray start --head --port 6379`, then --address HOST:6379, or auto on a machine of the cluster; "
+            "where the cluster asks for a token, set RAY_AUTH_MODE=token",
         ) from error
     finally:
         if alone:

@@ -212,7 +212,7 @@ class RayPool(futures.Executor):
         elif not isinstance(error, self._ray.exceptions.RayError) or not _is_death(error, self._ray):
             self._fail(
                 MissingError(
-                    f"a worker of the cluster cannot start: {_line(error)}",
+                    f"a worker of the cluster cannot start: {str(error).strip().splitlines()[-1]}",
                     "on every machine: pip install 'facekit-anime[ray]', the same version",
                 )
             )
