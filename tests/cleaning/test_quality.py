@@ -1,5 +1,7 @@
 """What images are worth: measures that mean the same for every size, faults, and which of like images is the best."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
@@ -78,9 +80,9 @@ def test_a_file_that_cannot_be_read_is_a_finding(tmp_path):
     toy.picture(64).save(tmp_path / "a.png")
     whole = (tmp_path / "a.png").read_bytes()
     (tmp_path / "a.png").write_bytes(whole[: len(whole) // 2])
-    row = measure_file(Source(tmp_path / "a.png", "a.png"))
+    row = measure_file(Source(tmp_path, "a.png"))
     assert "truncated" in row["problem"] and "blur" not in row
-    (one,), _ = judge([Source(tmp_path / "a.png", "a.png")], [row], Limits(), 8, 12)
+    (one,), _ = judge([Source(tmp_path, "a.png")], [row], Limits(), 8, 12)
     assert one.reasons == ["unreadable"] and not one.kept
 
 
@@ -91,7 +93,7 @@ def row(name: str, **changed: object) -> dict:
 
 
 def judged(*rows: dict, **options: object) -> dict[str, quality.Judged]:
-    sources = [Source(__file__, r["file"]) for r in rows]
+    sources = [Source(Path(), r["file"]) for r in rows]
     found, _ = judge(sources, list(rows), **{"limits": Limits(), "distance": 8, "colour": 12, **options})
     return {one.source.name: one for one in found}
 

@@ -126,7 +126,8 @@ def test_a_file_is_not_a_folder(tmp_path):
 
 def test_a_single_file_is_a_source(tmp_path):
     (tmp_path / "a b.png").write_bytes(b"")
-    assert open_source(tmp_path / "a b.png") == [Source(tmp_path / "a b.png", "a b.png")]
+    assert open_source(tmp_path / "a b.png") == [Source(tmp_path, "a b.png")]
+    assert open_source(tmp_path / "a b.png")[0].path == tmp_path / "a b.png"
 
 
 def test_a_folder_is_aligned_if_its_card_says_so(tmp_path):
@@ -144,7 +145,7 @@ def test_lines_that_are_cut_or_no_objects_are_passed_over(tmp_path):
 
 
 def named(*names: str) -> dict[str, str]:
-    return output_names([Source(Path(name), name) for name in names])
+    return output_names([Source(Path(), name) for name in names])
 
 
 def test_outputs_keep_names_and_sub_folders():

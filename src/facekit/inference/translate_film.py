@@ -72,7 +72,7 @@ def translate_film(source: Path, out: Path, options: TranslateOptions, dry_run: 
     device = find_device(options.device)
     model = checkpoint.load_model(options.weights, device, options.recipe)
     (translator,) = translators_of(model, options, single=True)
-    where = Source(source, source.name)
+    where = Source(source.parent, source.name)
     known = open_known([where], model, options.source_label, options.labels, options.classifier)
     faces = options.faces
     detector = find_detector(faces.detector, faces.model_root) if faces.align else None

@@ -46,4 +46,4 @@ def watch(source: Path, out: Path, work: Callable[[], object], pause: float = PA
 def _stamps(source: Path, out: Path) -> Stamps:
     """Return what shows whether the images of a folder have changed."""
     folder = Folder(source, without=out)
-    return {name: Source(source / name, name).stamp() for name in folder.names}
+    return {name: Source(source, name).stamp() for name in folder.names}

@@ -141,7 +141,7 @@ def _groups(table: LabelTable, paths: Iterable[Path], single: bool) -> dict[str,
 
 def _broken(root: Path, groups: Iterable[Sequence[Path]]) -> set[Path]:
     """Return the images whose header cannot be read, with a warning for each."""
-    sources = [Source(path, path.relative_to(root).as_posix()) for paths in groups for path in paths]
+    sources = [Source(root, path.relative_to(root).as_posix()) for paths in groups for path in paths]
     errors = read_sizes(root, sources)[1]
     for error in errors.values():
         console.warn(f"{error.message}; skipped")

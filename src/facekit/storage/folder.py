@@ -23,15 +23,20 @@ MANIFEST = "manifest.jsonl"
 FAILED = "failed.jsonl"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Source:
-    """An image to read: its path, and its name relative to its folder (forward slashes).
+    """An image to read: a folder, and the image's name relative to it (forward slashes).
 
     A name that ends in a slash is a sub-folder that cannot be read; reading it fails like a broken image.
     """
 
-    path: Path
+    folder: Path
     name: str
+
+    @property
+    def path(self) -> Path:
+        """Where the image lies; made anew each time, because a million paths take more memory than all else."""
+        return self.folder / self.name
 
     def read_bytes(self) -> bytes:
         """Return the file's content; raises OSError where it cannot be read."""
@@ -109,7 +114,7 @@ class Folder:
                     f"no images in {self.path}, but tar files without an index", f"facekit pack {self.path} writes it"
                 )
             raise InputError(f"no images in {self.path}{extra}", f"images end in {' '.join(SUFFIXES)}")
-        return [Source(self.path / name, name) for name in sorted([*listing.names, *listing.unreadable])]
+        return [Source(self.path, name) for name in sorted([*listing.names, *listing.unreadable])]
 
 
 def is_inside(name: Any) -> bool:
@@ -131,7 +136,7 @@ def open_source(path: str | Path, out: str | Path | None = None) -> list[Source]
     if out and os.path.realpath(out) == os.path.realpath(path):
         raise CardError(f"{path} is both input and output", "choose another output")
     if content.is_file(path):
-        return [Source(path, path.name)]
+        return [Source(path.parent, path.name)]
     folder = Folder(path, without=out)
     if not folder.names and not folder.listing.unreadable and out and Folder(path).names:
         raise InputError(f"no images in {path} outside the output {out}", "choose another input folder")
