@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -155,22 +156,22 @@ class Copies:
 
     def squares(self, middle: Tensor, side: Tensor, turn: Tensor) -> Tensor:
         """Cut squares [K, 3, SIDE, SIDE] in [-1, 1], as `nets.face_points.squares`, each out of the copy that fits."""
-        cut = [self._square(*where) for where in zip(middle.double(), side.double(), turn.double(), strict=True)]
-        return torch.cat(cut)
+        rows = zip(middle.tolist(), side.tolist(), turn.tolist(), strict=True)
+        return torch.cat([self._square(*row) for row in rows])
 
-    def _square(self, middle: Tensor, side: Tensor, turn: Tensor) -> Tensor:
+    def _square(self, middle: list[float], side: float, turn: float) -> Tensor:
         number = 0
-        while float(side) / 2**number > 2 * SIDE and min(self[number].shape[:2]) >= 4:
+        while side / 2**number > 2 * SIDE and min(self[number].shape[:2]) >= 4:
             number += 1
         copy = self[number]
-        shrink = torch.tensor([copy.shape[1] / self[0].shape[1], copy.shape[0] / self[0].shape[0]])
-        middle, side = middle * shrink, side * shrink.mean()
-        reach = 0.75 * float(side) + 2  # of a square at any turn, and of the interpolation
-        bounds = np.array(copy.shape[1::-1])
-        low = np.clip(np.floor(middle.numpy() - reach), 0, bounds - 1).astype(int)
-        high = np.clip(np.ceil(middle.numpy() + reach), low + 1, bounds).astype(int)
-        part = _tensor(copy[low[1] : high[1], low[0] : high[0]])
-        where = (middle - torch.from_numpy(low))[None].float(), side[None].float(), turn[None].float()
+        height, width = copy.shape[:2]
+        across, down = width / self[0].shape[1], height / self[0].shape[0]
+        x, y, side = middle[0] * across, middle[1] * down, side * (across + down) / 2
+        reach = 0.75 * side + 2  # of a square at any turn, and of the interpolation
+        left, top = (min(max(math.floor(at - reach), 0), most - 1) for at, most in ((x, width), (y, height)))
+        right, bottom = max(math.ceil(x + reach), left + 1), max(math.ceil(y + reach), top + 1)
+        part = _tensor(copy[top:bottom, left:right])
+        where = torch.tensor([[x - left, y - top]]), torch.tensor([side]), torch.tensor([turn])
         return squares(part, torch.zeros(1, dtype=torch.long), *where)
 
 
