@@ -1,118 +1,38 @@
 """Folders in a real S3 server on this machine (moto), behind a proxy that is slow, busy or cuts connections."""
 
-import contextlib
-import threading
-import time
-from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import buckets
 import toy
-from facekit.storage import images, remote
+from facekit.storage import images
 from facekit.storage.folder import Folder
 
-moto = pytest.importorskip("moto.server", reason="moto is not installed")
+pytest.importorskip("moto.server", reason="moto is not installed")
 pytest.importorskip("s3fs", reason="s3fs is not installed")
 NAMES = ("000.png", "001.png", "sub/é with space.png", "sub/plus+100%.png")
 
 
-class Proxy(ThreadingHTTPServer):
-    """Passes requests on to `port`; the next ones fail as `faults` says: "busy", "cut", "slow" or "denied"."""
-
-    daemon_threads = True
-
-    def __init__(self, port: int):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.port, self.faults, self.asked = port, [], 0
-
-    def handle_error(self, request, client_address):
-        """Say nothing: connections are cut on purpose."""
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        proxy: Proxy = self.server
-        proxy.asked += 1
-        fault = proxy.faults.pop(0) if proxy.faults and "list-type" not in self.path else ""
-        if fault in ("busy", "denied"):
-            code, name = (503, "SlowDown") if fault == "busy" else (403, "ExpiredToken")
-            body = f"<Error><Code>{name}</Code><Message>not now</Message></Error>".encode()
-            self.send_response(code)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body if self.command != "HEAD" else b"")
-            return
-        if fault == "slow":
-            time.sleep(1)
-        server = HTTPConnection("127.0.0.1", proxy.port)
-        server.request(self.command, self.path, headers=dict(self.headers))
-        answer = server.getresponse()
-        body = answer.read()
-        self.send_response(answer.status)
-        for key, value in answer.getheaders():
-            if key.lower() not in ("transfer-encoding", "connection", "content-length"):
-                self.send_header(key, value)
-        length = answer.getheader("Content-Length", "0") if self.command == "HEAD" else str(len(body))
-        self.send_header("Content-Length", length)
-        self.end_headers()
-        if fault == "cut":
-            self.wfile.write(body[: len(body) // 2])
-            self.close_connection = True
-            return
-        with contextlib.suppress(OSError):
-            self.wfile.write(body)
-
-    do_HEAD = do_GET
-
-    def log_message(self, *_):
-        """Say nothing."""
-
-
 @pytest.fixture(scope="module")
 def store():
-    """An S3 server and the proxy before it."""
-    server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    proxy = Proxy(server.get_host_and_port()[1])
-    threading.Thread(target=proxy.serve_forever, daemon=True).start()
-    yield server, proxy
-    proxy.shutdown()
-    server.stop()
+    """The proxy before an S3 server."""
+    with buckets.s3_server() as proxy:
+        yield proxy
 
 
 @pytest.fixture
 def bucket(store, tmp_path, monkeypatch):
     """A folder on the disk, the same in a bucket, and the proxy that it is read through."""
-    import boto3
-    import s3fs
-
-    server, proxy = store
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.server_address[1]}",
-        "AWS_ACCESS_KEY_ID": "key-of-a-test", "AWS_SECRET_ACCESS_KEY": "secret-of-a-test", "AWS_REGION": "us-east-1",
-        "AWS_MAX_ATTEMPTS": "1", "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():  # fmt: skip
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    monkeypatch.setattr(remote, "PAUSE", 0.01)
-    monkeypatch.setattr(remote, "_listed", {})
+    client, name = buckets.s3_client(store, monkeypatch, tmp_path)
     here = tmp_path / "faces"
-    for seed, name in enumerate(NAMES):
-        (here / name).parent.mkdir(parents=True, exist_ok=True)
-        toy.picture(16, seed).save(here / name)
-    port = server.get_host_and_port()[1]
-    client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1")
-    name = f"b{abs(hash(str(tmp_path))) % 10**9}"
-    client.create_bucket(Bucket=name)
+    for seed, each in enumerate(NAMES):
+        (here / each).parent.mkdir(parents=True, exist_ok=True)
+        toy.picture(16, seed).save(here / each)
     for path in here.rglob("*.png"):
         client.put_object(Bucket=name, Key=f"faces/{path.relative_to(here).as_posix()}", Body=path.read_bytes())
-    proxy.faults[:] = []
-    return here, f"s3://{name}/faces", proxy
+    return here, f"s3://{name}/faces", store
 
 
 def pixels(folder):

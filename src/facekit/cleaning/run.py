@@ -13,9 +13,11 @@ from ..errors import CardError, InputError, SomeFailed
 from ..runtime import console
 from ..runtime.cores import usable_cores
 from ..runtime.engine import LOCAL, Engine
+from ..runtime.stand_ins import told
 from ..storage import content, files, jsonl, lock
 from ..storage.card import suggest
 from ..storage.folder import Folder, Source, open_source
+from ..storage.remote import is_remote
 from . import report
 from .measures import measure_all
 from .quality import COPIES, FAULTS, SHARES, Judged, Limits, judge, share_out
@@ -47,13 +49,15 @@ class Cleaning:
     def place(self) -> Path:
         """The folder of the report and its data files."""
         home = files.real(self.source)
+        if not self.report and not self.out and is_remote(home):
+            raise CardError(f"the report of {home} needs a folder", "give OUT, or --report DIR")
         return self.report or self.out or home.with_name(f"{home.name}-clean")
 
     @property
     def options(self) -> dict[str, Any]:
         """The settings as card values."""
         values: dict[str, Any] = {**vars(self), "keep": sorted(set(self.keep))}
-        return {k: str(v) if isinstance(v, Path) else v for k, v in values.items() if v not in (None, [])}
+        return {k: told(str(v)) if isinstance(v, Path) else v for k, v in values.items() if v not in (None, [])}
 
     def weights(self) -> list[int]:
         """Return the shares of `split`; raises CardError where it is none, or there is no folder to split into."""
@@ -91,7 +95,8 @@ class Cleaning:
         images = [image for image in found if not image.name.endswith("/")]
         if self.apply and not self.out and not all(os.path.lexists(image.path) for image in images):
             raise CardError(
-                f"the images of {self.source} are packed and cannot be moved", "give OUT: what is kept is copied there"
+                f"the images of {self.source} are packed or behind a URL and cannot be moved",
+                "give OUT: what is kept is copied there",
             )
         if not images:
             raise InputError(f"no image in {self.source} can be read", "change the permissions of its sub-folders")

@@ -7,9 +7,10 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
-from . import options
+from . import options, outputs
 
 
+@outputs.may_be_urls("out")
 def align(
     source: Annotated[Path, typer.Argument(help="a folder of photos, or one photo")],
     out: Annotated[Path, typer.Argument(help="folder for the faces")],

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from . import options
+from . import options, outputs
 
 
+@outputs.may_be_urls("out", "report")
 def clean(
     source: Annotated[Path, typer.Argument(help="a folder of images")],
     out: Annotated[

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from . import options
+from . import options, outputs
 
 SITE = "safebooru, danbooru, safebooru.donmai.us, urls or local"
 CHOOSE, NET = "Which images", "Network"
 
 
+@outputs.may_be_urls("out", whole=True)
 def crawl(
     site: Annotated[str, typer.Argument(help=SITE)],
     out: Annotated[Path, typer.Argument(help="folder for the images")],

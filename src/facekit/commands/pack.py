@@ -7,9 +7,10 @@ from typing import Annotated, Optional
 
 import typer
 
-from . import options
+from . import options, outputs
 
 
+@outputs.may_be_urls("shards")
 def pack(
     source: Annotated[Path, typer.Argument(help="a folder of images; without SHARDS a folder of tar files to index")],
     shards: Annotated[Optional[Path], typer.Argument(help="folder for the tar files and their indices")] = None,

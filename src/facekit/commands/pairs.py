@@ -7,11 +7,12 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from . import completion, options
+from . import completion, options, outputs
 
 TEACHER, LATENTS, DROPPING = "Teacher", "Two generators", "What is dropped"
 
 
+@outputs.may_be_urls("out")
 def pairs(
     source: Annotated[
         Optional[Path], typer.Argument(help="a folder of faces or photos; left out with --from", metavar="[IN]")

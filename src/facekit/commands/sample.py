@@ -7,11 +7,12 @@ from typing import Annotated, Optional
 
 import typer
 
-from . import completion, options
+from . import completion, options, outputs
 
 DRAWING = "Drawing"
 
 
+@outputs.may_be_urls("out")
 def sample(
     weights: Annotated[
         str,

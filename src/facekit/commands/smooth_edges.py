@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal, Optional
 
 import typer
 
-from . import options
+from . import options, outputs
 
 
+@outputs.may_be_urls("out")
 def smooth_edges(
     source: Annotated[Path, typer.Argument(help="a folder of drawings, or one drawing")],
     out: Annotated[Path, typer.Argument(help="folder for the smoothed drawings")],

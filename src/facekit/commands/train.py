@@ -7,9 +7,10 @@ from typing import Annotated, Optional
 
 import typer
 
-from . import completion, options
+from . import completion, options, outputs
 
 
+@outputs.may_be_urls("out", whole=True)
 def train(
     recipe: Annotated[
         Optional[str],

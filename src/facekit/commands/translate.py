@@ -8,12 +8,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from . import options
+from . import options, outputs
 from . import translation_flags as flags
 
 OLD_ROTATION: dict[str, Literal["upright", "condition"]] = {"level": "upright", "tell": "condition"}
 
 
+@outputs.may_be_urls("out")
 def translate(
     source: Annotated[Path, typer.Argument(help="a folder of faces or photos, one image or - (stdin), a film")],
     out: Annotated[Path, typer.Argument(help="output folder, or a file for one image or film; - is stdout")],
@@ -73,6 +74,7 @@ def translate(
 
     In films the faces are followed and put back into every frame; times and sound stay.
     """
+    from ..errors import CardError
     from ..inference.face_input import FaceOptions
     from ..inference.translate import translate
     from ..inference.translate_options import FilmOptions, TranslateOptions
@@ -82,6 +84,7 @@ def translate(
     from ..recipe_api.remote_weights import with_digest
     from ..runtime import console
     from ..runtime.engine import Engine
+    from ..runtime.stand_ins import url_of
     from ..storage.image_files import Kept
 
     if tilted:
@@ -102,6 +105,8 @@ def translate(
     )  # fmt: skip
     work = partial(translate, Path(source), Path(out), wanted, dry_run)
     if watch:
+        if url_of(out):
+            raise CardError("--watch writes to a disk", "give a folder; IN has to be one, too")
         keep_watch(Path(source), Path(out), work)
         return Path(out)
     return work()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import CardError, InputError, SomeFailed
 from ..runtime import console
+from ..runtime.stand_ins import url_of
 from ..storage import content, files
 from .translate_film import is_film, translate_film
 from .translate_folder import sheet_path, translate_folder
@@ -36,6 +37,8 @@ def translate(source: Path, out: Path, options: TranslateOptions, dry_run: bool 
     elif len(weights) > 1:
         _translate_with_each(source, out, options, weights, dry_run)
     elif is_film(source, out, options.film):
+        if url_of(out):
+            raise CardError("films are written to a disk", "give a file or folder, and copy it when it is done")
         return translate_film(source, out, options, dry_run)
     else:
         translate_folder(source, out, options, dry_run)

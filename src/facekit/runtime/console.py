@@ -12,6 +12,7 @@ from typing import Any
 
 from . import strict_json
 from .printable import printable
+from .stand_ins import told
 
 
 class Bar:
@@ -272,22 +273,22 @@ def choose(as_json: bool = False, quiet: bool = False) -> Reporter:
 
 def note(text: str) -> None:
     """Report an ordinary event."""
-    current.get().note(text)
+    current.get().note(told(text))
 
 
 def warn(text: str) -> None:
     """Report something that may be wrong."""
-    current.get().warn(text)
+    current.get().warn(told(text))
 
 
 def fact(kind: str, **fields: Any) -> None:
     """Report a machine-readable fact, for `--json`."""
-    current.get().fact(kind, **fields)
+    current.get().fact(kind, **told(fields))
 
 
 def result(text: str, **fields: Any) -> None:
     """Print the result of the command on stdout."""
-    current.get().result(text, **fields)
+    current.get().result(told(text), **told(fields))
 
 
 @contextlib.contextmanager

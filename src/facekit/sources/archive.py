@@ -306,9 +306,9 @@ def forget(folder: Path) -> None:
             names |= set(old.files())
     for name in names:
         if OURS.fullmatch(Path(name).name) and files.real(folder) in files.real(folder / name).parents:
-            (folder / name).unlink(missing_ok=True)
+            files.remove(folder / name)
     for name in (MANIFEST, FAILED, NAME, NAME + "-wal", NAME + "-shm"):
-        (folder / name).unlink(missing_ok=True)
+        files.remove(folder / name)
 
 
 def _copy(old: Path, db: sqlite3.Connection) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import CardError
+from ..runtime.stand_ins import told
 from . import card, files, provenance
 
 HOW = (
@@ -44,7 +45,7 @@ def take(
     before the two cards are compared. With `force` the folder is taken from any other run. Raises CardError with the
     differences if another run holds the folder.
     """
-    finished, unfinished = cards_of(folder, name)
+    values, (finished, unfinished) = told(values), cards_of(folder, name)
     for path, state in ((finished, "finished"), (unfinished, "unfinished")):
         if not force and path.exists():
             changed = differences(card.load(path), values, complete)
@@ -119,7 +120,7 @@ def finish(folder: Path, values: Mapping[str, Any], made: Mapping[str, Any], nam
     _, unfinished = cards_of(folder, name)
     start = unfinished.stat().st_mtime if unfinished.exists() else None
     results = {**made, "start": provenance.moment(start), "end": provenance.moment()}
-    files.write_text(folder / name, card.dump({**values, "made": results}))
+    files.write_text(folder / name, card.dump(told({**values, "made": results})))
     files.remove(unfinished)
 
 

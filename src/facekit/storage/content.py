@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import stat as modes
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from ..runtime.stand_ins import url_of
 from .remote import is_remote
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 def open_file(path: Path) -> BinaryIO:
     """Open an image to read; raises OSError as `open` does, InputError where a store or a shard fails."""
-    if is_remote(path):
+    if is_remote(path) or _object(path):
         return io.BytesIO(read_bytes(path))
     try:
         return open(path, "rb")
@@ -29,11 +31,13 @@ def open_file(path: Path) -> BinaryIO:
 
 def read_bytes(path: Path) -> bytes:
     """Return the bytes of an image; raises what `open_file` does."""
+    from . import remote
+
+    if far := _object(path):
+        return remote.read(far)
     if not is_remote(path):
         with open_file(path) as file:
             return file.read()
-    from . import remote
-
     found = None if remote.is_listed(path) else _member(path)
     return found[0].read(found[1]) if found else remote.read(path)
 
@@ -51,9 +55,11 @@ def read_part(path: Path, start: int, length: int) -> bytes:
 
 def stat(path: Path) -> os.stat_result:
     """Return the length and times of an image; raises OSError where it is not there, InputError where a store fails."""
-    if is_remote(path):
-        from . import remote
+    from . import remote
 
+    if far := _object(path):
+        return remote.stat(far)
+    if is_remote(path):
         found = None if remote.is_listed(path) else _member(path)
         return found[0].stat(found[1]) if found else remote.stat(path)
     try:
@@ -97,6 +103,14 @@ def beside(folder: Path, pattern: str) -> list[Path]:
 
         return remote.glob(folder, pattern)
     return sorted(folder.glob(pattern))
+
+
+def _object(path: Path) -> Path | None:
+    """Return the URL of the object that an empty file stands for (see `working_copy`); None for any other path."""
+    url = url_of(path)
+    with contextlib.suppress(OSError):
+        return Path(url) if url and os.stat(path).st_size == 0 else None
+    return None
 
 
 def _packed_below(folder: Path) -> list[str]:

@@ -11,7 +11,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from ..errors import OutputError
 from .remote import is_remote
@@ -30,6 +30,19 @@ REASONS = {
 }
 
 
+class Follower(Protocol):
+    """Follows the files that are written and removed."""
+
+    def written(self, path: Path) -> None:
+        """Take note of a file that is complete under its name."""
+
+    def removing(self, path: Path) -> None:
+        """Take note of a file that will be removed."""
+
+
+followers: list[Follower] = []
+
+
 def cannot_write(path: Path, error: OSError) -> NoReturn:
     """Raise OutputError for an OSError that occurred while writing `path`."""
     reason, hint = REASONS.get(error.errno or 0, (str(error), "choose another output folder"))
@@ -37,15 +50,15 @@ def cannot_write(path: Path, error: OSError) -> NoReturn:
 
 
 def real(path: str | Path) -> Path:
-    """Return a path without links in it; unlike `Path.resolve` it takes a link that leads to itself."""
-    return Path(os.path.realpath(path))
+    """Return a path without links in it; unlike `Path.resolve` it takes a link that leads to itself, and URLs."""
+    return Path(path) if is_remote(Path(path)) else Path(os.path.realpath(path))
 
 
 def make_folder(path: Path) -> Path:
     """Create a folder and its parents; raises OutputError if that fails."""
     if is_remote(path):
         raise OutputError(
-            f"cannot write to {path}: outputs lie on a disk", "give a folder, and copy it when it is done"
+            f"cannot write to {path}: this output lies on a disk", "give a folder, and copy it when it is done"
         )
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -90,6 +103,8 @@ def replacing(path: Path) -> Iterator[Path]:
         if isinstance(cause, OSError):
             cannot_write(path, cause)
         raise
+    for follower in followers:
+        follower.written(path)
 
 
 def sweep(folder: Path, ours: bool = True) -> None:
@@ -109,6 +124,8 @@ def sweep_beside(path: Path) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file if it exists; raises OutputError if that fails."""
+    for follower in followers:
+        follower.removing(path)
     try:
         path.unlink(missing_ok=True)
     except OSError as error:

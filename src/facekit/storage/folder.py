@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import posixpath
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,9 @@ from typing import Any
 
 from ..errors import CardError, FacekitError, InputError
 from ..runtime import console
+from ..runtime.stand_ins import url_of
 from . import card, content
+from .files import real
 from .jsonl import read_lines
 from .listing import SUFFIXES, Listing, list_images
 from .remote import is_remote
@@ -133,7 +134,7 @@ def open_source(path: str | Path, out: str | Path | None = None) -> list[Source]
     Raises InputError if there are none, CardError if `path` is `out`.
     """
     path = Path(path)
-    if out and os.path.realpath(out) == os.path.realpath(path):
+    if out and real(url_of(out) or out) == real(path):
         raise CardError(f"{path} is both input and output", "choose another output")
     if content.is_file(path):
         return [Source(path.parent, path.name)]

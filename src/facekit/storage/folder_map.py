@@ -14,7 +14,7 @@ from ..errors import CardError, OutputError, SomeFailed
 from ..runtime import console
 from ..runtime.engine import LOCAL, Engine
 from ..runtime.workers import piece_size, pool_of, stoppable
-from . import card, claim, files, jsonl, lock
+from . import card, claim, files, jsonl, lock, working_copy
 from .folder import Source
 from .folder_work import Piece, done_apart, done_together
 from .manifest import Manifest, Output, notes
@@ -251,6 +251,8 @@ def _finish(
     """Write the card if the folder is complete: with shards, the last one to finish does it."""
     manifest = job.manifest
     if not job.part.whole:
+        for copy in working_copy.of(out):
+            copy.meet()
         manifest = Manifest(out, job.part)
         manifest.read()
         if any(manifest.state(source) in ("new", "changed") for source in sources):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..runtime.stand_ins import url_of
 from . import signatures
 from .remote import is_remote
 
@@ -47,7 +48,7 @@ def list_images(folder: Path, without: Path | None = None) -> Listing:
     names, others = packed.below(folder), 0
     unreadable: list[str] = []
     far = is_remote(folder)
-    for name, special in _remote_files(folder) if far else _files(folder, without, unreadable, bool(names)):
+    for name, special in _remote_files(folder, without) if far else _files(folder, without, unreadable, bool(names)):
         ending = name.lower()
         if special:
             others += 1
@@ -96,11 +97,15 @@ def _is_picture(file: Path) -> bool:
     return signatures.kind_of(file) in signatures.PICTURES
 
 
-def _remote_files(folder: Path) -> Iterator[tuple[str, bool]]:
+def _remote_files(folder: Path, without: Path | None = None) -> Iterator[tuple[str, bool]]:
     """Yield the files below a URL as `_files` does."""
     from . import remote
 
+    other = url_of(without) if without else None
+    left_out = f"{other}/"[len(remote.address(folder)) + 1 :] if other and Path(other).is_relative_to(folder) else None
     for name in remote.find(folder):
+        if left_out and name.startswith(left_out):
+            continue
         *folders, last = name.split("/")
         system = any(map(_is_system_folder, folders)) or last.lower() in SYSTEM_FILES
         if not system and not last.startswith("."):

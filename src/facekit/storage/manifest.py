@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from ..errors import FacekitError, OutputError
 from ..runtime import console
+from ..runtime.stand_ins import told
 from . import files, jsonl
 from .folder import FAILED, MANIFEST, Source, is_inside
 from .shard import Shard
@@ -118,7 +119,7 @@ class Manifest:
     def fail(self, source: Source, stamp: Stamp, error: Exception) -> None:
         """Record that a source failed, and why."""
         reason = error.message if isinstance(error, FacekitError) else f"{type(error).__name__}: {error}"
-        row = {"path": source.name, "stage": getattr(error, "stage", "read"), "reason": reason, **stamp}
+        row = {"path": source.name, "stage": getattr(error, "stage", "read"), "reason": told(reason), **stamp}
         jsonl.append(self.failed_path, [row])
         self.failed[source.name] = dict(stamp)
         console.warn(f"{source.name}: {reason}")

@@ -17,10 +17,12 @@ import numpy as np
 from ..errors import CardError, InputError, SomeFailed
 from ..runtime import console
 from ..runtime.engine import LOCAL, Engine
+from ..runtime.stand_ins import url_of
 from ..runtime.workers import in_order, pool_of
-from . import claim, files, images, lock, packed, provenance, signatures
+from . import claim, content, files, images, lock, packed, provenance, remote, signatures
 from .folder import Folder, Source
 from .listing import SUFFIXES
+from .remote import is_remote
 
 BLOCK = 512  # bytes of a tar header, and what contents are filled up to
 BESIDE = (".yaml", ".jsonl", ".txt", ".csv", ".json")  # what describes images: copied beside the shards
@@ -111,7 +113,7 @@ def index(folder: Path) -> Outcome:
         for tar in tars:
             if not _index_fits(tar):
                 files.remove(card_there)
-                packed.write_index(tar, scan(tar))
+                packed.write_index(tar, scan(tar), tar.stat().st_size)
                 written += 1
         if not card_there.exists():
             claim.finish(folder, values, {"shards": len(tars)}, packed.CARD)
@@ -157,7 +159,7 @@ def _is_current(tar: Path, group: Sequence[Source]) -> bool:
     """Whether a shard is there, whole, and holds these images as they are now."""
     try:
         length, columns = packed.read_index(tar)
-        if tar.stat().st_size != length:
+        if content.stat(tar).st_size != length:
             return False
     except (InputError, OSError):
         return False
@@ -170,19 +172,21 @@ def _write(shard: Shard, advance: Callable[[], None] = lambda: None) -> list[tup
     tar, group = shard
     failed, mtimes = [], {}
     files.remove(packed.index_file(tar))
-    with files.replacing(tar) as part, tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as archive:
-        for source in group:
-            advance()
-            try:
-                stamp, data = source.stamp(), source.read_bytes()
-            except (OSError, InputError) as error:
-                failed.append((source.name, str(error)))
-                continue
-            member = tarfile.TarInfo(source.name)
-            member.size, member.mtime = len(data), stamp["source_mtime"] // 10**9
-            archive.addfile(member, io.BytesIO(data))
-            mtimes[source.name] = stamp["source_mtime"]
-    packed.write_index(tar, scan(tar, mtimes))
+    with files.replacing(tar) as part:
+        with tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as archive:
+            for source in group:
+                advance()
+                try:
+                    stamp, data = source.stamp(), source.read_bytes()
+                except (OSError, InputError) as error:
+                    failed.append((source.name, str(error)))
+                    continue
+                member = tarfile.TarInfo(source.name)
+                member.size, member.mtime = len(data), stamp["source_mtime"] // 10**9
+                archive.addfile(member, io.BytesIO(data))
+                mtimes[source.name] = stamp["source_mtime"]
+        columns, length = scan(part, mtimes), part.stat().st_size
+    packed.write_index(tar, columns, length)
     return failed
 
 
@@ -239,16 +243,25 @@ def _is_image(name: str, data: bytes) -> bool:
 
 def _copy_notes(folder: Path, out: Path) -> None:
     """Copy what describes the images (manifests, cards, labels, class names) to the same place beside the shards."""
+    for name in _files(folder, out):
+        last = name.rpartition("/")[2]
+        if last.lower().endswith(BESIDE) and last not in (packed.CARD, packed.UNFINISHED) and last[0] != ".":
+            data, target = content.read_bytes(folder / name), out / name
+            if not target.exists() or target.read_bytes() != data:
+                files.write_bytes(target, data)
+
+
+def _files(folder: Path, out: Path) -> Iterator[str]:
+    """Yield the names of the files below a folder, but for those in the folder `out` and in hidden ones."""
+    if is_remote(folder):
+        own = url_of(out)
+        names = remote.find(folder)
+        yield from (one for one in names if not own or not (folder / one).is_relative_to(Path(own)))
+        return
     for top, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name[0] != "." and files.real(Path(top, name)) != files.real(out)]
-        for name in names:
-            path = Path(top, name)
-            target = out / path.relative_to(folder)
-            ours = name in (packed.CARD, packed.UNFINISHED) or name.startswith(".")
-            if name.lower().endswith(BESIDE) and not ours and path.is_file():
-                data = path.read_bytes()
-                if not target.exists() or target.read_bytes() != data:
-                    files.write_bytes(target, data)
+        paths = (Path(top, name) for name in names)
+        yield from (path.relative_to(folder).as_posix() for path in paths if path.is_file())
 
 
 def _refuse_foreign(out: Path, force: bool) -> None:

@@ -51,12 +51,12 @@ def index_file(tar: Path) -> Path:
     return tar.with_name(tar.name.removesuffix(".tar") + INDEX)
 
 
-def write_index(tar: Path, columns: Columns) -> None:
-    """Write the index of a tar file; raises OutputError where that cannot be."""
+def write_index(tar: Path, columns: Columns, length: int) -> None:
+    """Write the index of a tar file of `length` bytes; raises OutputError where that cannot be."""
     names = np.frombuffer("\0".join(columns.name).encode("utf-8", "surrogateescape"), np.uint8)
     values: dict[str, Any] = {key: getattr(columns, key) for key in TYPES}
     with files.replacing(index_file(tar)) as part, open(part, "wb") as file:
-        np.savez(file, format=FORMAT, bytes=tar.stat().st_size, names=names, **values)
+        np.savez(file, format=FORMAT, bytes=length, names=names, **values)
 
 
 def read_index(tar: Path) -> tuple[int, Columns]:
@@ -189,6 +189,11 @@ def _open_remote(folder: str) -> PackedFolder | None:
     if UNFINISHED in names and CARD not in names:
         raise InputError(f"packing into {folder} was not finished", "run facekit pack again, and copy its folder whole")
     return PackedFolder(path) if CARD in names else None
+
+
+def forget_remote() -> None:
+    """Ask stores anew from now on, because this process has written there."""
+    _open_remote.cache_clear()
 
 
 def _stat(path: Path) -> os.stat_result:

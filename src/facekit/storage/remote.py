@@ -1,4 +1,4 @@
-"""Reads from object stores and web servers through fsspec: paths that begin as a URL, such as s3://bucket/faces.
+"""Object stores and web servers through fsspec: paths that begin as a URL, such as s3://bucket/faces.
 
 A URL travels as a Path, which writes it with one slash: s3:/bucket/faces means the same.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import CardError, InputError, MissingError
+from ..errors import CardError, InputError, MissingError, OutputError
 
 URL = re.compile(r"([a-z][a-z0-9+.-]+):/+([^/]+.*)")  # two letters at least: C:/ is a drive
 TRIES = 4  # of one request
@@ -25,10 +25,18 @@ VERSIONS = ("ETag", "etag", "blob_id", "oid")
 
 T = TypeVar("T")
 _listed: dict[str, dict[str, Any]] = {}
+_stores: dict[tuple[str, int], Any] = {}
+
+
+READ_ONLY = ("http", "https")
 
 
 class Unreachable(InputError):
     """A store does not answer, or not to us."""
+
+
+class Unwritable(OutputError):
+    """A store takes nothing, or not from us."""
 
 
 def is_remote(path: Path) -> bool:
@@ -62,6 +70,11 @@ def is_folder(path: Path) -> bool:
 
 def find(folder: Path) -> list[str]:
     """Return the names of all objects below a folder, relative to it; remembers their lengths and times for `stat`."""
+    return sorted(versions(folder))
+
+
+def versions(folder: Path) -> dict[str, str]:
+    """Return the objects below a folder as `find` does, each with a text that changes when the object does."""
 
     def listing(store: Any, top: str) -> dict[str, dict[str, Any]]:
         store.invalidate_cache()
@@ -69,8 +82,53 @@ def find(folder: Path) -> list[str]:
         return {name[len(top.rstrip("/")) + 1 :]: info for name, info in found.items() if info.get("type") == "file"}
 
     found = _tried(folder, listing)
-    _listed.update({address(folder / name): info for name, info in found.items()})
-    return sorted(found)
+    _listed.update({address(folder / name): info for name, info in found.items() if name})
+    return {name: _version(info) for name, info in found.items()}
+
+
+def version(path: Path) -> str | None:
+    """Return what `versions` says of one object, asked anew; None where there is none."""
+
+    def ask(store: Any, name: str) -> str:
+        store.invalidate_cache()
+        return _version(store.info(name))
+
+    try:
+        return _tried(path, ask)
+    except FileNotFoundError:
+        return None
+
+
+def fetch(path: Path, file: Path) -> None:
+    """Copy an object to a file; raises FileNotFoundError, Unreachable for other failures."""
+    _tried(path, lambda store, name: store.get_file(name, str(file)))
+
+
+def put(path: Path, content: Path | bytes, new: bool = False) -> None:
+    """Write an object in one go, from a file or from bytes.
+
+    Raises Unwritable where that fails; with `new`, for bytes alone, FileExistsError where there is such an object.
+    """
+    more = {"mode": "create"} if new else {}
+
+    def write(store: Any, name: str) -> None:
+        if isinstance(content, Path):
+            store.put_file(str(content), name)
+        else:
+            store.pipe_file(name, content, **more)
+
+    try:
+        _tried(path, write, writing=True)
+    except FileNotFoundError as error:
+        raise Unwritable(f"{address(path)} cannot be written: there is no such bucket", "make it first") from error
+    _listed.pop(address(path), None)
+
+
+def remove(path: Path) -> None:
+    """Remove an object if it is there; raises Unwritable where that fails."""
+    with contextlib.suppress(FileNotFoundError):
+        _tried(path, lambda store, name: store.rm_file(name), writing=True)
+    _listed.pop(address(path), None)
 
 
 def glob(folder: Path, pattern: str) -> list[Path]:
@@ -91,33 +149,44 @@ def address(path: Path) -> str:
 
 
 def _store(scheme: str) -> Any:
-    """Return fsspec's file system of a scheme, one for each process; raises MissingError without its package."""
-    try:
-        import fsspec
+    """Return fsspec's file system of a scheme, one for each process; raises MissingError without its package.
 
-        return fsspec.filesystem(scheme)
-    except (ImportError, ValueError) as error:
-        raise MissingError(
-            f"{scheme}:// cannot be read here: {error}", "pip install 'facekit-anime[remote]', or the package it names"
-        ) from error
+    A forked process keeps those of its parent without using them: to close them would cut the parent's connections.
+    """
+    here = scheme, os.getpid()
+    if here not in _stores:
+        try:
+            import fsspec
+
+            _stores.setdefault(here, fsspec.filesystem(scheme, skip_instance_cache=True))
+        except (ImportError, ValueError) as error:
+            raise MissingError(
+                f"{scheme}:// cannot be opened here: {error}",
+                "pip install 'facekit-anime[remote]', or the package it names",
+            ) from error
+    return _stores[here]
 
 
-def _tried(path: Path, ask: Callable[[Any, str], T]) -> T:
+def _tried(path: Path, ask: Callable[[Any, str], T], writing: bool = False) -> T:
     """Ask a store, again after a pause where it is busy or a connection breaks."""
     url = address(path)
-    store = _store(url.partition(":")[0])
+    scheme = url.partition(":")[0]
+    failure, verb, done = (Unwritable, "write", "written") if writing else (Unreachable, "read", "read")
+    if writing and scheme in READ_ONLY:
+        raise Unwritable(f"{url} cannot be written: {scheme}:// is for reading", "give a folder, or a URL of a store")
+    store = _store(scheme)
     name = store._strip_protocol(url)
     for attempt in range(TRIES):
         try:
             return ask(store, name)
-        except FileNotFoundError:
+        except (FileNotFoundError, FileExistsError):
             raise
         except PermissionError as error:
-            hint = "check the credentials and the bucket's rules"
-            raise Unreachable(f"no permission to read {url}: {error}", hint) from error
+            hint = "check the credentials and the bucket's rules" + ("; then run again" if writing else "")
+            raise failure(f"no permission to {verb} {url}: {error}", hint) from error
         except Exception as error:  # stores raise errors of their own libraries
-            if attempt == TRIES - 1:
-                raise Unreachable(f"{url} cannot be read: {error}", "check the connection, then run again") from error
+            if attempt == TRIES - 1 or isinstance(error, NotImplementedError):
+                raise failure(f"{url} cannot be {done}: {error}", "check the connection, then run again") from error
             time.sleep(PAUSE * 2**attempt)
     raise AssertionError
 
@@ -130,14 +199,19 @@ def _status(info: dict[str, Any]) -> os.stat_result:
     return os.stat_result((mode, 0, 0, 1, 0, 0, int(info.get("size") or 0), seconds, seconds, seconds), times)
 
 
+def _version(info: dict[str, Any]) -> str:
+    known = next((str(info[key]) for key in VERSIONS if info.get(key)), "") or str(_nanoseconds(info))
+    return f"{info.get('size')} {known}"
+
+
 def _nanoseconds(info: dict[str, Any]) -> int:
     for key in TIMES:
         value = info.get(key)
         with contextlib.suppress(ValueError):
             value = datetime.datetime.fromisoformat(value) if isinstance(value, str) else value
         if isinstance(value, datetime.datetime):
-            return int(value.timestamp() * 10**6) * 1000
+            value = value.timestamp()
         if isinstance(value, (int, float)):
-            return int(value * 10**9)
+            return round(value * 10**6) * 1000  # stores give one time in several ways
     version = next((str(info[key]) for key in VERSIONS if info.get(key)), "")
     return int(hashlib.sha256(version.encode()).hexdigest()[:14], 16) if version else 0

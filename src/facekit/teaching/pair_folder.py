@@ -17,7 +17,7 @@ from ..faces import MARGIN, Detector, align_face, find_detector, find_faces, tem
 from ..runtime import console
 from ..runtime.cores import usable_cores
 from ..runtime.device import find_device
-from ..storage import images, provenance
+from ..storage import content, images, provenance
 from ..storage.folder import Folder, Source, open_source, output_names
 from ..storage.folder_map import folder_map
 from ..storage.manifest import Output, entries
@@ -134,8 +134,9 @@ def open_faces(source: Path, size: int, options: PairOptions, detector: Detector
 
     Faces that `facekit align` cut, and all with `align=False`, are taken as they are.
     """
-    folder = Folder(source if source.is_dir() else source.parent)
-    if not options.align or (folder.aligned and (source.is_dir() or source.name in folder.entries)):
+    single = content.is_file(source)
+    folder = Folder(source.parent if single else source)
+    if not options.align or (folder.aligned and (not single or source.name in folder.entries)):
         return lambda image: images.resize(images.square(images.read(image.path)), size)
     margin = MARGIN if options.margin is None else options.margin
     template(size, margin)  # raises CardError for a margin that makes no crop

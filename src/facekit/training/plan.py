@@ -16,6 +16,7 @@ from ..recipe_api import checkpoint, registry
 from ..recipe_api.base import Recipe, Term
 from ..recipe_api.registry import find
 from ..runtime import console
+from ..runtime.stand_ins import url_of
 from ..storage import card, files, images
 from .memory_estimate import Estimate, estimate
 from .state import weighted_terms
@@ -58,7 +59,7 @@ class Plan:
 
     def refuse_folder(self, folder: Path) -> None:
         """Raise CardError if `folder`, meant for the run, is one of the folders of training images."""
-        data, target = self.card.data, files.real(folder)
+        data, target = self.card.data, files.real(url_of(folder) or folder)
         tops = {files.real(name) for name in (data.root, data.a, data.b) if name}
         parts = (self.layout.train, self.layout.previews, self.layout.test)
         for parent in {path.parent for part in parts for paths in part.values() for path in paths}:

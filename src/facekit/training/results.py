@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..runtime import distributed
-from ..storage import card, provenance
+from ..storage import card, content, provenance
 from .plan import Plan
 from .state import TrainState
 
@@ -30,5 +30,5 @@ def results(state: TrainState, plan: Plan, steps: int, first: int, seconds: floa
 
 def inputs(plan: Plan) -> dict[str, Any]:
     """Return the number of training images and a digest of their names and sizes, by domain."""
-    files = {side: [[p.name, p.stat().st_size] for p in paths] for side, paths in plan.layout.train.items()}
+    files = {side: [[p.name, content.stat(p).st_size] for p in paths] for side, paths in plan.layout.train.items()}
     return {side: {"images": len(rows), "digest": card.digest({"files": rows})} for side, rows in files.items()}

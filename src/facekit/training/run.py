@@ -17,7 +17,7 @@ from ..recipe_api.base import Progress
 from ..runtime import console, distributed, signals
 from ..runtime.cores import choose_threads
 from ..runtime.device import find_device
-from ..storage import card, lock
+from ..storage import card, lock, working_copy
 from . import memory_estimate, run_folder
 from .loop import fit, seed_of
 from .pace import Pace
@@ -118,6 +118,8 @@ def run_plan(
         state = build_state(plan.recipe, plan.terms, decided, device)
         with contextlib.closing(RunFolder(folder, plan.values, plan.layout, clock.steps, reporters)) as run:
             if not fresh:
+                for copy in working_copy.of(folder):
+                    copy.bring()
                 run.resume(state, clock)
             else:
                 if plan.card.run.init:

@@ -122,7 +122,7 @@ class RunFolder:
                 done.replace(begun)
             for pattern in (STATE, *WRITTEN):
                 for old in self.path.glob(pattern):
-                    old.unlink()
+                    files.remove(old)
         if status in ("new", "longer"):
             files.write_text(begun, card.dump(self.values))
             done.unlink(missing_ok=True)

@@ -70,7 +70,7 @@ class RunPage:
             jsonl.write(log, rows.values())
         for preview in self.folder.glob(PREVIEWS):
             if int(preview.stem) > step:
-                preview.unlink()
+                files.remove(preview)
 
     def write(self, running: bool) -> None:
         """Write `losses.png` and `index.html`: progress, the previews (newest first) and the card."""

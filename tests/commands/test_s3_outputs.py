@@ -1,0 +1,164 @@
+"""Outputs in a real S3 server on this machine (moto), behind a proxy that is slow, busy or cuts connections."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+import buckets
+import toy
+from facekit.storage.folder import Folder
+
+pytest.importorskip("moto.server", reason="moto is not installed")
+pytest.importorskip("s3fs", reason="s3fs is not installed")
+NAMES = ("000.png", "001.png", "002.png", "sub/é with space.png", "sub/plus+100%.png", "日本/語 #1.png")
+
+
+@pytest.fixture(scope="module")
+def store():
+    """The proxy before an S3 server."""
+    with buckets.s3_server() as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def s3(store, tmp_path, monkeypatch):
+    """The proxy, a function that gives the objects below a folder, and a bucket's URL; in/ has six drawings."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FACEKIT_CACHE", str(tmp_path / "cache"))
+    client, name = buckets.s3_client(store, monkeypatch, tmp_path)
+    for seed, each in enumerate(NAMES):
+        Path("in", each).parent.mkdir(parents=True, exist_ok=True)
+        toy.picture(16, seed).save(Path("in", each))
+
+    def objects(folder="out"):
+        found = client.list_objects_v2(Bucket=name, Prefix=f"{folder}/").get("Contents", [])
+        keys = [each["Key"] for each in found]
+        return {key[len(folder) + 1 :]: client.get_object(Bucket=name, Key=key)["Body"].read() for key in keys}
+
+    store.asked.clear()
+    return store, objects, f"s3://{name}"
+
+
+def smooth(facekit, out, *more):
+    return facekit("smooth-edges", "in", out, "--workers", 1, *more)
+
+
+def images(found):
+    return {name: data for name, data in found.items() if name.endswith(".png")}
+
+
+def local(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
+
+
+def same_as_local(facekit, objects):
+    assert smooth(facekit, "out").code == 0
+    one, two = objects(), local("out")
+    assert images(one) == images(two) and sorted(images(one)) == sorted(NAMES)
+    assert sorted(one) == sorted(two)
+    assert set(one["manifest.jsonl"].splitlines()) == set(two["manifest.jsonl"].splitlines())
+
+
+def test_a_bucket_holds_what_the_folder_would_without_a_secret_and_the_next_command_reads_it(s3, facekit):
+    proxy, objects, url = s3
+    done = smooth(facekit, f"{url}/out")
+    assert done.code == 0, done.err
+    same_as_local(facekit, objects)
+    assert b"-of-a-test" not in b"".join(objects().values()) and "-of-a-test" not in done.err + done.out
+    assert not any(Path("cache/outputs").rglob("*"))
+    proxy.asked.clear()
+    assert "nothing to do" in smooth(facekit, f"{url}/out").err
+    assert not [path for command, path in proxy.asked if command == "GET" and ".png" in path]
+    assert sum("list-type" in path and "prefix=out%2F&" in path for _, path in proxy.asked) == 1
+    done = facekit("smooth-edges", f"{url}/out", f"{url}/twice", "--workers", 2)
+    assert done.code == 0, done.err
+    assert facekit("smooth-edges", "out", "twice", "--workers", 1).code == 0
+    assert images(objects("twice")) == images(local("twice"))
+
+
+@pytest.mark.parametrize("faults", [["", "busy", "busy"], ["", "cut"], ["", "slow"], ["", "cut", "busy", "", "cut"]])
+def test_a_put_that_fails_is_done_again(s3, facekit, faults):
+    proxy, objects, url = s3
+    proxy.failing, proxy.faults[:] = ("PUT",), faults
+    done = smooth(facekit, f"{url}/out")
+    assert done.code == 0, done.err
+    assert not proxy.faults
+    same_as_local(facekit, objects)
+
+
+@pytest.mark.parametrize("place", ["same", "other"])
+def test_credentials_that_expire_on_the_way_lose_nothing(s3, facekit, monkeypatch, tmp_path, place):
+    proxy, objects, url = s3
+    proxy.failing, proxy.faults[:] = ("PUT", "DELETE"), [""] * 4 + ["denied"] * 99
+    done = smooth(facekit, f"{url}/out")
+    assert done.code == 3 and "no permission to write s3://" in done.err and "credentials" in done.err, done.err
+    assert "card.yaml" not in objects() and 0 < len(images(objects())) < len(NAMES)
+    assert all(data == toy_smoothed(facekit)[name] for name, data in images(objects()).items())
+    proxy.faults.clear()
+    if place == "other":
+        monkeypatch.setenv("FACEKIT_CACHE", str(tmp_path / "other"))
+        refused = smooth(facekit, f"{url}/out")
+        assert refused.code == 3 and "is in use: smooth-edges" in refused.err and ".facekit.lock" in refused.err
+        monkeypatch.setattr("facekit.storage.remote_lock.STALE", -1)
+    done = smooth(facekit, f"{url}/out")
+    assert done.code == 0, done.err
+    same_as_local(facekit, objects)
+
+
+def toy_smoothed(facekit):
+    assert smooth(facekit, "out").code == 0
+    return images(local("out"))
+
+
+@pytest.mark.parametrize(("place", "number"), [("same", "SIGKILL"), ("other", "SIGKILL"), ("other", "SIGINT")])
+def test_a_command_that_is_ended_leaves_whole_objects_and_goes_on(
+    s3, facekit, spawn, monkeypatch, tmp_path, place, number
+):
+    proxy, objects, url = s3
+    proxy.failing, proxy.faults[:] = ("PUT",), [""] * 3 + ["slow"] * 99
+    process = spawn.start("smooth-edges", "in", f"{url}/out", "--workers", 1)
+    until = time.monotonic() + 120
+    while len(images(objects())) < 1 and time.monotonic() < until:
+        time.sleep(0.02)
+    process.send_signal(getattr(signal, number))
+    said = process.communicate()[1]
+    time.sleep(1.2)  # what the proxy has taken arrives
+    proxy.faults.clear()
+    assert "card.yaml" not in objects() and "card.unfinished.yaml" in objects()
+    assert images(objects()) and all(data == toy_smoothed(facekit)[name] for name, data in images(objects()).items())
+    if number == "SIGINT":
+        assert process.returncode == 130 and ".facekit.lock" not in objects(), said
+    elif place == "other":
+        monkeypatch.setattr("facekit.storage.remote_lock.STALE", -1)
+    if place == "other":
+        monkeypatch.setenv("FACEKIT_CACHE", str(tmp_path / "other"))
+    done = smooth(facekit, f"{url}/out")
+    assert done.code == 0, done.err
+    same_as_local(facekit, objects)
+
+
+def test_a_bucket_that_is_not_there_or_not_ours_is_said_before_any_work(s3, facekit):
+    proxy, objects, url = s3
+    done = smooth(facekit, "s3://no-such-bucket-at-all/out")
+    assert done.code == 3 and "no such bucket" in done.err and "6 images" not in done.err, done.err
+    proxy.failing, proxy.faults[:] = ("PUT",), ["denied"] * 9
+    done = smooth(facekit, f"{url}/out")
+    assert done.code == 3 and "no permission to write s3://" in done.err and "6 images" not in done.err
+    assert objects() == {}
+
+
+def test_training_writes_to_a_bucket(s3, facekit):
+    _, objects, url = s3
+    toy.domains(Path("data"))
+    line = ("train", toy.FILE, "--data", "data", "--out")
+    done = facekit(*line, f"{url}/out")
+    assert done.code == 0, done.err
+    assert facekit(*line, "out").code == 0
+    assert sorted(objects()) == sorted(local("out"))
+    assert objects()["model.safetensors"] == local("out")["model.safetensors"]
+    assert not any(b"-of-a-test" in data for data in objects().values())
+    assert Folder("in").names  # the working folder is the test's own
+    done = facekit(*line, f"{url}/out", "--steps", 8)
+    assert done.code == 0 and "continuing from step 6" in done.err
