@@ -76,6 +76,12 @@ def test_the_store_holds_what_the_folder_would_and_the_card_comes_last(store, fa
     assert not any(Path("cache/outputs").rglob("*"))
 
 
+def test_a_cluster_cannot_write_to_a_store(store, facekit):
+    done = smooth(facekit, "--engine", "ray")
+    assert (done.code, "folder that all of them see" in done.err) == (2, True)
+    assert not buckets.Store.log
+
+
 def test_a_second_run_from_any_machine_reads_the_notes_alone(store, facekit, other_machine):
     assert smooth(facekit).code == 0
     other_machine()

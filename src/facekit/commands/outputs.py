@@ -25,6 +25,7 @@ def may_be_urls(*names: str, whole: bool = False) -> Callable[[Command], Command
     def extend(command: Command) -> Command:
         @functools.wraps(command)
         def call(*args: Any, **options: Any) -> Any:
+            from ..errors import CardError
             from ..runtime.stand_ins import told
             from ..storage.remote import is_remote
 
@@ -33,6 +34,11 @@ def may_be_urls(*names: str, whole: bool = False) -> Callable[[Command], Command
             urls = {name: Path(given[name]) for name in names if given.get(name) and is_remote(Path(given[name]))}
             if not urls:
                 return command(*args, **options)
+            if given.get("engine") == "ray":
+                raise CardError(
+                    "the workers of a cluster write to a folder that all of them see, not to a URL",
+                    "give a shared folder, and copy it when it is done",
+                )
             from ..storage.working_copy import WorkingCopy
 
             title, shard, sheet = command.__name__.replace("_", "-"), given.get("shard"), bool(given.get("sheet"))
