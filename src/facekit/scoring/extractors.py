@@ -23,6 +23,7 @@ from ..storage import files
 from ..storage.cache import cache_folder
 from . import torchscript
 from .named_features import NAMED, OWN, Named, split
+from .pixel_scales import SCALES, describe
 
 CLEAN = "clean-fid"
 CLEAN_FILE = "inception-2015-12-05.pt"
@@ -30,14 +31,6 @@ CLEAN_ADDRESS = f"https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrai
 EDGE = 299
 BATCH = 8
 MAX_WORKERS = 4  # each holds the activations of a batch
-SCALES = {  # what a net is given for a pixel v in 0..255: the formula, what is subtracted, what divides
-    "inception": ("(v - 128) / 128", (128.0,), (128.0,)),
-    "symmetric": ("(v - 127.5) / 127.5", (127.5,), (127.5,)),
-    "unit": ("v / 255", (0.0,), (255.0,)),
-    "imagenet": ("(v / 255 - mean) / std of ImageNet", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
-    "clip": ("(v / 255 - mean) / std of CLIP", (122.7709, 116.7460, 104.0937), (68.5005, 66.6322, 70.3232)),
-    "bytes": ("v from 0 to 255", (0.0,), (1.0,)),
-}
 Net = Callable[[np.ndarray], np.ndarray]
 
 
@@ -129,7 +122,7 @@ def _of_file(
 
     dim = _try(path, edge, run).shape[1]
     shared = contextlib.nullcontext if of_onnx else _torch_threads
-    unit, text = (named.unit if named else str(dim)), _describe(edge, formula)
+    unit, text = (named.unit if named else str(dim)), describe(edge, formula)
     digest = files.digest(path)
     return Extractor(path.name, unit, dim, edge, text, digest, run, batch, shared, bool(named and named.gaussian))
 
@@ -196,10 +189,6 @@ def clean_file() -> Path:
             "or give --features with another ONNX or TorchScript file",
         ) from error
     return ours
-
-
-def _describe(edge: int, scale: str) -> str:
-    return f"RGB, Pillow bicubic per channel in float to {edge} px, clipped to 0..255, {scale}"
 
 
 def _flat(found: np.ndarray, count: int, path: Path) -> np.ndarray:
@@ -319,7 +308,7 @@ def _own(path: Path, device: str) -> Extractor:
         return run_net(pixels / np.float32(127.5) - 1)
 
     dim, unit = _try(path, recipe.size, run).shape[1], "facekit" if path == checkpoint.shipped().get("features") else ""
-    text = _describe(recipe.size, SCALES["symmetric"][0])
+    text = describe(recipe.size, SCALES["symmetric"][0])
     return Extractor(
         path.name, unit or str(dim), dim, recipe.size, text, files.digest(path), run, 4 * BATCH, _torch_threads
     )
@@ -354,6 +343,6 @@ def _clean(path: Path, device: str, trusted: bool) -> Extractor:
         return _flat(layers((pixels - 128) / 128), len(pixels), path)
 
     dim = _try(path, EDGE, run).shape[1]
-    text = _describe(EDGE, SCALES["inception"][0])
+    text = describe(EDGE, SCALES["inception"][0])
     digest = files.digest(path)
     return Extractor(f"clean-fid {CLEAN_FILE}", "clean", dim, EDGE, text, digest, run, shared=_torch_threads)

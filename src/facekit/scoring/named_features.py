@@ -20,8 +20,8 @@ class Named:
     """A network by its name.
 
     `unit` ends the names of its scores, `edge` is its input in px where the file leaves that open, `preprocessing` one
-    of `extractors.SCALES`; `pooled` makes rows of features of its output; `gaussian`: CMMD is defined on them; `needs`
-    says which file to give.
+    of SCALES; `pooled` makes rows of features of its output; `gaussian`: CMMD is defined on them; `needs` says which
+    file to give.
     """
 
     unit: str
