@@ -126,7 +126,10 @@ def test_a_command_that_is_ended_leaves_whole_objects_and_goes_on(
     said = process.communicate()[1]
     time.sleep(1.2)  # what the proxy has taken arrives
     proxy.faults.clear()
-    assert "card.yaml" not in objects() and "card.unfinished.yaml" in objects()
+    if number == "SIGINT" and "card.yaml" in objects():  # it came when nothing but the sending was left
+        assert sorted(images(objects())) == sorted(NAMES)
+    else:
+        assert "card.yaml" not in objects() and "card.unfinished.yaml" in objects()
     assert images(objects()) and all(data == toy_smoothed(facekit)[name] for name, data in images(objects()).items())
     if number == "SIGINT":
         assert process.returncode == 130 and ".facekit.lock" not in objects(), said
