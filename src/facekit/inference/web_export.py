@@ -129,6 +129,7 @@ def _config(translator: Translator) -> Mapping[str, Any]:
             "margin": neural.MARGIN,
             "fine": neural.FINE,
             "found": neural.FOUND,
+            "steps": neural.STEPS,
             "looked": neural.LEAST,
             "second": neural.SECOND,
             "least": detectors.OWN,

@@ -21,6 +21,9 @@ export async function findFaces(nets, config, photo, every) {
     const least = sideOf(face) >= config.small * edge ? config.least : config.leastSmall;
     return face.score >= least && sideOf(face) >= config.smallest;
   });
+  for (const face of sure) {
+    face.points = face.points.map((point) => point.map((value) => round(value * config.steps) / config.steps));
+  }
   const middle = ({ box }) => box[0] + box[2];
   return every ? sure.sort((one, other) => middle(one) - middle(other)) : sure.slice(0, 1);
 }
