@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,15 @@ import torch
 from safetensors.torch import load_file
 
 import toy
+from facekit.errors import FacekitError
+from facekit.runtime import distributed
 
 TESTS = Path(toy.__file__).parent
 METHOD = '''
 """A toy method; with STOP set, its second process has the launcher stopped at step 2, as a cluster's queue does.
 
-With KILL set, the second process is killed there, once. With SLOW set, steps take time, and each process notes its
-number.
+With KILL set, a file, the second process is killed there, once. With SLOW set, steps take time, and each process notes
+its number.
 """
 import os
 import signal
@@ -50,12 +53,13 @@ class StopScene(toy.ToyScene):
         """Tell real from translated."""
         if self.step == 2 and os.environ.get("STOP") and os.environ["RANK"] == "1":
             stop_the_launcher()
-        if os.environ.get("SLOW"):
+        if os.environ.get("SLOW") and self.step:  # not while memory is estimated
             time.sleep(0.1)
             with open(os.environ["SLOW"] + os.environ["RANK"], "w") as file:
                 file.write(str(os.getpid()))
-        first = os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0"
-        if self.step == 2 and first and os.environ.get("KILL") and os.environ["RANK"] == "1":
+        killed = os.environ.get("KILL")
+        if self.step == 2 and killed and os.environ["RANK"] == "1" and not os.path.exists(killed):
+            open(killed, "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
         return toy.ToyScene.judge(self)
 
@@ -141,12 +145,36 @@ def test_two_processes_stopped_on_the_way_equal_one(place, later, facekit):
         assert one["losses"] == pytest.approx(two["losses"], abs=1e-9)
 
 
+def two_agents(place, *arguments, **environment):
+    """Run as on two machines of one process each, which find each other at an address; returns codes and errors."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "test"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", *meeting]
+    path = os.pathsep.join([str(TESTS.parent / "src"), os.environ.get("PYTHONPATH", "")])
+    around = {**os.environ, "PYTHONPATH": path, **environment}
+    said = [place / f"agent{number}.log" for number in range(2)]
+    agents = []
+    try:
+        for log in said:
+            with log.open("w") as file:
+                how = {"env": around, "stdout": subprocess.DEVNULL, "stderr": file}
+                agents.append(subprocess.Popen([*command, *arguments], **how))
+        codes = [agent.wait(240) for agent in agents]
+    finally:
+        for agent in agents:
+            agent.kill()
+    return codes, "".join(log.read_text() for log in said)
+
+
 @pytest.mark.slow
-def test_a_killed_process_is_started_again_and_the_run_ends_as_undisturbed(place, later):
+def test_a_killed_process_of_two_machines_is_started_again_and_the_run_ends_as_undisturbed(place, later):
     saving = ("--set", "run.save_every=1")
-    done = torchrun("--max-restarts", "1", "-m", "facekit", *line(place, "killed", 2, *saving), KILL="1")
-    assert done.returncode == 0, done.stderr
-    assert "continuing from step 2" in done.stderr
+    run = ("--max-restarts", "1", "-m", "facekit", *line(place, "killed", 2, *saving))
+    codes, said = two_agents(place, *run, KILL=str(place / "was-killed"))
+    assert codes == [0, 0], said
+    assert "continuing from step 2" in said
     killed, whole = (load_file(place / name / "model.safetensors") for name in ("killed", "two"))
     assert killed.keys() == whole.keys() and all(torch.equal(killed[name], whole[name]) for name in whole)
 
@@ -167,6 +195,20 @@ def test_processes_save_and_end_when_their_launcher_is_killed(place):
     ranks = [int(note.read_text()) for note in notes]
     assert eventually(lambda: not any(map(alive, ranks)), 60)
     assert (place / "orphans" / "state.pt").exists() and not (place / "orphans" / "card.yaml").exists()
+
+
+def test_those_who_ask_meet_the_first_of_their_own_start(monkeypatch):
+    store = torch.distributed.HashStore()
+    store.set("facekit/asked/1", "of a process that died")
+    store.add("facekit/asking", 2)  # the second died before it said its name
+    with ThreadPoolExecutor(3) as pool:
+        for _ in range(2):  # two starts with the same store
+            names = [future.result(30) for future in [pool.submit(distributed._meet, store, n, 3) for n in (2, 0, 1)]]
+            assert len(set(names)) == 1
+    monkeypatch.setattr(distributed, "PATIENCE", 0.2)
+    for number in (0, 1):
+        with pytest.raises(FacekitError, match="did not start"):
+            distributed._meet(torch.distributed.HashStore(), number, 2)
 
 
 def eventually(happened, seconds):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import threading
 import time
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from ..errors import FacekitError
 
+PATIENCE = 600.0  # s for all processes to come to the start
 LATE = 300.0  # s after which a process that did not stop when its launcher had died is ended
 ERROR = "facekit/error"  # the key under which the first process to fail leaves its error
 _store: list[dist.Store] = []  # of the process group, once it is started
@@ -28,21 +30,67 @@ def start(device: str) -> torch.device:
             device = f"cuda:{os.environ['LOCAL_RANK']}"
             torch.cuda.set_device(device)
         if not dist.is_initialized():
-            store, number, count = next(dist.rendezvous("env://"))
-            # torchrun restarts processes with the same store: theirs must not read the addresses of those that died
-            store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-            backend = "nccl" if device.startswith("cuda") else "gloo"
-            dist.init_process_group(backend, store=store, rank=number, world_size=count)
-            _store[:] = [store]
             if hasattr(os, "fork"):
                 threading.Thread(target=_stop_with, args=(os.getppid(),), daemon=True).start()
+            try:
+                _join("nccl" if device.startswith("cuda") else "gloo")
+            except dist.DistError as error:
+                reason = str(error).partition("\n")[0]
+                hint = "see whether the others and their launchers run, and start all of them again"
+                raise FacekitError(f"the processes of this run do not find each other: {reason}", hint) from error
     return torch.device(device)
 
 
+def _join(backend: str) -> None:
+    """Start the process group; raises FacekitError or dist.DistError if the others cannot be reached."""
+    store, number, count = next(dist.rendezvous("env://"))
+    # torchrun restarts processes with the same store: they must not read the addresses of those that died
+    store = dist.PrefixStore(_meet(store, number, count), store)
+    dist.init_process_group(backend, store=store, rank=number, world_size=count)
+    _store[:] = [store]
+
+
+def _meet(store: dist.Store, number: int, count: int) -> str:
+    """Return a name on which the processes of this start agree, and which none of an earlier start had.
+
+    The first process chooses it and tells it to each that asks under a name of its own, also to those that died since;
+    then it waits for all others to say that they know. The agents of several machines count restarts differently.
+    Raises FacekitError if some do not come within PATIENCE.
+    """
+    own, late = (
+        secrets.token_hex(8),
+        FacekitError("some processes of this run did not start", "start all of them again"),
+    )
+    if number:
+        store.set(f"facekit/asked/{store.add('facekit/asking', 1)}", own)
+        try:
+            store.wait([f"facekit/told/{own}"], timedelta(seconds=PATIENCE))
+        except dist.DistStoreError:
+            raise late from None
+        name = store.get(f"facekit/told/{own}").decode()
+        store.add(f"facekit/known/{name}", 1)
+        return name
+    end, answered = time.monotonic() + PATIENCE, set[int]()
+    while store.add(f"facekit/known/{own}", 0) < count - 1:
+        for ask in set(range(1, store.add("facekit/asking", 0) + 1)) - answered:
+            if store.check([f"facekit/asked/{ask}"]):
+                store.set(f"facekit/told/{store.get(f'facekit/asked/{ask}').decode()}", own)
+                answered.add(ask)
+        if time.monotonic() > end:
+            raise late
+        time.sleep(0.02)
+    return own
+
+
 def _stop_with(launcher: int) -> None:
-    """Stop this process as SIGTERM does, once the process that started it is gone: nobody else would stop it."""
+    """Stop this process as SIGTERM does, once the process that started it is gone: nobody else would stop it.
+
+    One that has not found the others yet has nothing to save, and ends at once.
+    """
     while os.getppid() == launcher:
         time.sleep(0.5)
+    if not _store:
+        os._exit(1)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(LATE)
     os._exit(1)
