@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image, ImageSequence
 from torch import nn
 
@@ -71,6 +72,17 @@ def middle(number: int, step: float = 2) -> tuple[int, int]:
 def white_at(frame: np.ndarray, number: int) -> bool:
     row, column = middle(number)
     return bool((frame[row - 6 : row + 6, column - 6 : column + 6] > 235).all())
+
+
+def test_films_are_enlarged_by_the_net_only_where_it_is_asked_for(translate):
+    clips.write(Path("a.mp4"), times=[0, 1])
+    asked = {"plain.mp4": (), "none.mp4": ("--upscaler", "none"), "sharp.mp4": ("--upscaler", "upscaler")}
+    inputs = {}
+    for out, more in asked.items():
+        assert translate("a.mp4", out, *more).code == 0
+        inputs[out] = yaml.safe_load(Path(f"{out}.card.yaml").read_text())["inputs"]
+    assert [name for name, found in inputs.items() if "upscaler" in found] == ["sharp.mp4"]
+    assert Path("plain.mp4").read_bytes() == Path("none.mp4").read_bytes() != Path("sharp.mp4").read_bytes()
 
 
 def info(path) -> dict:

@@ -27,7 +27,7 @@ def translate(
     sha256: flags.Sha256 = None,
     recipe: options.RecipeFile = None,
     size: flags.Size = None,
-    upscaler: flags.Upscaler = "upscaler",
+    upscaler: flags.Upscaler = None,
     align: flags.Align = True,
     paste: flags.Paste = False,
     faces: flags.Faces = "largest",

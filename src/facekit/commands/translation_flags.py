@@ -40,9 +40,10 @@ Weights = Annotated[
 Sha256 = Annotated[Optional[str], typer.Option(help="digest that weights by URL must have", metavar="HEX")]
 Size = Annotated[Optional[int], typer.Option(min=16, help="edge to translate at, px; else the model's own")]
 Upscaler = Annotated[
-    str,
+    Optional[str],
     typer.Option(
-        help="what draws results larger than their net does: weights of the recipe upscaler; none: interpolation",
+        help="what draws results larger than their net does: weights of the recipe upscaler; none: interpolation "
+        "[default: upscaler; films: none]",
         metavar="WEIGHTS",
     ),
 ]

@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from ..video.frames import Film, Frame, Selection, select
 from ..video.pyav import FILMS
 from ..video.stills import Animation, FrameFolder, is_animated
 from ..video.writers import SUFFIXES, FolderWriter, Writer, open_writer
-from .enlarger import SHIPPED
+from .enlarger import NONE
 from .face_input import Crop, FaceInput
 from .face_labels import open_known
 from .film_faces import Search, TrackedFaces, places_of, search
@@ -71,7 +71,7 @@ def translate_film(source: Path, out: Path, options: TranslateOptions, dry_run: 
         writer = open_writer(film, out.suffix.lower(), selection, options.quality, options.kept.exif, options.kept.gps)
     device = find_device(options.device)
     model = checkpoint.load_model(options.weights, device, options.recipe)
-    (translator,) = translators_of(model, options, single=True)
+    (translator,) = translators_of(model, replace(options, upscaler=options.upscaler or NONE), single=True)
     where = Source(source.parent, source.name)
     known = open_known([where], model, options.source_label, options.labels, options.classifier)
     faces = options.faces
@@ -280,7 +280,7 @@ def _card(
         "start": film.start, "end": film.end, "fps": film.fps, "smooth": film.smooth,
         "video": film.video or None, "quality": options.quality,
         "keep_exif": options.kept.exif or None, "keep_gps": options.kept.gps or None,
-        "upscaler": None if options.upscaler == SHIPPED else options.upscaler,
+        "upscaler": None if options.upscaler == NONE else options.upscaler,
         "detector": detector.name if detector else None,
     }  # fmt: skip
     given = {key: value for key, value in given.items() if value is not None}

@@ -219,7 +219,7 @@ def translators_of(model: checkpoint.Model, options: TranslateOptions, single: b
         raise CardError("one file cannot hold several translations", "give a folder for the output")
     if options.faces.paste and options.mask:
         raise CardError("a mask is of the face alone", "leave out --paste or --mask")
-    how: dict[str, Any] = {"mask": options.mask, "controls": options.controls, "upscaler": options.upscaler}
+    how: dict[str, Any] = {"mask": options.mask, "controls": options.controls, "upscaler": options.upscaler or SHIPPED}
     found = [Translator(model, target, options.size, **how) for target in targets]
     for name in [translator.name for translator in found] if len(found) > 1 else []:
         if name in (".", "..") or not name.isprintable() or "/" in name or "\\" in name:  # names come from the weights

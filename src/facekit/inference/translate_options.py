@@ -11,7 +11,6 @@ from ..errors import CardError
 from ..runtime.engine import LOCAL, Engine
 from ..storage.image_files import Kept
 from ..video.frames import Selection, parse_time
-from .enlarger import SHIPPED
 from .face_input import FaceOptions
 
 
@@ -50,7 +49,8 @@ class TranslateOptions:
     controls: dict[str, Any] = field(default_factory=dict)
     """What `Recipe.controls` lets people set, by name; None is not given."""
     mask: bool = False
-    upscaler: str = SHIPPED
+    upscaler: str | None = None
+    """Weights of that recipe, or "none"; None: the shipped ones for images, none for films, which would take longer."""
     suffix: str = "png"
     quality: int | None = None
     kept: Kept = field(default_factory=Kept)
