@@ -196,7 +196,7 @@ def test_where_no_part_of_a_face_is_found_the_rest_is_scored(study, monkeypatch)
     def blind(*given, **more):
         raise InputError("the segnet sees no eyes, nose or mouth", "are these faces?")
 
-    monkeypatch.setattr(preservation, "measure", blind)
+    monkeypatch.setattr(preservation, "table", blind)
     run, out = study
     done = run()
     assert done.code == 0 and "sees no eyes" in done.err

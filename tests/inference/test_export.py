@@ -24,10 +24,10 @@ NAMES = {"a": "photo", "b": "anime"}
 
 
 def translating() -> list[str]:
-    """A preset of every generator that the catalogue has, but for segnet's and those that invert photos."""
+    """A preset of every generator of the catalogue, but for segnet's, the detector's and those that invert photos."""
     first: dict[object, str] = {}
     for name in registry.catalogue():
-        if targets(name) and not name.startswith("segnet"):
+        if targets(name) and not name.startswith(("segnet", "detector")):
             kind, _ = registry.find(name)
             if hasattr(kind, "invert"):
                 continue
@@ -364,6 +364,12 @@ def test_a_method_that_inverts_photos_is_refused_with_the_way_round(export):
 def test_a_segmenter_is_refused_with_the_reason(export):
     done = export(model="segnet")
     assert done.code == 2 and "labels the parts" in done.err and not Path("out.onnx").exists()
+
+
+def test_a_detector_is_refused_with_the_way_to_its_nets(export):
+    done = export(model="detector")
+    assert done.code == 2 and "frames the faces" in done.err and "--web" in done.err
+    assert not Path("out.onnx").exists()
 
 
 def test_weights_that_translate_nothing_are_refused(export):

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..errors import CardError, FacekitError, MissingError
+from ..nets.detector import FaceDetector
 from ..recipe_api import checkpoint
 from ..runtime import console
 from ..runtime.quiet import quiet_libraries
@@ -63,6 +64,11 @@ def open_generator(translator: Translator, came_from: str | None = None) -> Gene
         raise CardError(
             f"{name} labels the parts of a face and translates nothing; export writes generators",
             f"facekit translate IN OUT --weights {model.path.stem} shows the labels",
+        )
+    if any(isinstance(net, FaceDetector) for net in model.nets.values()):
+        raise CardError(
+            f"{name} frames the faces that it finds and translates nothing; export writes generators",
+            "facekit export WEIGHTS OUT --web writes a page with the nets of the shipped detector",
         )
     if hasattr(model.recipe, "invert"):
         raise CardError(
