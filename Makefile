@@ -29,7 +29,7 @@ demo: install ## one bundled photo -> its face -> an anime face, in demo/
 	mkdir -p demo/photos
 	$(PYTHON) -c "from skimage import data, io; io.imsave('demo/photos/astronaut.png', data.astronaut())"
 	$(FACEKIT) align demo/photos demo/faces --size 256
-	$(FACEKIT) translate --to anime demo/faces demo/anime --sheet
+	$(FACEKIT) translate --to anime --size 256 demo/faces demo/anime --sheet
 	$(FACEKIT) translate --to anime demo/photos demo/pasted --paste
 	@echo "look at demo/anime-sheet.png"
 

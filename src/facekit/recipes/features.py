@@ -23,7 +23,7 @@ from ..recipe_api.base import Phase, Progress, Recipe, Scene, term, view
 from ..recipe_api.schedules import warmup_cosine
 from ..runtime import console
 from ..storage import images
-from ..storage.card import Data, Domains
+from ..storage.card import Data
 
 
 def cropped(x: Tensor, edge: int, least: float) -> Tensor:
@@ -106,10 +106,6 @@ class Features(Recipe):
 
     def blank(self, batch: int, size: int) -> dict[str, Tensor]:
         return {"a": torch.empty(batch, 3, size, size)}
-
-    def targets(self, domains: Domains) -> dict[str, str]:
-        """Return nothing: there is nothing to translate to."""
-        return {}
 
     def lr_factor(self, clock: Progress) -> float:
         """Rise over the first 5 % of the run, then fall along a cosine to 0."""

@@ -18,6 +18,7 @@ from ..nets.student import Student
 from ..ops import augment, losses
 from ..recipe_api import base
 from ..recipe_api.base import Phase, Progress, Recipe, Scene, term, view
+from ..recipe_api.schedules import warmup_flat_linear
 from ..storage.card import Data
 from .projected import LAYERS, Trunk
 from .ugatit_face import Parts
@@ -171,7 +172,7 @@ class StudentRecipe(Recipe):
 
     def lr_factor(self, clock: Progress) -> float:
         """Rise over 100 steps, stay, fall to zero over the last half of the run."""
-        return min(1.0, (clock.step + 1) / 100, max(0.01, (clock.steps - clock.step) / (0.5 * clock.steps)))
+        return warmup_flat_linear(clock)
 
     def translate(self, nets: Any, x: Tensor, to: str) -> Tensor:
         return nets.ab(x)

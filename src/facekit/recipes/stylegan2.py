@@ -19,7 +19,7 @@ from ..ops.ada import Augmentation
 from ..recipe_api import base
 from ..recipe_api.base import Phase, Recipe, Scene, term, view
 from ..runtime import distributed
-from ..storage.card import Data, Domains
+from ..storage.card import Data
 
 PATH_DECAY = 0.01
 PATH_SHARE = 2  # the path length is measured on a batch this many times smaller
@@ -192,10 +192,6 @@ class StyleGAN2(Recipe):
 
     def blank(self, batch: int, size: int) -> dict[str, Tensor]:
         return {"a": torch.empty(batch, 3, size, size)}
-
-    def targets(self, domains: Domains) -> dict[str, str]:
-        """Return nothing: there is no input to translate."""
-        return {}
 
     def previews(self) -> dict[str, str]:
         """Show drawn faces beside real ones."""

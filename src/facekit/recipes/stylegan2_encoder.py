@@ -16,6 +16,7 @@ from ..nets.stylegan2_encoder import Encoder
 from ..ops.losses import direction_distance, l2, wide
 from ..recipe_api.base import Phase, Progress, Scene, term, view
 from ..recipe_api.controls import BACKGROUND, KEEP, Control
+from ..recipe_api.schedules import warmup_flat_linear
 from .stylegan2 import WIDTHS
 from .stylegan2_photos import BETWEEN, LOOK, SWAP_AT, DrawsPhotos, PhotoParams
 
@@ -123,7 +124,7 @@ class StyleGAN2Encoder(DrawsPhotos):
 
     def lr_factor(self, clock: Progress) -> float:
         """Rise over 100 steps, stay, fall to zero over the last half of the run."""
-        return min(1.0, (clock.step + 1) / 100, max(0.01, (clock.steps - clock.step) / (0.5 * clock.steps)))
+        return warmup_flat_linear(clock)
 
     @torch.no_grad()
     def preview(self, nets: Any, x: Tensor, to: str) -> dict[str, Tensor]:

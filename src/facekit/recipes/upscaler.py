@@ -19,7 +19,8 @@ from ..nets.upscaler import Upscaler
 from ..ops import augment, losses
 from ..recipe_api import base
 from ..recipe_api.base import Phase, Progress, Recipe, Scene, term, view
-from ..storage.card import Data, Domains
+from ..recipe_api.schedules import warmup_flat_linear
+from ..storage.card import Data
 from .projected import LAYERS, Trunk
 
 GRAINS = (1, 2, 4)  # px of the smaller picture
@@ -138,11 +139,7 @@ class UpscalerRecipe(Recipe):
 
     def lr_factor(self, clock: Progress) -> float:
         """Rise over 100 steps, stay, fall to zero over the last half of the run."""
-        return min(1.0, (clock.step + 1) / 100, max(0.01, (clock.steps - clock.step) / (0.5 * clock.steps)))
-
-    def targets(self, domains: Domains) -> dict[str, str]:
-        """Return nothing: it enlarges what other weights draw."""
-        return {}
+        return warmup_flat_linear(clock)
 
     def previews(self) -> dict[str, str]:
         """Show held-out drawings."""

@@ -57,10 +57,8 @@ def _meet(store: dist.Store, number: int, count: int) -> str:
     then it waits for all others to say that they know. The agents of several machines count restarts differently.
     Raises FacekitError if some do not come within PATIENCE.
     """
-    own, late = (
-        secrets.token_hex(8),
-        FacekitError("some processes of this run did not start", "start all of them again"),
-    )
+    own = secrets.token_hex(8)
+    late = FacekitError("some processes of this run did not start", "start all of them again")
     if number:
         store.set(f"facekit/asked/{store.add('facekit/asking', 1)}", own)
         try:
