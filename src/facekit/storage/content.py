@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..runtime.stand_ins import url_of
+from . import remote
 from .remote import is_remote
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ def open_file(path: Path) -> BinaryIO:
 
 def read_bytes(path: Path) -> bytes:
     """Return the bytes of an image; raises what `open_file` does."""
-    from . import remote
-
     if far := _object(path):
         return remote.read(far)
     if not is_remote(path):
@@ -45,8 +44,6 @@ def read_bytes(path: Path) -> bytes:
 def read_part(path: Path, start: int, length: int) -> bytes:
     """Return bytes out of the middle of a file; raises OSError, InputError where a store fails."""
     if is_remote(path):
-        from . import remote
-
         return remote.read(path, start, start + length)
     with open(path, "rb", buffering=0) as file:
         file.seek(start)
@@ -55,8 +52,6 @@ def read_part(path: Path, start: int, length: int) -> bytes:
 
 def stat(path: Path) -> os.stat_result:
     """Return the length and times of an image; raises OSError where it is not there, InputError where a store fails."""
-    from . import remote
-
     if far := _object(path):
         return remote.stat(far)
     if is_remote(path):
@@ -90,8 +85,6 @@ def is_file(path: Path) -> bool:
 def is_folder(path: Path) -> bool:
     """Whether there is a folder at a path: on the disk, in a store, or as a part of a packed folder."""
     if is_remote(path):
-        from . import remote
-
         return remote.is_folder(path) or bool(_packed_below(path))
     return path.is_dir() or bool(_packed_below(path))
 
@@ -99,8 +92,6 @@ def is_folder(path: Path) -> bool:
 def beside(folder: Path, pattern: str) -> list[Path]:
     """Return the files in a folder whose names fit a pattern, sorted; packed images are not among them."""
     if is_remote(folder):
-        from . import remote
-
         return remote.glob(folder, pattern)
     return sorted(folder.glob(pattern))
 

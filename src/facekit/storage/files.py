@@ -112,8 +112,18 @@ def sweep(folder: Path, ours: bool = True) -> None:
 
     In a folder that facekit created (`ours`), sub-folders are swept too.
     """
-    for part in folder.rglob(f".*{PART[1]}") if ours else folder.glob(f"{PART[0]}*{PART[1]}"):
+    for part in [*_below(folder, ".", deep=True)] if ours else [*_below(folder, PART[0])]:
         remove(part)
+
+
+def _below(folder: Path, prefix: str, deep: bool = False) -> Iterator[Path]:
+    """Yield the temporary files in a folder whose names begin with `prefix`, without a list of all the others."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(prefix) and entry.name.endswith(PART[1]):
+                yield Path(entry.path)
+            elif deep and entry.is_dir(follow_symlinks=False):
+                yield from _below(Path(entry.path), prefix, deep)
 
 
 def sweep_beside(path: Path) -> None:

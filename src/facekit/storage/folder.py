@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from .remote import is_remote
 
 MANIFEST = "manifest.jsonl"
 FAILED = "failed.jsonl"
+PLAIN = re.compile(r"[^./\\:\0][^/\\:\0]*(/[^./\\:\0][^/\\:\0]*)*")  # a relative name that cannot mean anything else
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,8 @@ def is_inside(name: Any) -> bool:
     """Whether a relative name that was read from a file stays inside its folder."""
     if not isinstance(name, str) or not name or "\0" in name:
         return False
+    if PLAIN.fullmatch(name):
+        return True
     path = PurePath(name)
     if is_remote(Path(name)):
         return False
@@ -161,10 +165,10 @@ class OutputNames(dict[str, str]):
 
 def output_names(sources: Sequence[Source], suffix: str = ".png") -> OutputNames:
     """Return each source's output name: its own name with `suffix`. `a.jpg` and `a.png` become `a_jpg` and `a_png`."""
-    stems = Counter(_stem(source.name)[0] for source in sources)
+    parts = [_stem(source.name) for source in sources]
+    stems = Counter(stem for stem, _ in parts)
     out = {}
-    for source in sources:
-        stem, old = _stem(source.name)
+    for source, (stem, old) in zip(sources, parts, strict=True):
         if stems[stem] > 1:
             stem = f"{stem}_{old}"
             while stem in stems:

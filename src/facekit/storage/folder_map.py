@@ -141,7 +141,7 @@ def _plan(
     manifest = Manifest(out, part)
     ours = any((out / name).exists() for name in (card.NAME, card.UNFINISHED))
     if ours:
-        manifest.read()
+        manifest.read(names)
     _refuse_foreign(out, sources, names, manifest, ours, force)
     if force:
         manifest.clear()
@@ -151,18 +151,20 @@ def _plan(
     jsonl.drop_cut_line(manifest.path)
     jsonl.drop_cut_line(manifest.failed_path)
     mine = list(sources)[part.index - 1 :: part.count][:limit]
-    states = {source.name: manifest.state(source) for source in mine}
+    states = [manifest.state(source) for source in mine]
     again = ("new", "changed", "failed") if retry_failed else ("new", "changed")
-    todo = [source for source in mine if states[source.name] in again]
+    todo = [source for source, state in zip(mine, states, strict=True) if state in again]
     stale = _stale(sources, names, manifest, mirror) if part.whole else set()
-    known = (manifest.made.keys() | manifest.failed.keys()) & ({source.name for source in todo} | stale)
+    outdated = {source.name for source in todo} | stale
+    known = {name for name in outdated if name in manifest.made or name in manifest.failed}
     if state == "finished" and (todo or known):
         claim.reopen(out)
-    if stale & manifest.made.keys():
-        console.note(f"{title}: {len(stale & manifest.made.keys())} images of {out} are out of date and are removed")
+    gone = sum(name in manifest.made for name in stale)
+    if gone:
+        console.note(f"{title}: {gone} images of {out} are out of date and are removed")
     if known:
         manifest.forget(known)
-    changed = sum(states[source.name] == "changed" for source in todo)
+    changed = states.count("changed")
     if todo:
         kept = len(mine) - len(todo)
         before = f", {kept} done before" if kept else ""
@@ -176,8 +178,10 @@ def _refuse_foreign(
     """Raise CardError if output would replace an input, or a file that facekit did not create."""
     finished = ours and not (out / card.UNFINISHED).exists()
     real_folder: dict[str, str] = {}
+    top = os.fspath(out)
 
-    def real(path: Path) -> str:
+    def real(place: str, name: str) -> str:  # texts: as paths these would take longer than all else of a rerun
+        path = os.path.join(place, name)
         if os.path.islink(path):
             return os.path.realpath(path)
         folder, name = os.path.split(path)
@@ -185,16 +189,16 @@ def _refuse_foreign(
             real_folder[folder] = os.path.realpath(folder)
         return os.path.join(real_folder[folder], name)
 
-    originals: set[str] | None = None
-    for name in names.values():
-        target = out / name
-        if not os.path.lexists(target):
-            continue
-        if originals is None:
-            originals = {real(source.path) for source in sources}
+    there = [name for name in names.values() if os.path.lexists(os.path.join(top, name))]
+    places = {os.path.dirname(real(top, name)) for name in there}
+    inputs = (real(os.fspath(source.folder), source.name) for source in sources) if there else ()
+    originals = {path for path in inputs if os.path.dirname(path) in places}
+    for name in there:
         foreign = not ours or (finished and name not in manifest.files)
-        if real(target) in originals or (foreign and not force):
-            raise CardError(f"{target} already exists and was not created by facekit", "choose another output folder")
+        if (originals and real(top, name) in originals) or (foreign and not force):
+            raise CardError(
+                f"{out / name} already exists and was not created by facekit", "choose another output folder"
+            )
     if not ours and not force and (found := notes(out)):
         raise CardError(
             f"{found[0]} already exists and was not created by facekit",
@@ -206,6 +210,8 @@ def _stale(
     sources: Sequence[Source], names: Mapping[str, str], manifest: Manifest, mirror: Callable[[str], bool] | None
 ) -> set[str]:
     """Return the sources whose failures (with `mirror` also whose images) belong to inputs that are gone or moved."""
+    if not manifest.failed and not mirror:
+        return set()
     here = {source.name for source in sources}
     stale = {name for name in manifest.failed if name not in here}
     if mirror:

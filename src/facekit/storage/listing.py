@@ -125,21 +125,21 @@ def _files(
     waiting, links = [""], list[str]()
     while waiting or links:
         here = waiting.pop() if waiting else links.pop()
+        folders: list[os.DirEntry[str]] = []
         try:
             identity = _identity(folder / here)
             if identity in seen:
                 continue
             seen.add(identity)
-            entries = sorted(os.scandir(folder / here), key=lambda entry: entry.name, reverse=True)
+            for entry in os.scandir(folder / here):  # not as a list: a million entries are 250 MB
+                if _is_folder(entry):
+                    folders += [] if _is_system_folder(entry.name) else [entry]
+                elif not entry.name.startswith(".") and entry.name.lower() not in SYSTEM_FILES:
+                    yield here + entry.name, _is_special(entry)
         except OSError:
             unreadable.append(here)
-            continue
-        for entry in entries:
-            if _is_folder(entry):
-                if not _is_system_folder(entry.name):
-                    (links if entry.is_symlink() else waiting).append(f"{here}{entry.name}/")
-            elif not entry.name.startswith(".") and entry.name.lower() not in SYSTEM_FILES:
-                yield here + entry.name, _is_special(entry)
+        for entry in sorted(folders, key=lambda entry: entry.name, reverse=True):
+            (links if entry.is_symlink() else waiting).append(f"{here}{entry.name}/")
 
 
 def _identity(path: Path) -> tuple[int, int]:

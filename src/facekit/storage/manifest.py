@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from .shard import Shard
 
 Stamp = dict[str, int]
 State = Literal["done", "failed", "changed", "new"]
+Image = tuple[str, int | None, int | None]  # file, and bytes and mtime of its source
 
 
 @dataclass
@@ -42,22 +44,27 @@ class Manifest:
     def __init__(self, out: Path, shard: Shard):
         self.out, self.shard = out, shard
         self.path, self.failed_path = out / shard.manifest, out / shard.failed
-        self.made: dict[str, list[tuple[str, int | None, int | None]]] = {}
+        self.made: dict[str, tuple[Image, ...]] = {}
         self.failed: dict[str, Stamp] = {}
         self.files: set[str] = set()
 
-    def read(self) -> None:
-        """Read the folder's manifests and lists of failures; lines that name files outside the folder are ignored."""
+    def read(self, names: Mapping[str, str] | None = None) -> None:
+        """Read the folder's manifests and lists of failures; lines that name files outside the folder are ignored.
+
+        `names` are output names by source, in whose place no equal ones are kept in memory.
+        """
         foreign = 0
         for row in _rows(self.out, MANIFEST):
             file, source = row.get("file"), row.get("source")
             if not isinstance(file, str) or not is_inside(file):
                 foreign += 1
             elif isinstance(source, str):
+                expected = names.get(source) if names else None
+                file = expected if expected == file else file
                 image = (file, row.get("source_bytes"), row.get("source_mtime"))
-                images = self.made.setdefault(source, [])
+                images = self.made.get(source, ())
                 if image not in images:
-                    images.append(image)
+                    self.made[source] = (*images, image)
                     self.files.add(file)
         for row in _rows(self.out, FAILED):
             if isinstance(row.get("path"), str):
@@ -75,7 +82,8 @@ class Manifest:
         else:
             current = list(images)
         if images and len(current) == len(images):
-            return "done" if all(os.path.exists(self.out / image[0]) for image in images) else "new"
+            top = os.fspath(self.out)
+            return "done" if all(os.path.exists(os.path.join(top, image[0])) for image in images) else "new"
         failed = self.failed.get(source.name)
         if failed is not None and all(stamp.get(key) == failed[key] for key in failed) and bool(stamp) == bool(failed):
             return "failed"
@@ -113,7 +121,7 @@ class Manifest:
         for image in images:
             assert isinstance(image.data, bytes | Path)
             files.put(self.out / image.name, image.data)
-        self.made[source.name] = [(i.name, own.get("source_bytes"), own.get("source_mtime")) for i in images]
+        self.made[source.name] = tuple((i.name, own.get("source_bytes"), own.get("source_mtime")) for i in images)
         self.files.update(image.name for image in images)
 
     def fail(self, source: Source, stamp: Stamp, error: Exception) -> None:
@@ -176,7 +184,10 @@ class Manifest:
 
 def _paths(out: Path, name: str) -> list[Path]:
     stem, _, suffix = name.rpartition(".")
-    return sorted(p for p in out.glob(f"{stem}*.{suffix}") if p.name == name or p.name.startswith(f"{stem}."))
+    with contextlib.suppress(OSError), os.scandir(out) as entries:
+        names = (entry.name for entry in entries)  # no list of paths: a million of them are 250 MB
+        return sorted(out / n for n in names if n.startswith(f"{stem}.") and n.endswith(f".{suffix}"))
+    return []
 
 
 def _rows(out: Path, name: str) -> Iterator[dict[str, Any]]:
