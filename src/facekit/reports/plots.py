@@ -9,13 +9,16 @@ from typing import Any
 from ..storage import files
 
 Log = Sequence[Mapping[str, Any]]  # the lines of a log.jsonl: {"step": 50, "losses": {"cycle": 0.2}}
+LEFT, RIGHT, BOTTOM, TOP = 0.75, 0.15, 0.5, 0.3  # margins of a panel in inches: matplotlib takes seconds to find them
+LETTER = 0.085  # inches of a letter in a legend, at most
 FEW = 30  # points that are drawn as dots too: a line of one point is invisible
 
 
 def losses(path: Path, log: Log) -> None:
     """Draw every term of one run over its steps, on a logarithmic scale where all values are positive."""
-    figure, (axes,) = _panels(1, 9, 4.5)
-    for name in _terms([log]):
+    terms = _terms([log])
+    figure, (axes,) = _panels(1, 9, 4.5, legend=0.6 + LETTER * max(map(len, terms), default=0))
+    for name in terms:
         points = _points(log, name)
         axes.plot(*zip(*points, strict=True), label=name, linewidth=1, marker=_marker(points))
     if all(value is None or value > 0 for row in log for value in row["losses"].values()):
@@ -74,12 +77,21 @@ def _marker(points: Sequence[Any]) -> str | None:
     return "." if len(points) < FEW else None
 
 
-def _panels(count: int, width: float = 4, height: float = 2.6) -> tuple[Any, list[Any]]:
+def _panels(count: int, width: float = 4, height: float = 2.6, legend: float = 0) -> tuple[Any, list[Any]]:
+    """Return a figure with `count` panels of a size in inches, three in a row; `legend` stays free on the right."""
     from matplotlib.figure import Figure
 
     columns = min(3, count)
     lines = -(-count // columns)
-    figure = Figure(figsize=(width * columns, height * lines), layout="constrained")
+    figure = Figure(figsize=(width * columns, height * lines))
+    figure.subplots_adjust(
+        left=LEFT / width / columns,
+        right=1 - (RIGHT + legend) / width / columns,
+        bottom=BOTTOM / height / lines,
+        top=1 - TOP / height / lines,
+        wspace=(LEFT + RIGHT) / (width - LEFT - RIGHT),
+        hspace=(BOTTOM + TOP) / (height - BOTTOM - TOP),
+    )
     return figure, [figure.add_subplot(lines, columns, index + 1) for index in range(count)]
 
 
