@@ -87,7 +87,7 @@ def test_align(survives):
         PORTRAIT.save(top / "in/ada.png")
         Image.new("RGB", (64, 64)).save(top / "in/black.png")
 
-    arguments = ("in", "out", "--detector", "cascade", "--size", 64, "--workers", 1)
+    arguments = ("in", "out", "--detector", "facekit", "--size", 64, "--workers", 1)
     assert survives(prepare, "align", *arguments, exit=4) > 10
 
 
@@ -164,7 +164,7 @@ def test_pairs(survives):
         toy_weights(top / "teacher.safetensors")
 
     kept = [word for reason in ("no-face", "face-lost", "parts") for word in ("--keep", reason)]
-    teacher = ("--teacher", "teacher.safetensors", "--recipe", toy.FILE, "--detector", "cascade", "--no-align")
+    teacher = ("--teacher", "teacher.safetensors", "--recipe", toy.FILE, "--detector", "facekit", "--no-align")
     assert survives(prepare, "pairs", "in", "out", *teacher, *kept) > 20
 
 
