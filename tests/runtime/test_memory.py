@@ -20,10 +20,10 @@ def test_it_gives_back_only_what_is_more_than_ever_needed_at_a_place(gifts):
     job = memory.Heap()
     for before, after, gives in [
         (900, 500, True),
-        (560, 0, False),
+        (530, 0, False),
         (900, 500, True),
         (700, 600, True),
-        (660, 0, False),
+        (630, 0, False),
     ]:
         held[:] = [before, after]
         job.give_back("here")

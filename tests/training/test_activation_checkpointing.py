@@ -129,3 +129,13 @@ def test_without_gradients_nothing_changes():
         expected = net(x)
         recompute(net)
         assert torch.equal(net(x), expected)
+
+
+def test_what_is_to_happen_between_layers_happens_in_both_passes():
+    net, calls = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU(), nn.Conv2d(3, 3, 3)), []
+    recompute(net, between=lambda: calls.append(len(calls)))
+    result = net(torch.ones(1, 3, 8, 8, requires_grad=True))
+    forward = len(calls)
+    assert forward == 3  # the first convolution, the activation with the second, and what follows: nothing
+    result.sum().backward()
+    assert len(calls) == forward + 1  # the activation with the second convolution, computed again

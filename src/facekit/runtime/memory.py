@@ -13,7 +13,7 @@ from pathlib import Path
 
 from . import control_groups
 
-SLACK = 128 * 2**20  # bytes of freed memory that are worth giving back
+SLACK = 64 * 2**20  # bytes of freed memory that are worth giving back
 LIMITS = (  # of a control group, what it uses, and the part of that which is files: version 2, twice, and 1
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.high", "memory.current", "inactive_file"),

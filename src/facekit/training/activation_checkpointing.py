@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,16 +32,19 @@ CHEAP = (
 )
 
 
-def recompute(nets: nn.Module, context: Context = contextlib.nullcontext) -> None:
+def recompute(
+    nets: nn.Module, context: Context = contextlib.nullcontext, between: Callable[[], object] = lambda: None
+) -> None:
     """Make every `nn.Sequential` in `nets` recompute the cheap layers before each convolution in the backward pass.
 
     Values, gradients and second derivatives stay bit-identical. Layers that draw random numbers or update statistics
     are not recomputed. `context` returns a new context manager like that of the forward pass; layers are recomputed in
-    it, because the backward pass runs outside the original one.
+    it, because the backward pass runs outside the original one. `between` is called before each group of layers, in
+    both passes: a place to give freed memory back.
     """
     for module in nets.modules():
         if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
-            module.forward = partial(_forward, segments(list(module)), context)  # type: ignore[method-assign]
+            module.forward = partial(_forward, segments(list(module)), context, between)  # type: ignore[method-assign]
 
 
 def segments(layers: list[nn.Module]) -> list[tuple[list[nn.Module], bool]]:
@@ -66,8 +70,25 @@ def is_cheap(layer: nn.Module) -> bool:
     )
 
 
-def _forward(parts: list[tuple[list[nn.Module], bool]], context: Context, x: Tensor) -> Tensor:
+class _Again:
+    """What layers are computed in for the second time: their context, after a call of `between`."""
+
+    def __init__(self, context: contextlib.AbstractContextManager[object], between: Callable[[], object]):
+        self.context, self.between = context, between
+
+    def __enter__(self) -> None:
+        self.between()
+        self.context.__enter__()
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self.context.__exit__(*error)
+
+
+def _forward(
+    parts: list[tuple[list[nn.Module], bool]], context: Context, between: Callable[[], object], x: Tensor
+) -> Tensor:
     for layers, recomputed in parts:
+        between()
         if recomputed and torch.is_grad_enabled():
             x = checkpoint(
                 _apply,
@@ -75,7 +96,7 @@ def _forward(parts: list[tuple[list[nn.Module], bool]], context: Context, x: Ten
                 x,
                 use_reentrant=False,
                 preserve_rng_state=False,
-                context_fn=lambda: (contextlib.nullcontext(), context()),
+                context_fn=lambda: (contextlib.nullcontext(), _Again(context(), between)),
             )
         else:
             x = _apply(layers, x)

@@ -111,10 +111,11 @@ def build_state(recipe: Recipe, terms: dict[str, Term], card: TrainCard, device:
     ema = copy.deepcopy(chosen(nets, recipe.exports)).requires_grad_(False) if card.run.ema else None
     if card.run.compile:
         compile_nets(chosen(nets, recipe.exports), device)
-    elif card.run.recompute is True:
+    heap = Heap()
+    if card.run.recompute is True and not card.run.compile:
         for part in (nets, helpers):
-            recompute(part, lambda: kernels(card.run, device))
-    return TrainState(recipe, terms, nets, helpers, optims, ema, card, device)
+            recompute(part, lambda: kernels(card.run, device), lambda: heap.give_back("layers"))
+    return TrainState(recipe, terms, nets, helpers, optims, ema, card, device, heap=heap)
 
 
 def kernels(run: Run, device: torch.device) -> contextlib.AbstractContextManager[object]:
