@@ -23,6 +23,7 @@ PLUGINS = {
 }  # what is written -> the module that adds it where Pillow has it not, and its package
 QUALITY = {"JPEG": 95, "WEBP": 95, "AVIF": 85, "JXL": 92, "HEIF": 90}
 OPAQUE = ("JPEG",)
+REVEALING = ("JXL", "HEIF")  # their encoders write the EXIF that Pillow keeps beside the pixels of a photo
 GPS, ORIENTATION, THUMBNAIL = 0x8825, 0x0112, 1  # EXIF tags, and the directory of a picture's thumbnail
 SIZES = (0xA002, 0xA003)  # tags of the old width and height
 
@@ -67,6 +68,9 @@ def encode(image: Image.Image, suffix: str, quality: int | None = None, exif: by
         more["compress_level"] = 4
     else:
         more["quality"] = QUALITY[kind] if quality is None else quality
+    if kind in REVEALING:
+        image = image.copy()
+        image.info = {key: value for key, value in image.info.items() if key == "icc_profile"}
     out = io.BytesIO()
     image.save(out, kind, **more)
     return out.getvalue()

@@ -1,0 +1,49 @@
+"""JPEG XL in and out: with a stand-in for the package that reads and writes it."""
+
+import io
+
+import pytest
+from PIL import Image
+
+import toy
+from facekit.storage import image_files, images
+
+PICTURE = toy.picture(64).crop((0, 0, 64, 32))
+ORIENTATION, CAMERA, GPS = 0x0112, 0x010F, 0x8825
+
+
+def exif(orientation: int = 1) -> bytes:
+    """EXIF of a phone, with a place."""
+    made = Image.Exif()
+    made[ORIENTATION], made[CAMERA] = orientation, "a phone"
+    made.get_ifd(GPS)[1] = "N"
+    return made.tobytes()
+
+
+def photo(**more) -> bytes:
+    out = io.BytesIO()
+    PICTURE.save(out, "JPEG", quality=95, **more)
+    return out.getvalue()
+
+
+@pytest.fixture
+def encoder(monkeypatch):
+    """Notes what an encoder of JPEG XL gets, in place of the real one."""
+    seen = []
+
+    def save(image, file, name):
+        seen.append((image, image.encoderinfo))
+
+    Image.init()
+    monkeypatch.setitem(Image.SAVE, "JXL", save)
+    return seen
+
+
+def test_an_encoder_sees_only_the_exif_that_is_to_be_kept(encoder):
+    read = images.decode(photo(exif=exif()))
+    assert read.info["exif"]  # what a photo that faces are pasted into holds
+    image_files.encode(read, ".jxl")
+    image_files.encode(read, ".jxl", exif=b"Exif\0\0kept")
+    (first, plain), (_, kept) = encoder
+    assert not first.getexif() and "exif" not in plain and kept["exif"] == b"Exif\0\0kept"
+    assert read.getexif()  # the picture itself is as it was
