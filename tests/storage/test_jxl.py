@@ -39,6 +39,14 @@ def encoder(monkeypatch):
     return seen
 
 
+def test_the_best_quality_is_lossless(encoder):
+    for quality in (None, 99, 100):
+        image_files.encode(PICTURE, ".jxl", quality)
+    given = [options for _, options in encoder]
+    assert [options["quality"] for options in given] == [image_files.QUALITY["JXL"], 99, 100]
+    assert [options.get("lossless", False) for options in given] == [False, False, True]
+
+
 def test_an_encoder_sees_only_the_exif_that_is_to_be_kept(encoder):
     read = images.decode(photo(exif=exif()))
     assert read.info["exif"]  # what a photo that faces are pasted into holds

@@ -68,6 +68,8 @@ def encode(image: Image.Image, suffix: str, quality: int | None = None, exif: by
         more["compress_level"] = 4
     else:
         more["quality"] = QUALITY[kind] if quality is None else quality
+    if kind == "JXL" and more["quality"] == 100:
+        more["lossless"] = True  # what 100 means to JPEG XL; its encoder refuses it without
     if kind in REVEALING:
         image = image.copy()
         image.info = {key: value for key, value in image.info.items() if key == "icc_profile"}
