@@ -2,8 +2,9 @@
 
 import io
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, JpegImagePlugin
 
 import toy
 from facekit.storage import image_files, images
@@ -24,6 +25,11 @@ def photo(**more) -> bytes:
     out = io.BytesIO()
     PICTURE.save(out, "JPEG", quality=95, **more)
     return out.getvalue()
+
+
+def far(image: Image.Image, other: Image.Image) -> int:
+    assert image.mode == "RGB" and image.size == other.size
+    return int(np.abs(np.asarray(image, int) - np.asarray(other.convert("RGB"), int)).max())
 
 
 @pytest.fixture
@@ -55,3 +61,19 @@ def test_an_encoder_sees_only_the_exif_that_is_to_be_kept(encoder):
     (first, plain), (_, kept) = encoder
     assert not first.getexif() and "exif" not in plain and kept["exif"] == b"Exif\0\0kept"
     assert read.getexif()  # the picture itself is as it was
+
+
+def test_a_jpeg_that_was_packed_is_turned_by_its_exif(tmp_path, monkeypatch):
+    def unpack(file, name):
+        file.seek(2)
+        image = JpegImagePlugin.JpegImageFile(io.BytesIO(file.read()))
+        image.format, image.jpeg = "JXL", True  # as pillow_jxl says it
+        return image
+
+    Image.init()
+    monkeypatch.setitem(Image.OPEN, "JXL", (unpack, lambda head: head[:2] == b"\xff\x0a"))
+    monkeypatch.setattr(Image, "ID", [*Image.ID, "JXL"])
+    packed = b"\xff\x0a" + photo(exif=exif(6))
+    upright = images.decode(photo(exif=exif(6)))
+    assert images.size_of("packed", packed) == upright.size == (32, 64)
+    assert far(images.decode(packed), upright) == 0

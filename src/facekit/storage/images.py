@@ -109,7 +109,7 @@ def size_of(path: str | Path, data: bytes | None = None) -> tuple[int, int]:
 
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation of an image, 1 (upright) to 8; 1 if it cannot be read or does not apply."""
-    if image.format in TURNED:
+    if image.format in TURNED and not getattr(image, "jpeg", False):  # a JPEG packed as JPEG XL comes out as it was
         return 1
     try:
         value = image.getexif().get(ORIENTATION)
