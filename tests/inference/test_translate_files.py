@@ -94,7 +94,7 @@ def test_a_type_that_needs_a_package_says_which(here, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_jxl", None)
     with pytest.raises(errors.MissingError) as error:
         run("in/000.png", "me.jxl")
-    assert error.value.hint == "pip install pillow-jxl-plugin"
+    assert error.value.hint == "pip install 'facekit-anime[jxl]'"
 
 
 def test_transparency_is_kept_on_request(here):

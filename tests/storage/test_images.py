@@ -432,7 +432,7 @@ def test_a_photo_of_a_phone_is_read_and_turned_once():
     assert np.abs(made[:24] - (255, 0, 0)).max() < 30 and np.abs(made[40:] - (0, 0, 255)).max() < 30
 
 
-@pytest.mark.parametrize(("kind", "package"), [("AVIF", "pillow-avif-plugin"), ("JPEG XL", "pillow-jxl-plugin")])
+@pytest.mark.parametrize(("kind", "package"), [("AVIF", "pillow-avif-plugin"), ("JPEG XL", "'facekit-anime[jxl]'")])
 def test_the_package_that_reads_a_file_is_named(tmp_path, monkeypatch, kind, package):
     (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x20ftypavif" if kind == "AVIF" else b"\xff\x0a" + bytes(60))
     monkeypatch.setitem(images.PLUGINS, kind, ("NONE", ("no_such_module",), images.PLUGINS[kind][2]))

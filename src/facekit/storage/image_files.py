@@ -18,7 +18,7 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 FORMATS |= {".avif": "AVIF", ".jxl": "JXL", ".heic": "HEIF"}
 PLUGINS = {
     "AVIF": ("pillow_avif", "pillow-avif-plugin"),
-    "JXL": ("pillow_jxl", "pillow-jxl-plugin"),
+    "JXL": ("pillow_jxl", "'facekit-anime[jxl]'"),
     "HEIF": ("pillow_heif.HeifImagePlugin", "pillow-heif"),
 }  # what is written -> the module that adds it where Pillow has it not, and its package
 QUALITY = {"JPEG": 95, "WEBP": 95, "AVIF": 85, "JXL": 92, "HEIF": 90}

@@ -25,7 +25,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # a multi-pictur
 PLUGINS = {  # kind of file -> Pillow's name of the format, the modules that add it, and what to install
     "AVIF": ("AVIF", ("pillow_avif",), "pillow-avif-plugin"),
     "HEIC": ("HEIF", ("pi_heif.HeifImagePlugin", "pillow_heif.HeifImagePlugin"), "'facekit-anime[heic]'"),
-    "JPEG XL": ("JXL", ("pillow_jxl",), "pillow-jxl-plugin"),
+    "JPEG XL": ("JXL", ("pillow_jxl",), "'facekit-anime[jxl]'"),
     "JPEG 2000": ("JPEG2000", ("PIL.Jpeg2KImagePlugin",), "pillow"),
 }
 TURNED = ("HEIF", "JXL")  # their decoders rotate the image; its EXIF orientation does not apply again
