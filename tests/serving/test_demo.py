@@ -182,6 +182,25 @@ def test_upload_controls_grid_download_and_no_other_host(browse, photo, tmp_path
 
 
 @pytest.mark.slow
+def test_a_tilted_face_is_turned_where_the_picture_is_a_face(browse, tmp_path):
+    path = tmp_path / "tilted.png"
+    PORTRAIT.rotate(-20, Image.Resampling.BICUBIC).save(path)
+    page = browse()
+    page.upload(path)
+    first = page.newer()
+    assert not page.all("#rotation")
+    page.click("#cut input")
+    page.until(lambda: page.all("#rotation"))
+    page.choose("#rotation", "then back")
+    page.click("#go")
+    page.newer(first)
+    assert page.size() != PORTRAIT.size and page.until(lambda: page.faces() == 2)  # a face alone, at the nets' size
+    page.shot("rotation")
+    page.click("#cut input")
+    page.until(lambda: not page.all("#rotation"))
+
+
+@pytest.mark.slow
 def test_a_photo_is_taken_with_the_camera(browse, tmp_path):
     photo = Image.fromarray(astronaut()).crop((0, 0, 480, 360))
     page = browse(more=write_camera(tmp_path / "camera.y4m", photo))
@@ -264,5 +283,9 @@ def test_a_phone_shows_it_without_scrolling_sideways(browse, photo):
     page.upload(photo)
     page.newer()
     page.shot("phone")
+    page.click("#cut input")
+    box = page.until(lambda: page.all("#rotation"))[0]
+    page.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", box)
+    page.shot("phone-rotation")
     width = page.driver.execute_script("return document.documentElement.scrollWidth")
     assert width <= 390

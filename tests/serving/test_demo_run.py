@@ -36,6 +36,22 @@ class Many(Labelled):
         red, green, blue = (self.vector(to, x) * strength).T
         return torch.stack([red, green, blue], 1)[:, :, None, None].expand_as(x) * 0.5
 '''
+TOLD = '''
+from toy import Toy
+
+class Told(Toy):
+    """Paints the angle that it is told, 45 degrees as white."""
+
+    presets = {"told": {}}
+    exports = ("level",)
+
+    def nets(self):
+        from torch import nn
+        return {"level": nn.Conv2d(1, 1, 1)}
+
+    def translate(self, nets, x, to, roll=None):
+        return (roll / 45)[:, None, None, None].expand_as(x)
+'''
 
 
 @pytest.fixture
@@ -82,6 +98,50 @@ def test_several_labels_become_a_grid_with_a_column_each(many, photo, tmp_path):
     colours = [np.asarray(image)[0, 0].tolist() for image, _ in shown.gallery[1:]]
     assert colours == [[255, 128, 128], [128, 255, 128]]  # strength 2
     assert shown.result.width > 3 * demo_run.CELL
+
+
+def test_a_tilted_face_is_turned_as_translate_does_it(plain, tmp_path, facekit):
+    tilted = tmp_path / "tilted.png"
+    PORTRAIT.rotate(-20, Image.Resampling.BICUBIC).save(tilted)
+    controls = Controls("tiny", ("anime",), every=True, align=False, rotation="upright")
+    shown = demo_run.run(plain, tilted, controls, tmp_path / "out")
+    again = tmp_path / "again.png"
+    done = facekit("translate", "--card", shown.card_file, "--recipe", toy.FILE, tilted, again)
+    assert done.code == 0, done.err
+    made = np.asarray(shown.result, int)
+    assert np.array_equal(np.asarray(Image.open(again)), made)
+    flat = demo_run.run(plain, tilted, Controls("tiny", ("anime",), align=False), tmp_path / "out")
+    assert np.abs(made - np.asarray(flat.result)).max() > 0
+    before = [np.asarray(picture) for picture, text in (*shown.gallery, *flat.gallery) if text == "face"]
+    assert np.array_equal(*before)  # shown as it came
+
+
+def test_only_weights_of_an_angle_are_told_it(tmp_path, photo):
+    own = tmp_path / "told.py"
+    own.write_text(TOLD)
+    path = tmp_path / "told.safetensors"
+    values = {"recipe": str(own), "data": {"size": 16}, "domains": {"a": "photo", "b": "anime"}}
+    checkpoint.save_model(path, nn.ModuleDict({"level": nn.Conv2d(1, 1, 1)}), values)
+    told = Studio([str(path)], "cpu", str(own), "cascade")
+    assert told.describe()[0]["rotations"] == ["upright", "condition"]
+    tilted = tmp_path / "tilted.png"
+    PORTRAIT.rotate(-20, Image.Resampling.BICUBIC).save(tilted)
+    controls = Controls("told", ("anime",), align=False, rotation="condition")
+    shown = demo_run.run(told, tilted, controls, tmp_path / "out")
+    degrees = np.asarray(shown.result, float)[0, 0, 0] / 127.5 * 45 - 45
+    assert 10 < degrees < 30
+
+
+def test_an_angle_for_weights_that_know_none_is_refused(plain, photo, tmp_path):
+    assert plain.describe()[0]["rotations"] == ["upright"]
+    with pytest.raises(CardError, match="not conditioned") as error:
+        demo_run.run(plain, photo, Controls("tiny", ("anime",), align=False, rotation="condition"), tmp_path / "out")
+    assert "upright" in error.value.hint
+    blank = tmp_path / "blank.png"
+    Image.new("RGB", (64, 64)).save(blank)
+    with pytest.raises(InputError) as missing:
+        demo_run.run(plain, blank, Controls("tiny", ("anime",), align=False, rotation="upright"), tmp_path / "out")
+    assert "rotation" in missing.value.hint
 
 
 def test_controls_that_do_not_fit_and_photos_without_a_face_are_sentences(plain, tmp_path):

@@ -170,9 +170,14 @@ class TiltedReader:
         if roll is None:
             (found,) = find_faces(self.detector, np.asarray(face), hint="write `roll` in a manifest.jsonl")
             roll = roll_of(found.landmarks)
-        if self.condition:
-            return FaceInput([Crop(self.translator.fit(face), roll=roll)])
-        return FaceInput([Crop(self.translator.fit(tilt(face, -roll)), turn_back=roll)])
+        return FaceInput([tilted_crop(face, roll, self.translator, self.condition)])
+
+
+def tilted_crop(face: Image.Image, roll: float, translator: FaceTranslator, condition: bool) -> Crop:
+    """Return an RGB image of a face with a `roll` in degrees, turned upright or for nets that are told the roll."""
+    if condition:
+        return Crop(translator.fit(face), roll=roll)
+    return Crop(translator.fit(tilt(face, -roll)), turn_back=roll)
 
 
 class AlignedReader:

@@ -33,6 +33,8 @@ ABOUT = """# facekit
 Drop a photo of a face, or take one; the translation appears beside it.
 Photos stay on the machine that runs this page."""
 UPLOADS = "GRADIO_TEMP_DIR"
+AS_IT_IS = "as it is"
+ROTATIONS = {"upright": "turned upright, then back", "condition": "the weights are told its angle"}
 FONTS = ["system-ui", "sans-serif"]
 
 LAUNCH: dict[str, Any] = {  # on this machine only, without what gradio offers beside the page
@@ -103,6 +105,8 @@ def build(studio: Studio, folder: Path) -> gr.Blocks:
             return [str(made), text]
 
         weights.change(change, weights, controls, api_visibility="private")
+        cut, rotation = controls[-2:]
+        cut.change(lambda is_face: gr.update(visible=is_face), cut, rotation, api_visibility="private")
         with gr.Accordion("A film instead of a photo", open=False, elem_id="films"):
             gr.Markdown(f"Its first {demo_run.FILM_SECONDS} seconds, with the weights and controls above.")
             with gr.Row():
@@ -130,6 +134,7 @@ def _controls(known: dict[str, Any]) -> list[Any]:
         gr.Checkbox(label="All faces of the photo", elem_id="every", **settings["every"]),
         gr.Checkbox(label="Put the faces back into the photo", elem_id="paste", **settings["paste"]),
         gr.Checkbox(label="The picture is a face already", elem_id="cut", **settings["cut"]),
+        gr.Dropdown(label="A tilted face is translated", elem_id="rotation", **settings["rotation"]),
     ]
 
 
@@ -151,11 +156,16 @@ def _settings(known: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "every": {"value": False},
         "paste": {"value": True},
         "cut": {"value": False},
+        "rotation": {
+            "choices": [(AS_IT_IS, ""), *((ROTATIONS[name], name) for name in known["rotations"])],
+            "value": "",
+            "visible": False,
+        },
     }
 
 
 def _read(known: dict[str, Any], values: tuple[Any, ...]) -> demo_run.Controls:
-    to, source, strength, colours, background, every, paste, cut = values
+    to, source, strength, colours, background, every, paste, cut, rotation = values
     as_learned = strength == _settings(known)["strength"]["value"]
     return demo_run.Controls(
         known["name"],
@@ -167,6 +177,7 @@ def _read(known: dict[str, Any], values: tuple[Any, ...]) -> demo_run.Controls:
         bool(every),
         bool(paste),
         not cut,
+        rotation or None if cut else None,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from ..errors import CardError, InputError
-from ..inference.face_input import FaceOptions
+from ..inference.face_input import FaceOptions, Rotation
 from ..inference.translate_film import translate_film
 from ..inference.translate_options import FilmOptions, TranslateOptions
 from ..reports.contact_sheet import contact_sheet
@@ -39,6 +39,8 @@ class Controls:
     every: bool = False
     paste: bool = True
     align: bool = True
+    rotation: Rotation | None = None
+    """Of a picture that is a face already, so without `align`."""
 
 
 @dataclass
@@ -120,6 +122,7 @@ def _request(controls: Controls, to: str, paste: bool) -> TranslateRequest:
         keep="colours" if controls.colours else None,
         background="keep" if controls.background else None,
         align=controls.align,
+        rotation=controls.rotation,
         paste=paste,
         faces="all" if controls.every and controls.align else "largest",
     )
@@ -146,6 +149,7 @@ def _write(shown: Shown, studio: Studio, controls: Controls, paste: bool, folder
         "to": ",".join(controls.to), "weights": studio.given[controls.weights], "from_": controls.source,
         "strength": controls.strength, "keep": "colours" if controls.colours else None,
         "background": "keep" if controls.background else None, "paste": paste or None, "align": controls.align,
+        "rotation": controls.rotation,
         "faces": "all" if controls.every and paste else None, "detector": studio.detector.name,
     }  # fmt: skip
     options = {key: value for key, value in values.items() if value is not None}

@@ -56,6 +56,7 @@ SCHEMAS = {
                 source={**YES_OR_NO, "description": "whether `source` must be given"},
                 controls=_list(_object(name=TEXT, default={}, help=TEXT, low=NUMBER, high=NUMBER, choices=_list(TEXT))),
                 mask=YES_OR_NO,
+                rotations={**_list(TEXT), "description": "what `rotation` may be"},
             )
         )
     ),

@@ -29,6 +29,11 @@ class TranslateRequest(Section):
     background: Literal["paint", "keep"] | None = Field(None, description="what is around head and neck")
     mask: bool = Field(False, description="show where the face is changed (white: completely) instead of the face")
     align: bool = Field(True, description="find the face and cut it out; false for an image that is a face already")
+    rotation: Literal["upright", "condition"] | None = Field(
+        None,
+        description="translate a tilted face whole, not cut out: turned upright and back, or by weights that are told "
+        "its angle",
+    )
     paste: bool = Field(False, description="put the faces back into the photo")
     faces: Literal["largest", "all"] = Field("largest", description="which faces of the photo are translated")
     format: Literal["png", "jpg", "webp"] = Field("png", description="file type of the images in the answer")
@@ -48,6 +53,8 @@ def parse(pairs: Sequence[tuple[str, str]]) -> TranslateRequest:
         raise CardError(error.message, "the page at / lists the parameters") from error
     if request.paste and (request.mask or not request.align):
         raise CardError("paste puts a face back where it was found", "leave out mask and align")
+    if request.rotation and (request.paste or request.faces == "all"):
+        raise CardError("rotation is for one face that stays as it is", "leave out paste and faces, or rotation")
     if request.faces == "all" and not request.align:
         raise CardError("faces=all needs to find the faces", "leave out align")
     if request.faces == "all" and not request.paste and request.answer == "image":

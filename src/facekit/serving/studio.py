@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..data.roll import tilt
 from ..errors import CardError, InputError
-from ..faces import MARGIN, Face, align_face, find_detector, find_faces, paste
+from ..faces import MARGIN, Face, align_face, find_detector, find_faces, paste, roll
 from ..faces.alignment import footprint
+from ..inference.face_input import Rotation, tilted_crop
 from ..inference.face_labels import given_label
 from ..inference.head_mask import HeadMask
 from ..inference.translator import Translator
@@ -90,6 +92,9 @@ class Studio:
         """
         name, translator = self._translator(request)
         conditions = self._conditions(translator, request)
+        if request.rotation:
+            tilted = self._tilted(photo, translator, request.rotation, conditions)
+            return Answer(tilted.after, [tilted], name, translator.name, photo.size)
         if not request.align:
             face = translator.fit(photo)
             after = translator.fitted([face], None, **{key: [value] for key, value in conditions.items()})[0]
@@ -110,11 +115,23 @@ class Studio:
                 picture = paste(picture, item.after, cut.matrix, translator.net_size, heads(cut.image))
         return Answer(picture, faces, name, translator.name, photo.size)
 
-    def _find(self, pixels: np.ndarray, every: bool) -> list[Face]:
+    def _tilted(
+        self, photo: Image.Image, translator: Translator, rotation: Rotation, conditions: dict[str, Any]
+    ) -> TranslatedFace:
+        """Translate a picture that is a tilted face; see `TiltedReader`."""
+        if rotation not in _rotations(translator.model):
+            raise CardError("these weights are not conditioned on an angle", "give `rotation` upright, or leave it out")
+        (found,) = self._find(np.asarray(photo), False, "try a picture that shows the face, or leave out the rotation")
+        crop = tilted_crop(photo, roll(found.landmarks), translator, rotation == "condition")
+        given = {"roll": crop.roll, **conditions} if rotation == "condition" else conditions
+        made = translator.fitted([crop.face], None, **{key: [value] for key, value in given.items()})[0]
+        return TranslatedFace(translator.fit(photo), tilt(made, crop.turn_back), found)
+
+    def _find(self, pixels: np.ndarray, every: bool, hint: str = NO_FACE) -> list[Face]:
         try:
             return find_faces(self.detector, pixels, every)
         except InputError as error:
-            raise InputError(error.message, NO_FACE) from error
+            raise InputError(error.message, hint) from error
 
     def _translator(self, request: TranslateRequest) -> tuple[str, Translator]:
         """Return the translator of a request; errors name the parameters, not flags of the command line."""
@@ -160,9 +177,15 @@ class Studio:
                 "source": model.recipe.needs_source,
                 "controls": [asdict(control) for control in model.recipe.known_controls()],
                 "mask": model.recipe.masks,
+                "rotations": _rotations(model),
             }
             for name, model in self.models.items()
         ]
+
+
+def _rotations(model: checkpoint.Model) -> list[Rotation]:
+    """Return what `rotation` may be for weights."""
+    return ["upright", "condition"] if model.recipe.takes("roll") else ["upright"]
 
 
 def short_name(path: Path) -> str:
