@@ -19,7 +19,7 @@ MODULES = {
 }
 EXTRAS = {  # of the extras that facekit itself imports: extra -> packages
     extra: re.findall(r'"([\w-]+)', re.search(rf"^{extra} = (\[.*\])$", PYPROJECT, re.M)[1])
-    for extra in ("demo", "hub", "ray", "serve", "video")
+    for extra in ("coreml", "demo", "hub", "ray", "serve", "video")
 }
 DECLARED = re.findall(r'"([\w-]+)', PYPROJECT.partition("\ndependencies = [")[2].partition("\n]")[0])
 

@@ -1,4 +1,4 @@
-"""`facekit export`: a trained generator as an ONNX file, for programs without PyTorch."""
+"""`facekit export`: a trained generator as a file for programs without PyTorch, or as a page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def export(
         typer.Argument(help="a run folder, a .safetensors file, or a shipped name", autocompletion=completion.weights),
     ],
     out: Annotated[
-        Optional[Path], typer.Argument(help="file to write: NAME.onnx, or NAME.tflite; with --web a folder")
+        Optional[Path],
+        typer.Argument(help="file to write: NAME.onnx, NAME.tflite or NAME.mlpackage; with --web a folder"),
     ] = None,
     *,
     recipe: options.RecipeFile = None,
@@ -54,11 +55,11 @@ def export(
     force: options.Force = False,
     dry_run: options.DryRun = False,
 ) -> Optional[Path]:
-    """Write the generator of trained weights as an ONNX or LiteRT file, with --web as a page for any web server.
+    """Write the generator of trained weights as an ONNX, LiteRT or Core ML file, with --web as a page.
 
-    It maps images [N, 3, H, W], RGB from -1 to 1, to images of the same shape. ONNX Runtime's results
-    are compared with PyTorch's before the file gets its name. Its metadata holds the largest difference, the model's
-    card and what input to give it.
+    It maps images [N, 3, H, W], RGB from -1 to 1, to images of the same shape; a Core ML file maps pictures. The
+    results are compared with PyTorch's before the file gets its name (of Core ML on macOS only). Its metadata holds
+    the largest difference, the model's card and what input to give it.
     """
     from ..inference.export import ExportOptions
     from ..inference.export import export as write

@@ -1,4 +1,4 @@
-"""The kinds of `facekit export`: an ONNX file, a LiteRT file, a page, or a repository on the Hugging Face Hub."""
+"""The kinds of `facekit export`: files for other runtimes, a page, or a repository on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CardError
-from . import export_file, hub, litert_export, web_export
+from . import coreml_export, export_file, hub, litert_export, web_export
 from .export_plan import ExportOptions, Outcome
 
 
@@ -37,5 +37,5 @@ def export(
         return web_export.export(weights, out, options, runtime, **how)
     if runtime:
         raise CardError("--runtime is for a page", "add --web")
-    kind = litert_export if out.suffix.lower() == litert_export.SUFFIX else export_file
-    return kind.export(weights, out, options, **how)
+    kinds = {kind.SUFFIX: kind.export for kind in (litert_export, coreml_export)}
+    return kinds.get(out.suffix.lower(), export_file.export)(weights, out, options, **how)

@@ -94,7 +94,8 @@ def _complete(out: Path, weights: Path, values: Mapping[str, Any], force: bool) 
     """
     if out.suffix.lower() != ".onnx":
         raise CardError(
-            f"{out} ends in neither .onnx nor .tflite", f"facekit export MODEL {out.name}.onnx, or {out.name}.tflite"
+            f"{out} ends in none of .onnx, .tflite and .mlpackage",
+            f"facekit export MODEL {out.name}.onnx, or {out.name}.mlpackage",
         )
     if out.is_dir():
         raise CardError(f"{out} is a folder", "give a file")

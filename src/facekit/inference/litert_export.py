@@ -35,7 +35,7 @@ def export(
     differ from PyTorch's.
     """
     if options.precision != "fp32":
-        raise CardError("--precision is for ONNX files", "leave it out")
+        raise CardError("--precision is for ONNX and Core ML files", "leave it out")
     plan = planned(weights, options, recipe)
     translator, values = plan.translator, plan.values
     net = onnx_export.open_generator(translator, options.source_label)

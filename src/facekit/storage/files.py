@@ -107,6 +107,27 @@ def replacing(path: Path) -> Iterator[Path]:
         follower.written(path)
 
 
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield an unused name for a folder to write, and rename that to `path` when the block succeeds.
+
+    What was at `path` is removed then. Raises OutputError if the folder around it cannot be written.
+    """
+    make_folder(path.parent)
+    part = beside(path, f"-{secrets.token_hex(8)}{PART[1]}")
+    try:
+        part.mkdir()
+        made = part / path.name
+        yield made
+        if os.path.lexists(path):
+            os.replace(path, part / "old")
+        os.replace(made, path)
+    except OSError as error:
+        cannot_write(path, error)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
 def sweep(folder: Path, ours: bool = True) -> None:
     """Remove temporary files that a killed process left in a folder; no other process may be writing there.
 
@@ -127,9 +148,12 @@ def _below(folder: Path, prefix: str, deep: bool = False) -> Iterator[Path]:
 
 
 def sweep_beside(path: Path) -> None:
-    """Remove the temporary files that a killed process left of one file; no other process may be writing it."""
+    """Remove the temporary files that a killed process left of one output; no other process may be writing it."""
     for part in path.parent.glob(beside(path, f"-*{PART[1]}").name):
-        remove(part)
+        if part.is_dir():  # of `replacing_folder`
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            remove(part)
 
 
 def remove(path: Path) -> None:
