@@ -191,10 +191,8 @@ def test_the_metadata_tell_the_model_and_how_to_feed_it(export):
     done = export("--json")
     told = onnx_export.read_metadata(Path("out.onnx"))
     event = json.loads(done.out.splitlines()[-1])
-    assert (
-        card.validate(card.TrainCard, json.loads(told["facekit"]), "it")
-        == checkpoint.load_model("model.safetensors", recipe=str(toy.FILE)).card
-    )
+    own = card.plain(checkpoint.load_model("model.safetensors", recipe=str(toy.FILE)).card)
+    assert json.loads(told["facekit"]) == own | {"recipe": toy.FILE.name}  # no path of this machine
     assert {key: told[key] for key in ("domain", "size", "multiple", "range", "channels")} == {
         "domain": "anime",
         "size": "16",

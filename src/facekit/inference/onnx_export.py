@@ -20,6 +20,7 @@ from ..recipe_api import checkpoint
 from ..runtime import console
 from ..runtime.quiet import quiet_libraries
 from ..storage import card, images
+from . import hub
 from .onnx_precision import Precision, convert, difference
 from .translator import Translator
 
@@ -254,7 +255,7 @@ def _sign(onnx: Any, path: Path, translator: Translator, found: Exported, export
     """Put the model's card, the export's, and what a user must know into the file's metadata."""
     model = translator.model
     values = {
-        checkpoint.KEY: json.dumps(card.plain(model.card)),
+        checkpoint.KEY: json.dumps(hub.without_places(card.plain(model.card))),
         "domain": translator.name,
         "size": str(translator.size),
         "multiple": str(model.recipe.multiple if "height" in found.shape else 0),
