@@ -245,10 +245,13 @@ def test_a_refusal_in_the_first_process_ends_all_and_is_the_error_to_read(later)
     assert "this is a bug" not in said
 
 
-def test_the_error_of_one_process_reaches_the_others(tmp_path):
+@pytest.mark.parametrize("started_before", [False, True])  # as Ray Train starts the group
+def test_the_error_of_one_process_reaches_the_others(tmp_path, started_before):
     script = tmp_path / "two.py"
     script.write_text(
         "import torch\n"
+        f"if {started_before}:\n"
+        "    torch.distributed.init_process_group('gloo')\n"
         "from facekit.errors import InputError\n"
         "from facekit.runtime import distributed\n"
         "device = distributed.start('cpu')\n"

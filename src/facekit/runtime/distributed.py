@@ -1,4 +1,4 @@
-"""Processes that `torchrun` has started: rank, world size, all-reduce, all-gather. One process needs no set-up."""
+"""Processes that `torchrun` or Ray Train has started: rank, world size, all-reduce, all-gather; one needs no set-up."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _store: list[dist.Store] = []  # of the process group, once it is started
 
 
 def start(device: str) -> torch.device:
-    """Join the other processes where `torchrun` started several; returns this process's device."""
+    """Join the other processes where a launcher started several; returns this process's device."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         if device == "cuda":
             device = f"cuda:{os.environ['LOCAL_RANK']}"
@@ -38,6 +38,8 @@ def start(device: str) -> torch.device:
                 reason = str(error).partition("\n")[0]
                 hint = "see whether the others and their launchers run, and start all of them again"
                 raise FacekitError(f"the processes of this run do not find each other: {reason}", hint) from error
+        elif not _store:  # Ray Train has started the process group
+            _store.append(_open_store())
     return torch.device(device)
 
 
@@ -48,6 +50,17 @@ def _join(backend: str) -> None:
     store = dist.PrefixStore(_meet(store, number, count), store)
     dist.init_process_group(backend, store=store, rank=number, world_size=count)
     _store[:] = [store]
+
+
+def _open_store() -> dist.Store:
+    """Return a store that the processes of a started group share; the first one serves it. Raises PeerFailed."""
+    address, port = os.environ["MASTER_ADDR"], [0]
+    served = dist.TCPStore(address, 0, is_master=True, wait_for_workers=False) if rank() == 0 else None
+    if served is not None:
+        port = [served.port]
+    with _together():
+        dist.broadcast_object_list(port)
+        return served or dist.TCPStore(address, port[0], is_master=False, wait_for_workers=False)
 
 
 def _meet(store: dist.Store, number: int, count: int) -> str:
@@ -138,7 +151,7 @@ def _together() -> Iterator[None]:
         yield
     except RuntimeError as error:
         reason = ""
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(RuntimeError, IndexError):  # the store is gone, or was not there yet
             _store[0].wait([ERROR], timedelta(seconds=2))
             reason = f": {_store[0].get(ERROR).decode()}"
         raise PeerFailed(f"another process of this run has failed{reason}", "see its own error above") from error
