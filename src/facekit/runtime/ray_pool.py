@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import MissingError, OutOfMemory
 from . import console, ray_cluster
 from .engine import Engine
-from .ray_worker import Seen, Worker, seen, versions
+from .ray_worker import Seen, Worker, seen, unfit, versions
 
 QUEUED = 2  # pieces of work at a worker: the next one is there when one is done
 AHEAD = 8  # pieces of work for each worker whose results may wait for an earlier one
@@ -65,10 +65,7 @@ class RayPool(futures.Executor):
         kind = ray.remote(
             num_cpus=1, num_gpus=gpus, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
         )(Worker)  # fmt: skip
-        around = {k: v for k, v in os.environ.items() if k.startswith(CARRIED)}
-        around["OPENCV_FOR_THREADS_NUM"] = "1"
-        if not gpus:
-            around["CUDA_VISIBLE_DEVICES"] = ""
+        around = carried(gpus)
         self._make: Callable[[], Any] = lambda: kind.remote(os.getcwd(), around)
         here = contextvars.copy_context()  # notes go where those of this thread go
         self._thread = threading.Thread(target=here.run, args=(self._serve,), daemon=True)
@@ -155,22 +152,9 @@ class RayPool(futures.Executor):
         except Exception as error:
             self._lost(hand, error)
             return
-        mine = versions()
-        other = [f"{name} {its.get(name)} (here {mine[name]})" for name in mine if its.get(name) != mine[name]]
-        if other:
-            self._fail(
-                MissingError(
-                    f"the worker on {machine} has other versions: {', '.join(other)}",
-                    "install the same versions on every machine: results would differ",
-                )
-            )
-        elif missing:
-            self._fail(
-                MissingError(
-                    f"the worker on {machine} does not see {missing[0]} as this process does",
-                    "inputs, outputs and weights must lie on a file system that all machines share, at the same path",
-                )
-            )
+        reason = unfit(machine, its, versions(), missing)
+        if reason:
+            self._fail(reason)
         else:
             hand.machine = machine
             self._stillborn = 0
@@ -235,6 +219,12 @@ class RayPool(futures.Executor):
                 job.future.set_exception(error)
             self._running.clear()
             self._waiting.clear()
+
+
+def carried(gpus: float) -> dict[str, str]:
+    """Return the variables that a worker gets from this process; one without a GPU sees none."""
+    around = {name: value for name, value in os.environ.items() if name.startswith(CARRIED)}
+    return {**around, "OPENCV_FOR_THREADS_NUM": "1", **({} if gpus else {"CUDA_VISIBLE_DEVICES": ""})}
 
 
 def _is_death(error: Exception, ray: Any) -> bool:

@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ..errors import MissingError
+
 PACKAGES = ("facekit-anime", "torch", "numpy", "pillow", "opencv-python", "scikit-image", "scipy", "onnxruntime")
 PATIENCE = 5.0  # seconds in which a shared file system may show a new file
 
@@ -32,6 +34,24 @@ def seen(path: str | Path) -> Seen:
     """Return what a worker must find at a path; raises OSError where this process finds nothing."""
     whole = os.path.abspath(path)
     return whole, None if os.path.isdir(whole) else os.stat(whole).st_size
+
+
+def unfit(
+    machine: str, its: Mapping[str, str], wanted: Mapping[str, str], missing: Sequence[str]
+) -> MissingError | None:
+    """Return why a worker cannot work, from what it said of itself (`Worker.hello`); None if it can."""
+    other = [f"{name} {its.get(name)} (here {wanted[name]})" for name in wanted if its.get(name) != wanted[name]]
+    if other:
+        return MissingError(
+            f"the worker on {machine} has other versions: {', '.join(other)}",
+            "install the same versions on every machine: results would differ",
+        )
+    if missing:
+        return MissingError(
+            f"the worker on {machine} does not see {missing[0]} as this process does",
+            "inputs, outputs and weights must lie on a file system that all machines share, at the same path",
+        )
+    return None
 
 
 class Worker:
