@@ -52,6 +52,17 @@ def train(
     report: options.Report = None,
     tensorboard: options.TensorBoard = False,
     device: options.Device = "auto",
+    engine: options.EngineName = "local",
+    address: options.Address = None,
+    workers: Annotated[
+        Optional[int],
+        typer.Option(
+            min=1,
+            help="processes of a cluster (default: one for each of its GPUs, else one)",
+            rich_help_panel=options.COMPUTING,
+        ),
+    ] = None,
+    gpu_share: options.GpuShare = None,
     seed: options.Seed = None,
     limit: options.Limit = None,
     force: options.Force = False,
@@ -61,11 +72,14 @@ def train(
 
     Leaves a run folder: model.safetensors for `facekit translate`, index.html with previews to look at, log.jsonl and
     card.yaml. The same command continues a stopped run from its last save; with a larger --steps it also continues
-    a finished run. Several GPUs: torchrun.
+    a finished run. Several GPUs: torchrun, or --engine ray.
     """
     from ..runtime import console
-    from ..training import plan, run
+    from ..runtime.engine import Engine
+    from ..training import plan, ray_run, run
     from ..validation.best import Validation
+
+    runner = ray_run.runner_of(Engine(engine, address, gpu_share), workers)
 
     flags = {
         "recipe": recipe,
@@ -77,6 +91,6 @@ def train(
         "run": {"steps": steps, "precision": precision, "threads": threads, "init": init},
     }
     reporters = [*(report or []), *(["tensorboard"] if tensorboard else [])]
-    done = run.train(flags, set or [], card, out, device, force, reporters, dry_run, Validation)
+    done = run.train(flags, set or [], card, out, device, force, reporters, dry_run, Validation, runner)
     console.result(done.text, **done.fields)
     return done.folder

@@ -31,6 +31,21 @@ Item = TypeVar("Item")
 TIMED = 20  # steps after which the remaining time is printed
 
 
+class Runner(Protocol):
+    """Trains a plan into a run folder: `run_plan`, or the workers of a cluster."""
+
+    def __call__(
+        self,
+        plan: Plan,
+        folder: Path,
+        device_name: str = "auto",
+        force: bool = False,
+        reporters: Sequence[str] = (),
+        validator: OpenValidator | None = None,
+    ) -> None:
+        """Train the plan."""
+
+
 class Validator(Protocol):
     """Scores what a run has saved."""
 
@@ -40,6 +55,22 @@ class Validator(Protocol):
 
 OpenValidator = Callable[[Plan, Path, str], Validator]
 """Returns the validator of a plan, a run folder and a device."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a run was started: what collects requests to stop, how long to wait for the folder, whom to tell.
+
+    `wait` are seconds in which another process may release the folder; `begun` is called by the first process once the
+    folder belongs to this run.
+    """
+
+    requests: Callable[[], contextlib.AbstractContextManager[Sequence[int]]] = signals.collected
+    wait: float = 0.0
+    begun: Callable[[], None] = lambda: None
+
+
+HERE = Launch()
 
 
 @dataclass(frozen=True)
@@ -61,10 +92,12 @@ def train(
     reporters: Sequence[str] = (),
     dry_run: bool = False,
     validator: OpenValidator | None = None,
+    runner: Runner | None = None,
 ) -> Outcome:
     """Train with the settings of a card, `changes` (KEY.KEY=VALUE) and flags; later ones win (see `plan.layers`).
 
-    The run folder is `out`, else the run folder of the card, else runs/RECIPE. Raises what `run_plan` raises.
+    The run folder is `out`, else the run folder of the card, else runs/RECIPE. `runner` trains in place of `run_plan`.
+    Raises what `run_plan` raises.
     """
     check(reporters)
     plan = make_plan(layers(card_path, changes, flags), str(card_path) if card_path else "these flags")
@@ -75,7 +108,7 @@ def train(
     if dry_run:
         return Outcome(folder, card.dump(plan.values), {"card": plan.values})
     with memory_estimate.guarded(guess):
-        run_plan(plan, folder, device, force, reporters, validator)
+        (runner or run_plan)(plan, folder, device, force, reporters, validator)
     model = folder / "model.safetensors"
     return Outcome(folder, str(model), {"run": str(folder), "model": str(model)})
 
@@ -87,6 +120,7 @@ def run_plan(
     force: bool = False,
     reporters: Sequence[str] = (),
     validator: OpenValidator | None = None,
+    launch: Launch = HERE,
 ) -> None:
     """Train a plan into a run folder; a run that was stopped continues from its last save.
 
@@ -102,8 +136,8 @@ def run_plan(
         console.note(f"train: {threads} thread{'s' * (threads > 1)} ({why}); --threads N changes that")
     first = distributed.rank() == 0
     plan.refuse_folder(folder)
-    holding = lock.held(folder, "facekit train") if first else contextlib.nullcontext()
-    with distributed.failing_together(), signals.collected() as received, holding:
+    holding = lock.held(folder, "facekit train", wait=launch.wait) if first else contextlib.nullcontext()
+    with distributed.failing_together(), launch.requests() as received, holding:
         status = run_folder.check(folder, plan.values, force) if first else "finished"
         if not distributed.any_of(status != "finished", device):
             run_folder.tidy(folder)
@@ -127,6 +161,8 @@ def run_plan(
                 plan.recipe.start(state.nets, plan.layout)
                 state.restart_average()
             run.begin(status, state.step)
+            if first:
+                launch.begun()
             start = "starting" if fresh else f"continuing from step {state.step}"
             console.note(f"train: {start}, {clock.steps} steps of {plan.card.data.batch} images per domain on {device}")
             _train(run, state, plan, batches, clock, received, scored)
