@@ -193,7 +193,7 @@ def test_an_error_in_one_worker_is_the_error_of_the_command(cluster, facekit, pl
     assert done.code == 3
     assert "error: photo 7 is cut short\n  next: fetch it again" in done.err
     assert "Traceback" not in done.err and "continuing" not in done.err
-    assert not list((place / "failed").glob(".facekit-ray-*"))
+    assert not list((place / "failed").glob(".facekit*"))
 
 
 @pytest.mark.slow
