@@ -13,7 +13,7 @@ from facekit.nets.stargan import StarGANDiscriminator
 from facekit.nets.ugatit import UGATITGenerator
 from facekit.nets.unit import MultiScaleDiscriminator
 from facekit.ops import cpu_conv, cpu_norm, winograd
-from facekit.ops.cpu_kernels import CpuKernels
+from facekit.ops.cpu_kernels import CpuKernels, InputsOnly
 from facekit.ops.losses import gradient_penalty
 from facekit.training.activation_checkpointing import recompute
 
@@ -113,6 +113,28 @@ def test_layers_are_recomputed_with_the_kernels_of_the_forward_pass(layers, monk
             y = net(x)
         found.append([y, *torch.autograd.grad(y.square().mean(), list(net.parameters()))])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_of_a_convolution_by_winograd_only_the_input_is_computed_again(monkeypatch):
+    monkeypatch.setattr(winograd, "TILES", 1)
+    blocks, computed = winograd.Grid.blocks, []
+    monkeypatch.setattr(winograd.Grid, "blocks", lambda *given: computed.append(1) or blocks(*given))
+    layers = (nn.Conv2d(64, 128, 3), nn.ReLU(), nn.Conv2d(128, 128, 3), nn.InstanceNorm2d(128), nn.Conv2d(128, 64, 3))
+    plain = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+    lean, x = copy.deepcopy(plain), torch.rand(1, 64, 24, 24).to(memory_format=torch.channels_last)
+    recompute(lean, CpuKernels, InputsOnly)
+    found, counts = [], []
+    for net in plain, lean:
+        image = x.clone().requires_grad_()
+        computed.clear()
+        with CpuKernels():
+            y = net(image)
+            (slope,) = torch.autograd.grad(y.square().mean(), image, create_graph=True)
+            gradients = torch.autograd.grad(slope.square().mean() + y.mean(), list(net.parameters()))
+        found.append([y, slope, *gradients])
+        counts.append(len(computed))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert counts[0] == counts[1] >= 3
 
 
 def test_layers_with_state_or_chance_run_once():

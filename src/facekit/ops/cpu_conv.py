@@ -32,6 +32,11 @@ def conv2d(call: Conv2dCall) -> Tensor:
     return winograd.conv2d(call) if winograd.is_faster(call) else torch.conv2d(*call)
 
 
+def is_by_winograd(call: Conv2dCall) -> bool:
+    """Return whether `conv2d` computes a call by `winograd`."""
+    return not suits_nnpack(call) and not has_many_weights(call) and winograd.is_faster(call)
+
+
 def suits_nnpack(call: Conv2dCall) -> bool:
     """Return whether NNPACK is faster than torch: one contiguous image, no gradient, 3 x 3 or 7 x 7."""
     image, weight, _, stride, padding, dilation, groups = call

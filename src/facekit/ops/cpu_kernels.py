@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from . import cpu_conv, cpu_norm
+from . import cpu_conv, cpu_norm, winograd
 from .winograd import Conv2dCall
 
 
@@ -34,6 +34,19 @@ class CpuKernels(TorchFunctionMode):
             if call.is_large_instance_norm():
                 return cpu_norm.instance_norm(call.input, call.weight, call.bias, call.eps)
         return func(*args, **kwargs)
+
+
+class InputsOnly(TorchFunctionMode):
+    """Within this context, inside that of CpuKernels, results of convolutions by `winograd` are arbitrary numbers.
+
+    What their backward pass needs is right: for layers that are computed again for that alone. torch stops by itself
+    before its own convolutions compute (`torch.utils.checkpoint.set_checkpoint_early_stop`).
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.conv2d and not kwargs and cpu_conv.is_by_winograd(call := Conv2dCall(*args)):
+            return winograd.conv2d(call, computed=False)
+        return func(*args, **(kwargs or {}))
 
 
 def _learns(x: Tensor) -> bool:

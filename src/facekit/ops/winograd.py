@@ -71,10 +71,14 @@ class Winograd(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int], computed: bool
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.padding, ctx.bias = padding, bias is not None
         grid = Grid(x, weight.shape[2], padding)
+        if not computed:
+            return x.new_empty(grid.count, len(weight), grid.height, grid.width)
         kernels = grid.weights(weight)
         tiles = grid.tiles(x)
         y = x.new_empty(grid.count, grid.high * grid.step, grid.wide * grid.step, len(weight))
@@ -87,19 +91,19 @@ class Winograd(torch.autograd.Function):
         return y[:, : grid.height, : grid.width].permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         x, weight = ctx.saved_tensors
         wanted = (*ctx.needs_input_grad[:2], ctx.bias and ctx.needs_input_grad[2])
         if torch.is_grad_enabled():
             sizes = [len(weight)] if ctx.bias else None
             rest = ([1, 1], [*ctx.padding], [1, 1], False, [0, 0], 1, list(wanted))
-            return *torch.ops.aten.convolution_backward(gradient, x, weight, sizes, *rest), None
+            return *torch.ops.aten.convolution_backward(gradient, x, weight, sizes, *rest), None, None
         grid = Grid(x, weight.shape[2], ctx.padding)
         gradient = gradient.permute(0, 2, 3, 1)
         x_gradient, weight_gradient = (
             _gradients(grid, x, weight, gradient, wanted[:2]) if any(wanted[:2]) else (None, None)
         )
-        return x_gradient, weight_gradient, gradient.sum((0, 1, 2)) if wanted[2] else None, None
+        return x_gradient, weight_gradient, gradient.sum((0, 1, 2)) if wanted[2] else None, None, None
 
 
 class Conv2dCall(NamedTuple):
@@ -114,10 +118,13 @@ class Conv2dCall(NamedTuple):
     groups: int = 1
 
 
-def conv2d(call: Conv2dCall) -> Tensor:
-    """Convolve; the call must be one for which `is_faster` returns true."""
+def conv2d(call: Conv2dCall, computed: bool = True) -> Tensor:
+    """Convolve; the call must be one for which `is_faster` returns true.
+
+    If it is not to be `computed`, the result is arbitrary numbers, and only what the backward pass needs is right.
+    """
     image, weight, bias, _, padding, *_ = call
-    return Winograd.apply(image, weight, bias, pair(padding))  # type: ignore[no-any-return, no-untyped-call]
+    return Winograd.apply(image, weight, bias, pair(padding), computed)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def is_faster(call: Conv2dCall) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,18 +33,31 @@ CHEAP = (
 
 
 def recompute(
-    nets: nn.Module, context: Context = contextlib.nullcontext, between: Callable[[], object] = lambda: None
+    nets: nn.Module,
+    context: Context = contextlib.nullcontext,
+    last: Context = contextlib.nullcontext,
+    between: Callable[[], object] = lambda: None,
 ) -> None:
     """Make every `nn.Sequential` in `nets` recompute the cheap layers before each convolution in the backward pass.
 
     Values, gradients and second derivatives stay bit-identical. Layers that draw random numbers or update statistics
     are not recomputed. `context` returns a new context manager like that of the forward pass; layers are recomputed in
-    it, because the backward pass runs outside the original one. `between` is called before each group of layers, in
-    both passes: a place to give freed memory back.
+    it, because the backward pass runs outside the original one; the convolution, of which only the input is needed
+    then, also in that of `last`. `between` is called before each group of layers, in both passes: a place to give
+    freed memory back.
     """
+    how = Recomputation(context, last, between)
     for module in nets.modules():
         if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
-            module.forward = partial(_forward, segments(list(module)), context, between)  # type: ignore[method-assign]
+            module.forward = partial(_forward, segments(list(module)), how)  # type: ignore[method-assign]
+
+
+class Recomputation(NamedTuple):
+    """How layers are recomputed; see `recompute`."""
+
+    context: Context
+    last: Context
+    between: Callable[[], object]
 
 
 def segments(layers: list[nn.Module]) -> list[tuple[list[nn.Module], bool]]:
@@ -71,39 +84,42 @@ def is_cheap(layer: nn.Module) -> bool:
 
 
 class _Again:
-    """What layers are computed in for the second time: their context, after a call of `between`."""
+    """What a group of layers is recomputed in; `running` says whether it is."""
 
-    def __init__(self, context: contextlib.AbstractContextManager[object], between: Callable[[], object]):
-        self.context, self.between = context, between
+    def __init__(self, how: Recomputation):
+        self.how, self.running = how, False
+        self.context = how.context()
 
     def __enter__(self) -> None:
-        self.between()
+        self.how.between()
         self.context.__enter__()
+        self.running = True
 
     def __exit__(self, *error: Any) -> bool | None:
+        self.running = False
         return self.context.__exit__(*error)
 
 
-def _forward(
-    parts: list[tuple[list[nn.Module], bool]], context: Context, between: Callable[[], object], x: Tensor
-) -> Tensor:
+def _forward(parts: list[tuple[list[nn.Module], bool]], how: Recomputation, x: Tensor) -> Tensor:
     for layers, recomputed in parts:
-        between()
+        how.between()
         if recomputed and torch.is_grad_enabled():
+            again = _Again(how)
             x = checkpoint(
-                _apply,
-                layers,
+                partial(_apply, layers, again),
                 x,
                 use_reentrant=False,
                 preserve_rng_state=False,
-                context_fn=lambda: (contextlib.nullcontext(), _Again(context(), between)),
+                context_fn=lambda again=again: (contextlib.nullcontext(), again),  # type: ignore[misc]
             )
         else:
-            x = _apply(layers, x)
+            x = _apply(layers, None, x)
     return x
 
 
-def _apply(layers: list[nn.Module], x: Tensor) -> Tensor:
-    for layer in layers:
-        x = layer(x)
+def _apply(layers: list[nn.Module], again: _Again | None, x: Tensor) -> Tensor:
+    for index, layer in enumerate(layers, 1):
+        only_input = again is not None and again.running and index == len(layers)
+        with again.how.last() if only_input and again else contextlib.nullcontext():
+            x = layer(x)
     return x

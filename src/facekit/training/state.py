@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import CardError, MissingError
-from ..ops.cpu_kernels import CpuKernels
+from ..ops.cpu_kernels import CpuKernels, InputsOnly
 from ..recipe_api import checkpoint
 from ..recipe_api.base import Phase, Recipe, Term
 from ..runtime.memory import Heap
 from ..storage.card import Optim, Run, TrainCard, suggest
-from .activation_checkpointing import recompute
+from .activation_checkpointing import Context, recompute
 
 
 @dataclass
@@ -114,14 +114,23 @@ def build_state(recipe: Recipe, terms: dict[str, Term], card: TrainCard, device:
     heap = Heap()
     if card.run.recompute is True and not card.run.compile:
         for part in (nets, helpers):
-            recompute(part, lambda: kernels(card.run, device), lambda: heap.give_back("layers"))
+            recompute(part, *recomputation(card.run, device), lambda: heap.give_back("layers"))
     return TrainState(recipe, terms, nets, helpers, optims, ema, card, device, heap=heap)
 
 
 def kernels(run: Run, device: torch.device) -> contextlib.AbstractContextManager[object]:
     """Return the context manager in which a run computes: facekit's CPU kernels, if the card chooses them."""
-    own = run.cpu_kernels and device.type == "cpu" and not run.compile
-    return CpuKernels() if own else contextlib.nullcontext()
+    return CpuKernels() if _own_kernels(run, device) else contextlib.nullcontext()
+
+
+def recomputation(run: Run, device: torch.device) -> tuple[Context, Context]:
+    """Return in what a run computes layers again, and in what the last of them, of which only the input is needed."""
+    last = InputsOnly if _own_kernels(run, device) else contextlib.nullcontext
+    return lambda: kernels(run, device), last
+
+
+def _own_kernels(run: Run, device: torch.device) -> bool:
+    return run.cpu_kernels and device.type == "cpu" and not run.compile
 
 
 def compile_nets(nets: nn.ModuleDict, device: torch.device) -> None:
