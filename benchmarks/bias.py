@@ -10,10 +10,12 @@ import csv
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import yaml
 from machine import machine
+from PIL import Image
 
 SEXES = ("male", "female")
 RACES = ("white", "black", "asian", "indian", "other")
@@ -89,8 +91,10 @@ with tempfile.TemporaryDirectory() as place:
         top / "photos",
     ]
     score += ["--groups", top / "groups.csv", "--bootstrap", arguments.bootstrap, "--save", top / "scores.yaml"]
-    for command in (translate, score):
-        subprocess.run([*FACEKIT, *map(str, command)], check=True, stdout=subprocess.DEVNULL)
+    run = partial(subprocess.run, check=True, stdout=subprocess.DEVNULL)
+    run([*FACEKIT, *map(str, translate)])
+    edge = Image.open(next((top / "out").glob("*.png"))).width
+    run([*FACEKIT, *map(str, score), "--resize", str(edge)])
     made = yaml.safe_load((top / "scores.yaml").read_text())["made"]
 
 scores = made.get("scores", made)

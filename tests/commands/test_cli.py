@@ -302,7 +302,7 @@ def test_domains_are_completed_from_the_card_of_the_weights(faces):
     Context.params = {"weights": "missing"}
     assert completion.targets(Context, "") == []
     Context.params = {"weights": None}
-    assert completion.targets(Context, "") == ["anime", "cartoon"]
+    assert completion.targets(Context, "") == ["anime", "cartoon", "game"]
 
 
 def test_names_from_weights_that_a_shell_would_run_are_not_completed(monkeypatch):

@@ -437,6 +437,20 @@ def test_the_cartoon_weights_are_small_documented_and_draw_in_ink(tmp_path):
     assert spread[0] < 0.65 * spread[1]  # ink on paper: little colour
 
 
+def test_the_game_weights_are_small_documented_and_draw_another_style_of_that_face(anime):
+    file = SHIPPED.with_name("game.safetensors")
+    told = file.with_suffix(".md").read_text(encoding="utf-8").lower()
+    assert file.stat().st_size <= 12_000_000
+    assert all(word in told for word in ("face2genshin", "licen", "kid-768", "facekit train", "bias"))
+    game = package.load("game", device="cpu")
+    face = Image.fromarray(astronaut()[20:200, 130:310])
+    made, other = (np.asarray(one(face, align=False), float) for one in (game, anime))
+    before = np.asarray(face.resize(made.shape[1::-1]), float)
+    assert game.domains == ["game"] and made.shape == other.shape
+    assert np.corrcoef(made.mean(2).ravel(), before.mean(2).ravel())[0, 1] > 0.3  # it is still that face
+    assert np.abs(made - other).mean() > 8
+
+
 def test_the_weights_called_as_the_domain_are_the_default(facekit, tmp_path):
     Image.fromarray(astronaut()[20:200, 130:310]).save(tmp_path / "face.png")
     call = ("translate", tmp_path / "face.png")

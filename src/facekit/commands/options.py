@@ -71,7 +71,7 @@ Detector = Annotated[
 ServedWeights = Annotated[
     Optional[list[str]],
     typer.Argument(
-        help="run folders, .safetensors files or shipped names (default: anime and cartoon)",
+        help="run folders, .safetensors files or shipped names (default: anime, cartoon and game)",
         metavar="WEIGHTS ...",
         autocompletion=completion.weights,
     ),

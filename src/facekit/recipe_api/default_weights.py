@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-GENERATORS = ("anime", "cartoon")  # of the shipped weights, those that translate; each is called as its domain
+GENERATORS = ("anime", "cartoon", "game")  # of the shipped weights, those that translate; each is called as its domain
 
 
 def default_weights(to: str | None) -> str:
