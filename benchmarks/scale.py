@@ -22,6 +22,7 @@ from machine import machine
 from PIL import Image
 
 SOURCES = 20
+MANY = 1_000_000  # from here on the images lie in 100 sub-folders
 
 MAP = """
 import sys
@@ -135,7 +136,7 @@ for name in arguments.commands:
             if name in STARTS:
                 starts(name, count, folder)
                 continue
-            fill(folder, count, [""], faces=name == "align")
+            fill(folder, count, [""] if count < MANY else [f"{k:02d}" for k in range(100)], faces=name == "align")
             if name in ("translate", "score-fid"):
                 small_nets(folder)
             more = ["--workers", "1"] if name != "map" else []

@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import time
 
 import numpy as np
 import torch
@@ -138,3 +139,13 @@ def write_camera(path, picture, frames=10):
     path.write_bytes(head.encode() + frames * frame)
     flags = ("use-fake-device-for-media-stream", "use-fake-ui-for-media-stream")
     return [f"--{flag}" for flag in (*flags, f"use-file-for-fake-video-capture={path}")]
+
+
+def eventually(happened, seconds):
+    """Whether something happens within some seconds."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if happened():
+            return True
+        time.sleep(0.2)
+    return False

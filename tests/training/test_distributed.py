@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 import toy
 from facekit.errors import FacekitError
 from facekit.runtime import distributed
+from support import eventually
 
 TESTS = Path(toy.__file__).parent
 METHOD = '''
@@ -209,16 +209,6 @@ def test_those_who_ask_meet_the_first_of_their_own_start(monkeypatch):
     for number in (0, 1):
         with pytest.raises(FacekitError, match="did not start"):
             distributed._meet(torch.distributed.HashStore(), number, 2)
-
-
-def eventually(happened, seconds):
-    """Whether something happens within some seconds."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if happened():
-            return True
-        time.sleep(0.2)
-    return False
 
 
 def alive(process):

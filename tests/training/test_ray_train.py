@@ -6,13 +6,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 import toy
 from facekit.runtime import ray_group
+from support import eventually
 
 LONGEST = 900  # s of a test: processes that import torch take long to start on a busy machine
 TESTS = Path(toy.__file__).parent
@@ -232,16 +232,6 @@ def test_a_stopped_command_goes_on_to_the_same_bits(cluster, facekit, spawn, pla
     assert done.code == 0, done.err
     assert "continuing from step" in done.err
     assert contents(out) == whole
-
-
-def eventually(happened, seconds):
-    """Whether something happens within some seconds."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if happened():
-            return True
-        time.sleep(0.2)
-    return False
 
 
 def test_workers_get_a_gpu_each_or_the_cores_that_fit():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,16 +26,26 @@ def conv2d(call: Conv2dCall) -> Tensor:
     - `winograd` for many channels, stride 1, kernels of 3 and 4; results and gradients differ by about 1e-6.
     - torch for all others.
     """
+    return fastest(call)(call)
+
+
+def fastest(call: Conv2dCall) -> Callable[[Conv2dCall], Tensor]:
+    """Return the function that computes a call."""
     if suits_nnpack(call):
-        return private_torch.nnpack_conv2d(call.image, call.weight, call.bias, call.padding)
+        return by_nnpack
     if has_many_weights(call):
-        return by_matrix_product(call)
-    return winograd.conv2d(call) if winograd.is_faster(call) else torch.conv2d(*call)
+        return by_matrix_product
+    return winograd.conv2d if winograd.is_faster(call) else by_torch
 
 
-def is_by_winograd(call: Conv2dCall) -> bool:
-    """Return whether `conv2d` computes a call by `winograd`."""
-    return not suits_nnpack(call) and not has_many_weights(call) and winograd.is_faster(call)
+def by_torch(call: Conv2dCall) -> Tensor:
+    """Convolve as torch does."""
+    return torch.conv2d(*call)
+
+
+def by_nnpack(call: Conv2dCall) -> Tensor:
+    """Convolve with NNPACK."""
+    return private_torch.nnpack_conv2d(call.image, call.weight, call.bias, call.padding)
 
 
 def suits_nnpack(call: Conv2dCall) -> bool:

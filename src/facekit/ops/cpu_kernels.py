@@ -44,8 +44,10 @@ class InputsOnly(TorchFunctionMode):
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.conv2d and not kwargs and cpu_conv.is_by_winograd(call := Conv2dCall(*args)):
-            return winograd.conv2d(call, computed=False)
+        if func is torch.conv2d and not kwargs:
+            call = Conv2dCall(*args)
+            if cpu_conv.fastest(call) is winograd.conv2d:
+                return winograd.conv2d(call, computed=False)
         return func(*args, **(kwargs or {}))
 
 

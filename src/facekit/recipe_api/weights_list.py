@@ -77,7 +77,9 @@ def _row(name: str, where: str, path: Path) -> dict[str, Any]:
 def _licence(path: Path) -> str:
     """Return the first words under "Licence" in the model card beside weights; empty without one."""
     about = path.with_suffix(".md")
-    found = re.search(r"^## Licence\n+([^,.:;\n]+)", about.read_text(encoding="utf-8"), re.M) if about.is_file() else None
+    found = (
+        re.search(r"^## Licence\n+([^,.:;\n]+)", about.read_text(encoding="utf-8"), re.M) if about.is_file() else None
+    )
     return found[1].strip() if found else ""
 
 

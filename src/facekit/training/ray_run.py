@@ -48,10 +48,10 @@ class RayRunner:
         self,
         plan: Plan,
         folder: Path,
-        device_name: str = "auto",
-        force: bool = False,
-        reporters: Sequence[str] = (),
-        validator: OpenValidator | None = None,
+        device_name: str,
+        force: bool,
+        reporters: Sequence[str],
+        validator: OpenValidator | None,
     ) -> None:
         """Train a plan into a run folder that all machines see; raises what `run_plan` and `run_together` raise."""
         from ..runtime.ray_group import run_together

@@ -31,21 +31,6 @@ Item = TypeVar("Item")
 TIMED = 20  # steps after which the remaining time is printed
 
 
-class Runner(Protocol):
-    """Trains a plan into a run folder: `run_plan`, or the workers of a cluster."""
-
-    def __call__(
-        self,
-        plan: Plan,
-        folder: Path,
-        device_name: str = "auto",
-        force: bool = False,
-        reporters: Sequence[str] = (),
-        validator: OpenValidator | None = None,
-    ) -> None:
-        """Train the plan."""
-
-
 class Validator(Protocol):
     """Scores what a run has saved."""
 
@@ -55,6 +40,8 @@ class Validator(Protocol):
 
 OpenValidator = Callable[[Plan, Path, str], Validator]
 """Returns the validator of a plan, a run folder and a device."""
+Runner = Callable[[Plan, Path, str, bool, Sequence[str], OpenValidator | None], None]
+"""Trains a plan into a run folder, with the arguments of `run_plan`: that, or the workers of a cluster."""
 
 
 @dataclass(frozen=True)

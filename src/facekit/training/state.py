@@ -109,10 +109,10 @@ def build_state(recipe: Recipe, terms: dict[str, Term], card: TrainCard, device:
     helpers.requires_grad_(False).eval()
     optims = {phase.name: make_optimizer(nets, phase, card.optim) for phase in recipe.phases}
     ema = copy.deepcopy(chosen(nets, recipe.exports)).requires_grad_(False) if card.run.ema else None
+    heap = Heap()
     if card.run.compile:
         compile_nets(chosen(nets, recipe.exports), device)
-    heap = Heap()
-    if card.run.recompute is True and not card.run.compile:
+    elif card.run.recompute is True:
         for part in (nets, helpers):
             recompute(part, *recomputation(card.run, device), lambda: heap.give_back("layers"))
     return TrainState(recipe, terms, nets, helpers, optims, ema, card, device, heap=heap)
