@@ -1,5 +1,6 @@
 """`facekit demo` in a real browser: upload, controls, errors, two users, a phone, no other host."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -90,9 +91,13 @@ class Page:
         self.until(lambda: self.all("#go"))
 
     def until(self, condition, seconds: float = 180):
+        from selenium.common.exceptions import StaleElementReferenceException
+
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            found = condition()
+            found = None
+            with contextlib.suppress(StaleElementReferenceException):  # the page is just drawing it anew
+                found = condition()
             if found:
                 return found
             time.sleep(0.2)

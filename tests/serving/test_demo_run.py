@@ -92,7 +92,7 @@ def test_a_photo_gives_the_whole_photo_its_face_and_two_files(plain, photo, tmp_
 
 
 def test_several_labels_become_a_grid_with_a_column_each(many, photo, tmp_path):
-    controls = Controls("many", ("angry", "smile"), strength=2.0, align=False)
+    controls = Controls("many", ("angry", "smile"), weights_own={"strength": 2.0}, align=False)
     shown = demo_run.run(many, photo, controls, tmp_path / "out")
     assert [text for _, text in shown.gallery] == ["face", "angry", "smile"] and shown.columns == 3
     colours = [np.asarray(image)[0, 0].tolist() for image, _ in shown.gallery[1:]]
@@ -149,7 +149,7 @@ def test_controls_that_do_not_fit_and_photos_without_a_face_are_sentences(plain,
     Image.new("RGB", (64, 64)).save(blank)
     for controls, kind in [
         (Controls("tiny", ()), CardError),
-        (Controls("tiny", ("anime",), strength=2.0), CardError),
+        (Controls("tiny", ("anime",), weights_own={"strength": 2.0}), CardError),
         (Controls("tiny", ("anime",)), InputError),
     ]:
         with pytest.raises(kind) as error:

@@ -33,7 +33,7 @@ pytest.importorskip("starlette")
 
 from facekit.serving import server as server_module
 from facekit.serving.application import Limits
-from facekit.serving.request import TranslateRequest
+from facekit.serving.request import OWN, TranslateRequest
 from facekit.serving.server import ServeOptions, address, opened
 from facekit.serving.studio import Studio
 
@@ -194,7 +194,9 @@ def test_the_openapi_document_has_every_address_parameter_and_status(service):
             assert service(path, PHOTO if method == "post" else None).status == 200
     translate = found["paths"]["/translate"]["post"]
     given = {one["name"]: one for one in translate["parameters"]}
-    assert list(given) == list(TranslateRequest.model_fields)
+    assert list(given) == [*OWN, "strength", "keep", "background"]
+    assert given["keep"]["schema"] == {"type": "string", "enum": ["nothing", "colours"]}
+    assert given["strength"]["schema"] == {"type": "number", "minimum": 0, "maximum": 1}
     assert given["weights"]["schema"]["enum"] == ["tiny"] and given["align"]["schema"]["default"] is True
     named = json.dumps(found).split('"$ref": "#/components/schemas/')[1:]
     assert named and {one.partition('"')[0] for one in named} <= set(found["components"]["schemas"])
@@ -205,7 +207,7 @@ def test_the_page_needs_no_other_host(service):
     text = reply.body.decode()
     assert reply.status == 200 and "//" not in text.replace("application/json", "")
     assert "default-src 'none'" in reply.headers["content-security-policy"]
-    assert all(f"<code>{name}</code>" in text for name in TranslateRequest.model_fields)
+    assert all(f"<code>{name}</code>" in text for name in (*OWN, "strength", "keep"))
 
 
 # What hostile requests get
@@ -227,6 +229,9 @@ HOSTILE = {
     "weights by path": (400, "/translate?weights=/etc/passwd", PHOTO),
     "an unknown label": (400, "/translate?to=%00%1b[2J", PHOTO),
     "an unknown parameter": (400, "/translate?recipe=own.py", PHOTO),
+    "a control that the weights lack": (400, "/translate?swap_at=16", PHOTO),
+    "a dictionary of controls": (400, "/translate?controls=strength", PHOTO),
+    "a choice that the weights lack": (400, "/translate?keep=everything", PHOTO),
     "a huge size": (400, "/translate?size=1000000000", PHOTO),
     "a size that is no number": (400, "/translate?size=1e400", PHOTO),
     "strength that is not finite": (400, "/translate?strength=nan", PHOTO),

@@ -7,7 +7,7 @@ import base64
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -111,7 +111,8 @@ class Service:
         return JSONResponse(self._document(), headers=HEADERS)
 
     def _document(self) -> dict[str, Any]:
-        return document(list(self.studio.models), self.limits.bytes, self.limits.pixels)
+        studio, limits = self.studio, self.limits
+        return document(list(studio.models), studio.controls(), limits.bytes, limits.pixels)
 
     async def translate(self, request: Request) -> Response:
         """Translate the image in the body."""
@@ -128,7 +129,7 @@ class Service:
         return response
 
     async def _answer(self, request: Request) -> Response:
-        wanted = _checked(request)
+        wanted = _checked(request, self.studio.controls())
         try:
             with self.work.seat() as submit:
                 data = await self._body(request)
@@ -203,7 +204,7 @@ def as_json(answer: Answer, wanted: requests.TranslateRequest) -> dict[str, Any]
     }
 
 
-def _checked(request: Request) -> requests.TranslateRequest:
+def _checked(request: Request, controls: Collection[str]) -> requests.TranslateRequest:
     """Return the parameters of a request whose head is all right."""
     coding = request.headers.get("content-encoding", "identity").lower()
     if coding != "identity":
@@ -213,7 +214,7 @@ def _checked(request: Request) -> requests.TranslateRequest:
         hint = "send the image file itself as the body: curl --data-binary @me.jpg"
         raise Refused(415, "the body is not an image" if kind.isascii() else "no such type of content", hint)
     try:
-        return requests.parse(request.query_params.multi_items())
+        return requests.parse(request.query_params.multi_items(), controls)
     except CardError as error:
         raise Refused(400, error.message, error.hint) from error
 

@@ -16,6 +16,7 @@ from PIL import Image
 from ..errors import FacekitError
 from ..runtime import console
 from . import demo_run
+from .demo_controls import DemoControls
 from .listening import address, is_private, listen, show_until
 from .studio import Studio
 
@@ -33,8 +34,6 @@ ABOUT = """# facekit
 Drop a photo of a face, or take one; the translation appears beside it.
 Photos stay on the machine that runs this page."""
 UPLOADS = "GRADIO_TEMP_DIR"
-AS_IT_IS = "as it is"
-ROTATIONS = {"upright": "turned upright, then back", "condition": "the weights are told its angle"}
 FONTS = ["system-ui", "sans-serif"]
 
 LAUNCH: dict[str, Any] = {  # on this machine only, without what gradio offers beside the page
@@ -46,8 +45,8 @@ LAUNCH: dict[str, Any] = {  # on this machine only, without what gradio offers b
 
 def build(studio: Studio, folder: Path) -> gr.Blocks:
     """Return the page of a studio; results for download are written under `folder`."""
-    known = {one["name"]: one for one in studio.describe()}
-    first = next(iter(known))
+    known = DemoControls(studio.describe())
+    first = next(iter(known.known))
     with gr.Blocks(title="facekit", analytics_enabled=False, delete_cache=(600, demo_run.KEPT)) as page:
         gr.Markdown(ABOUT)
         with gr.Row():
@@ -57,8 +56,10 @@ def build(studio: Studio, folder: Path) -> gr.Blocks:
                     sources=["upload", "webcam", "clipboard"], buttons=["fullscreen"],
                 )  # fmt: skip
                 _take_as_it_is(photo)
-                weights = gr.Dropdown([*known], value=first, label="Weights", visible=len(known) > 1, elem_id="weights")
-                controls = _controls(known[first])
+                weights = gr.Dropdown(
+                    [*known.known], value=first, label="Weights", visible=len(known.known) > 1, elem_id="weights"
+                )
+                controls = known.components(first)
                 go = gr.Button("Translate", variant="primary", elem_id="go")
             with gr.Column(scale=3, min_width=300):
                 result = gr.Image(
@@ -80,13 +81,13 @@ def build(studio: Studio, folder: Path) -> gr.Blocks:
         gr.Examples([[str(_example(folder))]], [photo], label="Or try this one", elem_id="examples")
 
         def change(name: str) -> list[Any]:
-            return [gr.update(**changed) for changed in _settings(known[name]).values()]
+            return [gr.update(**changed) for changed in known.settings(name)]
 
         def translate(path: str | None, name: str, *values: Any) -> Any:
             if not path:
                 raise gr.Error("There is no photo yet: drop one or take one.", title="", print_exception=False)
             try:
-                shown = demo_run.run(studio, Path(path), _read(known[name], values), folder)
+                shown = demo_run.run(studio, Path(path), known.read(name, values), folder)
             except FacekitError as error:
                 raise gr.Error(_sentence(error), title="", print_exception=False) from error
             files = [gr.update(value=str(file), interactive=True) for file in (shown.result_file, shown.card_file)]
@@ -99,7 +100,7 @@ def build(studio: Studio, folder: Path) -> gr.Blocks:
             if not path:
                 raise gr.Error("There is no film yet: choose one.", title="", print_exception=False)
             try:
-                made, text = demo_run.run_film(studio, Path(path), _read(known[name], values), folder)
+                made, text = demo_run.run_film(studio, Path(path), known.read(name, values), folder)
             except FacekitError as error:
                 raise gr.Error(_sentence(error), title="", print_exception=False) from error
             return [str(made), text]
@@ -108,7 +109,10 @@ def build(studio: Studio, folder: Path) -> gr.Blocks:
         cut, rotation = controls[-2:]
         cut.change(lambda is_face: gr.update(visible=is_face), cut, rotation, api_visibility="private")
         with gr.Accordion("A film instead of a photo", open=False, elem_id="films"):
-            gr.Markdown(f"Its first {demo_run.FILM_SECONDS} seconds, with the weights and controls above.")
+            gr.Markdown(
+                f"Its first {demo_run.FILM_SECONDS} seconds, with the weights and controls above. "
+                "Faces are looked for in every frame."
+            )
             with gr.Row():
                 film = gr.Video(label="Film", sources=["upload"], height=320, elem_id="film")
                 film_result = gr.Video(label="Result", interactive=False, height=320, elem_id="film-result")
@@ -120,65 +124,6 @@ def build(studio: Studio, folder: Path) -> gr.Blocks:
         film_go.click(translate_film, [film, weights, *controls], [film_result, film_note], **together)
         photo.input(follow, inputs, outputs, **together)
     return page
-
-
-def _controls(known: dict[str, Any]) -> list[Any]:
-    """Return the controls in the order of `_settings`, set up for weights."""
-    settings = _settings(known)
-    return [
-        gr.Dropdown(label="Translate to", multiselect=True, elem_id="to", **settings["to"]),
-        gr.Dropdown(label="What the face is", multiselect=True, elem_id="source", **settings["source"]),
-        gr.Slider(step=0.05, label="Strength", elem_id="strength", **settings["strength"]),
-        gr.Checkbox(label="Keep the colours of hair and skin", elem_id="colours", **settings["colours"]),
-        gr.Checkbox(label="Keep the background of the face", elem_id="background", **settings["background"]),
-        gr.Checkbox(label="All faces of the photo", elem_id="every", **settings["every"]),
-        gr.Checkbox(label="Put the faces back into the photo", elem_id="paste", **settings["paste"]),
-        gr.Checkbox(label="The picture is a face already", elem_id="cut", **settings["cut"]),
-        gr.Dropdown(label="A tilted face is translated", elem_id="rotation", **settings["rotation"]),
-    ]
-
-
-def _settings(known: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what each control shows for weights, in the order of the page."""
-    has = {control["name"]: control for control in known["controls"]}
-    strength = has.get("strength", {"low": 0.0, "high": 1.0, "default": 1.0})
-    return {
-        "to": {"choices": known["to"], "value": known["to"][-1:], "visible": len(known["to"]) > 1},
-        "source": {"choices": known["to"], "value": [], "visible": known["source"]},
-        "strength": {
-            "minimum": strength["low"],
-            "maximum": strength["high"],
-            "value": strength["default"],
-            "visible": "strength" in has,
-        },
-        "colours": {"value": False, "visible": "keep" in has},
-        "background": {"value": False, "visible": "background" in has},
-        "every": {"value": False},
-        "paste": {"value": True},
-        "cut": {"value": False},
-        "rotation": {
-            "choices": [(AS_IT_IS, ""), *((ROTATIONS[name], name) for name in known["rotations"])],
-            "value": "",
-            "visible": False,
-        },
-    }
-
-
-def _read(known: dict[str, Any], values: tuple[Any, ...]) -> demo_run.Controls:
-    to, source, strength, colours, background, every, paste, cut, rotation = values
-    as_learned = strength == _settings(known)["strength"]["value"]
-    return demo_run.Controls(
-        known["name"],
-        tuple(to or ()),
-        ("+".join(source) or "none") if known["source"] else None,
-        None if as_learned else float(strength),
-        bool(colours),
-        bool(background),
-        bool(every),
-        bool(paste),
-        not cut,
-        rotation or None if cut else None,
-    )
 
 
 def _sentence(error: FacekitError) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from PIL import Image
 from ..errors import CardError, InputError
 from ..inference.face_input import FaceOptions, Rotation
 from ..inference.translate_film import translate_film
+from ..inference.translate_folder import control_flags
 from ..inference.translate_options import FilmOptions, TranslateOptions
 from ..reports.contact_sheet import contact_sheet
 from ..runtime import console
@@ -33,9 +34,8 @@ class Controls:
     weights: str
     to: tuple[str, ...]
     source: str | None = None
-    strength: float | None = None
-    colours: bool = False
-    background: bool = False
+    weights_own: dict[str, Any] = field(default_factory=dict)
+    """What the weights let people set, by name (`Recipe.controls`); what is left out is as it was learned."""
     every: bool = False
     paste: bool = True
     align: bool = True
@@ -92,14 +92,12 @@ def run_film(studio: Studio, film: Path, controls: Controls, folder: Path) -> tu
         raise CardError("a film is translated to one label", "choose one")
     began = time.monotonic()
     place = _new_place(folder)
-    given = {"strength": controls.strength, "keep": "colours" if controls.colours else None}
-    given["background"] = "keep" if controls.background else None
     options = TranslateOptions(
         to=controls.to[0],
         source_label=controls.source,
         weights=studio.given[controls.weights],
         recipe=studio.recipe,
-        controls=given,
+        controls=controls.weights_own,
         device=studio.device,
         faces=FaceOptions(every=controls.every, detector=studio.detector.name, model_root=studio.model_root),
         film=FilmOptions(end=str(FILM_SECONDS)),
@@ -118,9 +116,7 @@ def _request(controls: Controls, to: str, paste: bool) -> TranslateRequest:
         weights=controls.weights,
         to=to,
         source=controls.source,
-        strength=controls.strength,
-        keep="colours" if controls.colours else None,
-        background="keep" if controls.background else None,
+        controls=controls.weights_own,
         align=controls.align,
         rotation=controls.rotation,
         paste=paste,
@@ -144,16 +140,15 @@ def _write(shown: Shown, studio: Studio, controls: Controls, paste: bool, folder
     shown.result_file = place / f"{'-'.join(controls.to)[:60]}.png"
     shown.card_file = place / "card.yaml"
     images.save(shown.result, shown.result_file)
-    path = studio.models[controls.weights].path
+    model = studio.models[controls.weights]
     values: dict[str, Any] = {
         "to": ",".join(controls.to), "weights": studio.given[controls.weights], "from_": controls.source,
-        "strength": controls.strength, "keep": "colours" if controls.colours else None,
-        "background": "keep" if controls.background else None, "paste": paste or None, "align": controls.align,
+        **control_flags(model, controls.weights_own), "paste": paste or None, "align": controls.align,
         "rotation": controls.rotation,
         "faces": "all" if controls.every and paste else None, "detector": studio.detector.name,
     }  # fmt: skip
     options = {key: value for key, value in values.items() if value is not None}
-    made = {"facekit": 1, "command": "translate", "options": options, "inputs": {"weights": files.digest(path)}}
+    made = {"facekit": 1, "command": "translate", "options": options, "inputs": {"weights": files.digest(model.path)}}
     files.write_text(shown.card_file, yaml_text.dump(made))
 
 

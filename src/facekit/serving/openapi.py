@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import __version__
-from .request import TranslateRequest
+from ..recipe_api.controls import Control
+from .request import OWN, TranslateRequest
 
 ERRORS = {
     "400": "a parameter is wrong, or the weights cannot do this",
@@ -18,10 +20,11 @@ ERRORS = {
 }
 
 
-def parameters() -> list[dict[str, Any]]:
-    """Return the query parameters of a translation."""
+def parameters(controls: Mapping[str, Sequence[Control]]) -> list[dict[str, Any]]:
+    """Return the query parameters of a translation by weights with these controls."""
     found = []
-    for name, schema in TranslateRequest.model_json_schema()["properties"].items():
+    for name in OWN:
+        schema = TranslateRequest.model_json_schema()["properties"][name]
         kinds = [kind for kind in schema.pop("anyOf", []) if kind.get("type") != "null"]
         described = schema.pop("description")
         schema.pop("title", None)
@@ -29,7 +32,23 @@ def parameters() -> list[dict[str, Any]]:
         if schema.get("default", 0) is None:
             del schema["default"]
         found.append({"name": name, "in": "query", "description": described, "schema": schema})
+    for name, declared in controls.items():
+        if name not in OWN:
+            described = "; or: ".join(dict.fromkeys(control.help for control in declared))
+            found.append({"name": name, "in": "query", "description": described, "schema": _taken(declared)})
     return found
+
+
+def _taken(kinds: Sequence[Control]) -> dict[str, Any]:
+    """Return the schema of a control that weights may give other limits each: whatever one of them takes."""
+    numbers = [control for control in kinds if not control.choices]
+    if not numbers:
+        return {"type": "string", "enum": list(dict.fromkeys(choice for one in kinds for choice in one.choices))}
+    if len(numbers) < len(kinds):
+        return {"type": "string"}
+    whole = all(isinstance(control.default, int) for control in kinds)
+    limits = {"minimum": min(one.low for one in kinds), "maximum": max(one.high for one in kinds)}
+    return {"type": "integer" if whole else "number", **limits}
 
 
 def _object(**properties: Any) -> dict[str, Any]:
@@ -83,10 +102,12 @@ def _answer(description: str, schema: str) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": reference}}}
 
 
-def document(weights: list[str], most_bytes: int, most_pixels: int) -> dict[str, Any]:
-    """Return the OpenAPI document of a service with these weights and limits."""
+def document(
+    weights: list[str], controls: Mapping[str, Sequence[Control]], most_bytes: int, most_pixels: int
+) -> dict[str, Any]:
+    """Return the OpenAPI document of a service with these weights, their controls and its limits."""
     image = {"schema": {"type": "string", "format": "binary"}}
-    given = parameters()
+    given = parameters(controls)
     next(one for one in given if one["name"] == "weights")["schema"] = {"type": "string", "enum": weights}
     done = _answer("the translated image, or JSON with answer=json", "Translation")
     done["content"] |= dict.fromkeys(("image/png", "image/jpeg", "image/webp"), image)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Collection, Sequence
+from typing import Any, Literal
 
 from pydantic import Field
 
 from ..errors import CardError
-from ..storage.card import Section, validate
+from ..storage.card import Section, suggest, validate
 
 LARGEST_SIZE = 2048  # px
 
@@ -22,11 +22,7 @@ class TranslateRequest(Section):
     to: str | None = Field(None, description="domain or label to translate to; several joined by +")
     source: str | None = Field(None, description="what the face is, for weights that must know: Young+Male, or none")
     size: int | None = Field(None, ge=16, le=LARGEST_SIZE, description="shorter edge of a face, px; else the model's")
-    strength: float | None = Field(None, ge=-10, le=10, description="strength of the change: 1 as learned")
-    keep: Literal["nothing", "colours"] | None = Field(
-        None, description="what stays of the photo: hair and skin colours"
-    )
-    background: Literal["paint", "keep"] | None = Field(None, description="what is around head and neck")
+    controls: dict[str, Any] = Field(default_factory=dict, description="what the weights let people set, by name")
     mask: bool = Field(False, description="show where the face is changed (white: completely) instead of the face")
     align: bool = Field(True, description="find the face and cut it out; false for an image that is a face already")
     rotation: Literal["upright", "condition"] | None = Field(
@@ -42,13 +38,26 @@ class TranslateRequest(Section):
     )
 
 
-def parse(pairs: Sequence[tuple[str, str]]) -> TranslateRequest:
-    """Return the request that the pairs of a query string make; raises CardError for what is wrong with them."""
+OWN = tuple(name for name in TranslateRequest.model_fields if name != "controls")
+"""The parameters that do not depend on the weights."""
+
+
+def parse(pairs: Sequence[tuple[str, str]], controls: Collection[str] = ()) -> TranslateRequest:
+    """Return the request that the pairs of a query string make.
+
+    `controls` are the names of what the weights let people set; each is a parameter of its own. Raises CardError for
+    what is wrong with the pairs; what a control takes is checked when it is used.
+    """
     values = dict(pairs)
     if len(values) < len(pairs):
         raise CardError("a parameter is given twice", "give each parameter once")
+    for name in values:
+        if name not in OWN and name not in controls:
+            known = suggest(name, [*OWN, *controls])
+            raise CardError(f"there is no parameter {name!r}{known}", "the page at / lists the parameters")
+    given = {name: values.pop(name) for name in controls if name in values and name not in OWN}
     try:
-        request = validate(TranslateRequest, values, "the query")
+        request = validate(TranslateRequest, {**values, "controls": given}, "the query")
     except CardError as error:
         raise CardError(error.message, "the page at / lists the parameters") from error
     if request.paste and (request.mask or not request.align):

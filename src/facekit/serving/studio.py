@@ -21,6 +21,7 @@ from ..inference.face_labels import given_label
 from ..inference.head_mask import HeadMask
 from ..inference.translator import Translator
 from ..recipe_api import checkpoint
+from ..recipe_api.controls import Control
 from ..runtime.device import find_device
 from ..storage.card import suggest
 from .request import TranslateRequest
@@ -147,8 +148,7 @@ class Studio:
                 raise CardError(f"{name} does not translate to {target!r}", f"give `to` one of: {known}")
         if request.to is None and len(model.directions) > 2:
             raise CardError(f"{name} translates to several", f"give `to` one of: {', '.join(model.directions)}")
-        controls = {"keep": request.keep, "background": request.background}
-        return name, Translator(model, request.to, request.size, request.strength, request.mask, controls=controls)
+        return name, Translator(model, request.to, request.size, mask=request.mask, controls=request.controls)
 
     def _conditions(self, translator: Translator, request: TranslateRequest) -> dict[str, Any]:
         """Return what the recipe must know of every face."""
@@ -164,6 +164,14 @@ class Studio:
             if label not in model.directions and request.source != "none":
                 raise CardError(f"these weights do not know {label!r}", f"give `source`: {known}")
         return {"source": given_label(request.source, model)}
+
+    def controls(self) -> dict[str, list[Control]]:
+        """Return what the weights let people set, by name; weights may give one name other limits."""
+        found: dict[str, list[Control]] = {}
+        for model in self.models.values():
+            for control in model.recipe.known_controls():
+                found.setdefault(control.name, []).append(control)
+        return found
 
     def describe(self) -> list[dict[str, Any]]:
         """Return what the weights can do, without any path of this machine."""
