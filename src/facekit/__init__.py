@@ -28,6 +28,8 @@ _HOMES = {
     "sample": "commands.sample",
     "compare": "commands.compare",
     "export": "commands.export",
+    "watch": "commands.watch",
+    "weights": "commands.weights",
     "score_fid": "commands.score_fid",
     "load": "inference.translator",
 }
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
     from .commands.train_detector import train_detector as train_detector
     from .commands.train_segnet import train_segnet as train_segnet
     from .commands.translate import translate as translate
+    from .commands.watch import watch as watch
+    from .commands.weights import weights as weights
     from .inference.translator import load as load
 
 

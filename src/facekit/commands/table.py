@@ -179,6 +179,7 @@ COMMANDS = {
         (
             ("facekit weights", "those that come with facekit, those downloaded, and your runs"),
             ("facekit weights anime", "what they do well and badly, and their licence"),
+            ("facekit weights --page weights.html", "a page with a picture of what each of them draws"),
         ),
     ),
     "recipes": Command(

@@ -36,11 +36,16 @@ def describe(name: str) -> tuple[dict[str, Any], str]:
     where = "shipped" if path.parent == checkpoint.SHIPPED else "file"
     values = checkpoint.saved_card(path)
     row = _row(name, where, path)
-    about = path.with_suffix(".md")
-    if about.is_file():
-        return row, about.read_text(encoding="utf-8").strip()
+    if about := model_card(path):
+        return row, about
     head = f"{path}: {row['recipe']} to {', '.join(row['to'])}, {row['size']} px, {row['bytes'] / 1e6:.1f} MB"
     return row, f"{head}\n\n{yaml_text.dump(values)}".strip()
+
+
+def model_card(path: str | Path) -> str:
+    """Return the model card beside weights; empty without one."""
+    about = Path(path).with_suffix(".md")
+    return about.read_text(encoding="utf-8").strip() if about.is_file() else ""
 
 
 def as_text(rows: list[dict[str, Any]]) -> str:
@@ -76,10 +81,7 @@ def _row(name: str, where: str, path: Path) -> dict[str, Any]:
 
 def _licence(path: Path) -> str:
     """Return the first words under "Licence" in the model card beside weights; empty without one."""
-    about = path.with_suffix(".md")
-    found = (
-        re.search(r"^## Licence\n+([^,.:;\n]+)", about.read_text(encoding="utf-8"), re.M) if about.is_file() else None
-    )
+    found = re.search(r"^## Licence\n+([^,.:;\n]+)", model_card(path), re.M)
     return found[1].strip() if found else ""
 
 
