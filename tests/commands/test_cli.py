@@ -363,3 +363,44 @@ def test_help_cuts_no_word_off_at_80_columns(name, facekit, monkeypatch):
     done = facekit(name, "--help")
     lines = done.out.splitlines()
     assert done.code == 0 and max(map(len, lines)) == 80 and "…" not in done.out
+
+
+# The end of the process
+
+PROGRAM = """
+import atexit, os
+from facekit import cli
+class Kept:  # let go of when the interpreter is taken down
+    def __del__(self, write=os.write): write(1, b"taken down ")
+kept, app = Kept(), cli.app
+def registers(**options):
+    atexit.register(lambda: print("handlers ran"))
+    app(**options)
+cli.app = registers
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "shown"),
+    [
+        (("weights", "anime"), 0, ["handlers ran"]),  # loads torch
+        (("weights", "anme"), 5, ["handlers ran"]),
+        (("--version",), 0, ["handlers ran", "taken down"]),
+    ],
+)
+def test_a_process_with_torch_ends_without_its_clearing_up(arguments, code, shown, tmp_path):
+    around = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    done = subprocess.run(command, env=around, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == code
+    assert [text for text in ("handlers ran", "taken down") if text in done.stdout] == shown
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_cannot_be_written_is_no_success_with_torch_either(tmp_path):
+    around = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-m", "facekit", "weights", "anime"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, env=around, stdout=full, stderr=subprocess.PIPE, timeout=120, cwd=tmp_path)
+    assert done.returncode != 0 and done.stderr
