@@ -128,6 +128,12 @@ def test_a_fine_tuned_run_starts_from_its_base_and_has_its_size_and_widths(base,
     assert {path.name for path in (drawn / "tuned").iterdir()} >= {"seed000000.png", "seed000001.png"}
 
 
+def test_a_size_other_than_that_of_the_base_is_refused(base, facekit):
+    line = ("train", "stylegan2-structure", "--a", base / "references", "--init", base / "base")
+    done = facekit(*line, "--size", 32)
+    assert (done.code, "16 px" in done.err, "--size 16" in done.err) == (2, True, True)
+
+
 def test_jojogan_trains_from_two_drawings(base, facekit):
     line = ("train", "jojogan", "--a", base / "references", "--batch", 2, "--steps", 2)
     inverting = ("--set", "params.inversion_steps=2", "--init", base / "base")

@@ -115,7 +115,9 @@ def make_plan(layers: Sequence[Mapping[str, Any]], where: str) -> Plan:
     kind, preset = find(chosen["recipe"])
     merged = card.merge(kind.defaults, preset, *layers)
     if kind.inherits:
-        merged = card.merge(kind.defaults, preset, _inherited(kind, merged), *layers)
+        base = _inherited(kind, merged)
+        _refuse_other_size(base, chosen, merged["run"]["init"])
+        merged = card.merge(kind.defaults, preset, base, *layers)
     run = merged.get("run")
     if isinstance(run, dict) and "steps" in run and "epochs" in run:  # the later layer's length wins
         every = (kind.defaults, preset, *layers)
@@ -167,6 +169,16 @@ def _inherited(kind: type[Recipe], values: Mapping[str, Any]) -> dict[str, Any]:
         "params": {name: params[name] for name in kind.inherits if name in params},
         **({"data": {"size": size}} if size else {}),
     }
+
+
+def _refuse_other_size(base: Mapping[str, Any], chosen: Mapping[str, Any], init: str) -> None:
+    """Raise CardError for a card or flag with another size than that of the run that it starts from."""
+    size, wanted = ((values.get("data") or {}).get("size") for values in (base, chosen))
+    if size and wanted and wanted != size:
+        raise CardError(
+            f"{init} was trained at {size} px, data.size is {wanted}",
+            f"--size {size}, or start from a run of {wanted} px",
+        )
 
 
 def _sized_as_its_faces(kind: type[Recipe], checked: card.TrainCard) -> card.TrainCard:
