@@ -31,7 +31,7 @@ def vgg_weights(source: str, kind: str = "vgg19") -> Mapping[str, Tensor]:
     ImageNet weights. Raises MissingError where they cannot be read or downloaded.
     """
     if source != "download":
-        return read_weights(Path(source))
+        return read_weights(Path(source), "check the path, or give another file: --set params.vgg=FILE")
     import torchvision.models as models
 
     try:
@@ -111,13 +111,13 @@ def check_preprocessing(net: VGG, source: str, preprocessing: str) -> None:
         )
 
 
-def read_weights(path: Path) -> Mapping[str, Tensor]:
+def read_weights(path: Path, hint: str = "check the path") -> Mapping[str, Tensor]:
     """Read a state dict from a safetensors file, or from a torch file without running code in it.
 
-    Raises MissingError if the file is missing or broken.
+    Raises MissingError if the file is missing, with `hint`, or broken.
     """
     if not path.is_file():
-        raise MissingError(f"no weights file {path}", "check the path")
+        raise MissingError(f"no weights file {path}", hint)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

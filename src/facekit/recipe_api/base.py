@@ -209,6 +209,14 @@ class Recipe(abc.ABC):
         self.params: Any = type(self).Params.model_validate(dict(params or {}))
         self.size = size
 
+    @classmethod
+    def inherited(cls, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the parameters that a run takes over from `params`, those in the card of the run that it starts from.
+
+        The run's own card goes before them.
+        """
+        return {name: params[name] for name in cls.inherits if name in params}
+
     def check(self, size: int) -> None:
         """Raise CardError if the method does not support `size` px; the hint names the nearest supported sizes."""
         least, unit = self.sizes

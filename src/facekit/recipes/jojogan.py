@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,10 +19,12 @@ from ..errors import CardError, InputError
 from ..nets.inversion import invert
 from ..nets.stylegan2 import Discriminator
 from ..ops.losses import l1
+from ..recipe_api import checkpoint
 from ..recipe_api.base import Phase, Scene, term, view
 from ..runtime import console
 from ..storage import images
 from ..storage.card import Data
+from .projected import TrunkParams, open_trunk
 from .stylegan2 import WIDTHS
 from .stylegan2_photos import DrawsPhotos, PhotoParams
 
@@ -59,7 +62,9 @@ class References(nn.Module):
 
 
 class JoJoScene(Scene):
-    """References `a` with their `number`s; `g` learns to draw them, `d` only looks."""
+    """References `a` with their `number`s; `g` learns to draw them, `d` or the frozen trunk only looks."""
+
+    recipe: JoJoGAN
 
     @view
     def styles(self) -> Tensor:
@@ -75,17 +80,25 @@ class JoJoScene(Scene):
 
     @term("G")
     def features(self) -> Tensor:
-        """The drawing looks to D like its reference: mean L1 of its features (Chong and Forsyth 2022, eq. 3)."""
-        drawn = self.nets.d.features(self.nets.g.synthesis(self.styles))
+        """The drawing looks like its reference: mean L1 of features (Chong and Forsyth 2022, eq. 3).
+
+        Those of D, as in the paper, or, where the base has no D, those of the trunk that judged it.
+        """
+        maps = self.recipe.maps(self.nets, self.helpers)
+        drawn = maps(self.nets.g.synthesis(self.styles))
         with torch.no_grad():
-            wanted = self.nets.d.features(self.a)
-        stages = [stage for stage in STAGES if stage < len(drawn)]
-        return torch.stack([l1(drawn[stage], wanted[stage]) for stage in stages]).mean()
+            wanted = maps(self.a)
+        return torch.stack([l1(drawn[stage], wanted[stage]) for stage in self.recipe.compared(len(drawn))]).mean()
 
 
-class JoJoParams(PhotoParams):
+class JoJoParams(PhotoParams, TrunkParams):
     """Parameters of jojogan."""
 
+    look: Literal["discriminator", "trunk"] = Field(
+        "discriminator",
+        description="whose features compare: those of the base's discriminator, or those of the VGG that judged it; "
+        "without a value, what the base has",
+    )
     preserve_colour: bool = Field(False, description="keep the photo's colours: mix only layers that hold texture")
     alpha: float = Field(0.0, ge=0, le=1, description="how much of its own style the reference keeps in mixed layers")
     inversion_steps: int = Field(500, ge=1, description="gradient steps that find the references' latents")
@@ -96,7 +109,9 @@ class JoJoGAN(DrawsPhotos):
     """A style from one to ten drawings (Chong and Forsyth 2022, JoJoGAN), in minutes: `--init` names a StyleGAN2 run.
 
     The references are inverted; their upper layers mixed with random styles give many faces that should all look like
-    the reference, and the whole generator is fine-tuned to draw it for each.
+    the reference, and the whole generator is fine-tuned to draw it for each. Drawing and reference are compared by
+    features of the base's discriminator, as in the paper. A base of stylegan2-projected has none: the frozen VGG that
+    judged it takes its place, in the inversion and in the loss. That is our substitute, not the paper's.
     """
 
     Scene = JoJoScene
@@ -108,8 +123,13 @@ class JoJoGAN(DrawsPhotos):
         "optim": {"lr": 2e-3, "betas": [0.0, 0.99]},
         "run": {"steps": 300, "ema": 0.0, "save_every": 100},
     }
-    inherits = WIDTHS
+    inherits = (*WIDTHS, "look", "vgg", "preprocessing")
     exports = ("g", "source")
+
+    @classmethod
+    def inherited(cls, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the base's widths, its trunk, and which of the two it has to look through."""
+        return {"look": "trunk" if "vgg" in params else "discriminator", **super().inherited(params)}
 
     def open(self, data: Data) -> Layout:
         layout = open_one_folder(data.model_copy(update={"holdout": 0}))
@@ -128,18 +148,41 @@ class JoJoGAN(DrawsPhotos):
         p, g = self.params, self.generator()
         g.frozen = ("mapping.",)  # styles are given: nothing reaches it
         references = References(p.references, g.latents, g.width)
-        d = Discriminator(self.size, p.multiplier, p.width)
-        return {"g": g, "d": d, "references": references, "source": self.generator()}
+        looks = {} if p.look == "trunk" else {"d": Discriminator(self.size, p.multiplier, p.width)}
+        return {"g": g, **looks, "references": references, "source": self.generator()}
+
+    def helpers(self, load: Any, terms: Collection[str]) -> dict[str, nn.Module]:
+        return {"trunk": open_trunk(self.params)} if self.params.look == "trunk" else {}
+
+    def maps(self, nets: Any, helpers: Any) -> Callable[[Tensor], list[Tensor]]:
+        """Return what gives the feature maps of images by which they are compared."""
+        if self.params.look == "trunk":
+            return lambda x: list(helpers.trunk(x).values())
+        return nets.d.features
+
+    def compared(self, count: int) -> list[int]:
+        """Return which of `count` feature maps the loss compares: the paper's blocks of D, or all of the trunk."""
+        return [stage for stage in STAGES if stage < count] if self.params.look == "discriminator" else [*range(count)]
 
     def start(self, nets: Any, layout: Layout) -> None:
-        """Find the references' latents in the generator that the run starts from."""
+        """Find the references' latents in the generator that the run starts from.
+
+        Raises CardError if it came without a trained discriminator, and `params.look` asks for one.
+        """
+        if self.params.look == "discriminator":
+            if not nets.d.last_bias.any():  # all zero until D learns
+                raise CardError(
+                    "jojogan compares by the features of the base's discriminator, and this base holds none",
+                    "start from the run folder of a stylegan2, or compare by an ImageNet VGG: --set params.look=trunk",
+                )
+            nets.d.requires_grad_(False)
         nets.source.load_state_dict(nets.g.state_dict())
         place = nets.g.const
         tensors = [images.to_tensor(images.resize(images.square(images.read(p)), self.size)) for p in layout.train["a"]]
         pictures = torch.stack(tensors).to(place.device, place.dtype)
         console.note(f"jojogan: inverting {len(pictures)} reference(s), {self.params.inversion_steps} steps")
-        nets.d.requires_grad_(False)
-        found = invert(nets.g, pictures, nets.d.features, self.params.inversion_steps)
+        helpers = nn.ModuleDict(self.helpers(checkpoint.load_model, ("features",))).to(place.device, place.dtype)
+        found = invert(nets.g, pictures, self.maps(nets, helpers), self.params.inversion_steps)
         nets.references.styles.copy_(found.styles)
         far = ", ".join(f"{value:.3f}" for value in found.distance.tolist())
         console.note(f"jojogan: remaining distance {far}")

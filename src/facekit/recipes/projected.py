@@ -134,15 +134,28 @@ class ProjectedScene(Scene):
         return sum(losses.hinge_d(r, f) for r, f in pairs)  # type: ignore[return-value]
 
 
-class ProjectedParams(base.Params):
+class TrunkParams(base.Params):
+    """Parameters of the frozen trunk."""
+
+    vgg: str = Field("download", description="file with VGG19's first layers; download: torchvision's ImageNet weights")
+    preprocessing: Preprocessing = Field("torchvision", description=EXPECTED)
+
+
+def open_trunk(params: TrunkParams) -> Trunk:
+    """Return the trunk with the weights that `params` name.
+
+    Raises MissingError where they cannot be had, CardError where they expect another preprocessing.
+    """
+    return Trunk(helpers.vgg("vgg19", LAYERS, params.vgg, params.preprocessing))
+
+
+class ProjectedParams(TrunkParams):
     """Parameters of projected-cut."""
 
     width: int = Field(128, ge=8, multiple_of=8, description="channels of the generator at a quarter of the size")
     blocks: int = Field(4, ge=0, description="residual blocks at an eighth of the size")
     head_width: int = Field(128, ge=4, description="channels of the discriminator heads")
     lighting: float = Field(1.0, ge=0, le=1, description="how much the photos' light is varied")
-    vgg: str = Field("download", description="file with VGG19's first layers; download: torchvision's ImageNet weights")
-    preprocessing: Preprocessing = Field("torchvision", description=EXPECTED)
 
 
 class ProjectedCUT(Recipe):
@@ -184,8 +197,7 @@ class ProjectedCUT(Recipe):
         }
 
     def helpers(self, load: Any, terms: Collection[str]) -> dict[str, nn.Module]:
-        p = self.params
-        return {"trunk": Trunk(helpers.vgg("vgg19", LAYERS, p.vgg, p.preprocessing))}
+        return {"trunk": open_trunk(self.params)}
 
     def lr_factor(self, clock: Progress) -> float:
         """Rise over 50 steps, stay, fall to zero over the last 40 % of the run."""

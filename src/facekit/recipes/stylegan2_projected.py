@@ -9,12 +9,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..nets import pretrained
 from ..nets.projected import FeatureHead
-from ..nets.vgg import EXPECTED, Preprocessing, channels
+from ..nets.vgg import channels
 from ..ops import augment, losses
 from ..recipe_api.base import Phase, Progress, term, view
-from .projected import LAYERS, Trunk
+from .projected import LAYERS, TrunkParams, open_trunk
 from .stylegan2 import PathMean, StyleGAN2, StyleGANParams, StyleGANScene
 
 WHOLE = 128  # px at which whole images are judged, at most
@@ -74,12 +73,10 @@ class ProjectedStyleScene(StyleGANScene):
     r1 = None  # type: ignore[assignment]  # frozen features and spectral norm keep the heads smooth
 
 
-class ProjectedStyleParams(StyleGANParams):
+class ProjectedStyleParams(StyleGANParams, TrunkParams):
     """Parameters of stylegan2-projected."""
 
     head_width: int = Field(64, ge=4, description="channels of the discriminator heads")
-    vgg: str = Field("download", description="file with VGG19's first layers; download: torchvision's ImageNet weights")
-    preprocessing: Preprocessing = Field("torchvision", description=EXPECTED)
 
 
 class ProjectedStyleGAN2(StyleGAN2):
@@ -115,8 +112,7 @@ class ProjectedStyleGAN2(StyleGAN2):
         }
 
     def helpers(self, load: Any, terms: Collection[str]) -> dict[str, nn.Module]:
-        p = self.params
-        return {"trunk": Trunk(pretrained.vgg("vgg19", LAYERS, p.vgg, p.preprocessing))}
+        return {"trunk": open_trunk(self.params)}
 
     def lr_factor(self, clock: Progress) -> float:
         """Rise over 100 steps, then stay."""

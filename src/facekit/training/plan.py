@@ -166,7 +166,7 @@ def _inherited(kind: type[Recipe], values: Mapping[str, Any]) -> dict[str, Any]:
     params = base.get("params") or {}
     size = (base.get("data") or {}).get("size")
     return {
-        "params": {name: params[name] for name in kind.inherits if name in params},
+        "params": kind.inherited(params),
         **({"data": {"size": size}} if size else {}),
     }
 
