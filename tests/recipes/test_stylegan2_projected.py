@@ -1,4 +1,4 @@
-"""StyleGAN2 with projected discriminators as a base: JoJoGAN through the frozen trunk."""
+"""StyleGAN2 with projected discriminators as a base: fine-tuned under heads, and JoJoGAN through the frozen trunk."""
 
 import json
 import shutil
@@ -10,12 +10,15 @@ from safetensors.torch import load_file, save_file
 
 import toy
 from facekit.nets.vgg import VGG
+from facekit.recipe_api import checkpoint
 from facekit.recipes.jojogan import JoJoGAN
 from facekit.recipes.projected import LAYERS, Trunk
+from facekit.recipes.stylegan2_projected_structure import ProjectedStructure
 from facekit.storage.card import TrainCard
 from facekit.training.state import build_state, weighted_terms
 
 SMALL = {"style_width": 8, "mapping_layers": 2, "multiplier": 0.01, "width": 8}
+NO_STEPS = ("--control", "inversion_steps=1")
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +31,7 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("projected")
     toy.fill(root / "faces", 4)
     toy.fill(root / "drawing", 1, seed=3)
+    toy.fill(root / "drawings", 3, seed=4)
     torch.manual_seed(7)
     save_file(VGG("vgg19", LAYERS).state_dict(), root / "vgg.safetensors")
     sizes = [f"--set=params.{key}={value}" for key, value in SMALL.items()]
@@ -50,6 +54,17 @@ def jojogan(root, facekit):
     return run
 
 
+@pytest.fixture
+def tune(root, facekit):
+    """Train stylegan2-projected-structure from a base."""
+
+    def run(base, *flags, steps=0):
+        line = ("train", "stylegan2-projected-structure", "--a", root / "drawings", "--init", base, "--batch", 2)
+        return facekit(*line, "--steps", steps, *flags)
+
+    return run
+
+
 def params_of(run):
     """The parameters in the card of a finished run."""
     return yaml.safe_load((run / "card.yaml").read_text())["params"]
@@ -61,6 +76,9 @@ def state_of(run):
 
 def equal(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+# JoJoGAN
 
 
 def test_jojogan_looks_through_what_its_base_has(root, tmp_path, jojogan):
@@ -133,23 +151,93 @@ def test_a_look_of_another_name_is_refused(root, tmp_path, jojogan):
     assert (done.code, "look" in done.err) == (2, True)
 
 
-def test_a_vgg_file_that_is_gone_is_named(root, tmp_path, jojogan):
+def test_a_vgg_file_that_is_gone_is_named(root, tmp_path, jojogan, tune):
     gone = ("--set", f"params.vgg={tmp_path / 'gone.safetensors'}")
-    for start in jojogan:
+    for start in (jojogan, tune):
         done = start(root / "heads", "--out", tmp_path / "no", *gone)
         assert (done.code, "gone.safetensors" in done.err, "params.vgg=FILE" in done.err) == (5, True, True)
 
 
 @pytest.mark.parametrize("size", [32, 128])
-def test_a_base_of_another_size_is_refused(root, tmp_path, jojogan, size):
-    for start in jojogan:
+def test_a_base_of_another_size_is_refused(root, tmp_path, jojogan, tune, size):
+    for start in (jojogan, tune):
         done = start(root / "heads", "--out", tmp_path / "no", "--size", size)
         assert (done.code, "--size 64" in done.err) == (2, True)
 
 
-def test_a_run_that_was_stopped_continues_to_the_bit(root, tmp_path, jojogan):
-    assert jojogan(root / "heads", "--out", tmp_path / "whole", steps=4).code == 0
-    assert jojogan(root / "heads", "--out", tmp_path / "parts", steps=2).code == 0
-    assert jojogan(root / "heads", "--out", tmp_path / "parts", steps=4).code == 0
+# fine-tuning under heads
+
+
+def test_generator_and_heads_start_from_the_base(root, tmp_path, tune):
+    assert tune(root / "heads", "--out", tmp_path / "tuned").code == 0
+    own, base = state_of(tmp_path / "tuned")["nets"], state_of(root / "heads")
+    heads = [key for key in own if "_heads." in key]
+    assert heads and all(torch.equal(own[key], base["nets"][key]) for key in heads)
+    averaged = {key.removeprefix("g."): x for key, x in base["ema"].items()}
+    assert all(torch.equal(own[f"{net}.{key}"], x) for net in ("g", "source") for key, x in averaged.items())
+    found = params_of(tmp_path / "tuned")
+    assert (found["head_width"], found["vgg"]) == (4, str(root / "vgg.safetensors"))
+
+
+def test_a_base_with_its_own_discriminator_gets_new_heads(root, tmp_path, tune):
+    given = ("--set", f"params.vgg={root / 'vgg.safetensors'}", "--set", "params.head_width=4")
+    assert tune(root / "plain", "--out", tmp_path / "tuned", *given, steps=2).code == 0
+    assert not [key for key in state_of(tmp_path / "tuned")["nets"] if key.startswith("d.")]
+
+
+def test_what_is_frozen_stays_and_the_rest_moves(root, tmp_path, tune):
+    assert tune(root / "heads", "--out", tmp_path / "tuned", "--set", "params.freeze_g=2", steps=2).code == 0
+    nets = state_of(tmp_path / "tuned")["nets"]
+    moved = {key[2:] for key in nets if key.startswith("g.") and not torch.equal(nets[key], nets[f"source.{key[2:]}"])}
+    assert moved and not [key for key in moved if key.startswith(("mapping.", "const", "layers.0.", "layers.2."))]
+    assert [key for key in moved if key.startswith("layers.3.")]
+    free = ("--set", "params.freeze_mapping=false", "--set", "losses.structure=0")
+    assert tune(root / "heads", "--out", tmp_path / "free", *free, steps=2).code == 0
+    nets = state_of(tmp_path / "free")["nets"]
+    assert not torch.equal(nets["g.const"], nets["source.const"])
+    mapping = [key for key in nets if key.startswith("g.mapping.")]
+    assert any(not torch.equal(nets[key], nets[f"source.{key[2:]}"]) for key in mapping)
+
+
+def test_the_structure_term_holds_the_layout(root):
+    state = started(ProjectedStructure, head_width=4, vgg=str(root / "vgg.safetensors"), structure_levels=2)
+    state.recipe.start(state.nets, None)
+
+    def structure():
+        torch.manual_seed(0)
+        batch = {"a": torch.zeros(2, 3, 64, 64)}
+        return state.recipe.Scene(state.recipe, state.nets, batch, 0, helpers=state.helpers).structure().item()
+
+    assert structure() == pytest.approx(0, abs=1e-10)
+    state.nets["g"].layers[0].bias.data.add_(0.5)
+    assert structure() > 1e-4
+    assert list(state.terms)[-1] == "structure" and "r1" not in state.terms
+
+
+def test_its_run_draws_pairs_and_translates_and_takes_an_encoder(root, tmp_path, tune, facekit):
+    tuned, base = tmp_path / "tuned", root / "heads"
+    assert tune(base, "--out", tuned, steps=2).code == 0
+    assert facekit("sample", base, tmp_path / "both", "-n", 1, "--with", tuned, "--sheet").code == 0
+    assert (tmp_path / "both" / "tuned" / "seed000000.png").exists()
+    anything = [word for reason in ("no-face", "face-lost", "parts") for word in ("--keep", reason)]
+    assert facekit("pairs", tmp_path / "pairs", "--from", base, "--and", tuned, "-n", 1, *anything).code == 0
+    assert all((tmp_path / "pairs" / side / "seed000000.png").exists() for side in "ab")
+    line = ("translate", root / "drawing", "--no-align", *NO_STEPS)
+    assert facekit(*line[:2], tmp_path / "out", *line[2:], "--weights", tuned, "--swap-at", 16).code == 0
+    train = ("train", "stylegan2-encoder", "--a", root / "faces", "--steps", 1, "--batch", 1)
+    found = (*train, "--set", "params.encoder_width=8", "--init", tuned, "--out", tmp_path / "finder")
+    assert facekit(*found).code == 0
+    nets = checkpoint.load_model(tmp_path / "finder").nets
+    source = checkpoint.load_model(tuned).nets["source"]
+    assert equal(nets["source"].state_dict(), source.state_dict())
+    assert facekit(*line[:2], tmp_path / "again", *line[2:], "--weights", tmp_path / "finder").code == 0
+
+
+@pytest.mark.parametrize("name", ["jojogan", "tune"])
+def test_a_run_that_was_stopped_continues_to_the_bit(root, tmp_path, request, name):
+    start = request.getfixturevalue(name)
+    assert start(root / "heads", "--out", tmp_path / "whole", steps=4).code == 0
+    assert start(root / "heads", "--out", tmp_path / "parts", steps=2).code == 0
+    assert start(root / "heads", "--out", tmp_path / "parts", steps=4).code == 0
     whole, parts = (state_of(tmp_path / folder) for folder in ("whole", "parts"))
     assert whole["step"] == parts["step"] == 4 and equal(whole["nets"], parts["nets"])

@@ -42,6 +42,7 @@ COSTS: dict[str, tuple[float | None, float]] = {  # forward GFLOP per image, GiB
     "stylegan2-freeze-d": (None, 26),
     "stylegan2-structure": (None, 26),
     "stylegan2-projected": (5.692, 0.43),
+    "stylegan2-projected-structure": (None, 0.48),
     "ugatit": (939.2, 15),
     "ugatit-light": (934.9, 5),
     "ugatit-face": (947.2, 15),
