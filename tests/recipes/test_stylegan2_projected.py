@@ -94,6 +94,13 @@ def test_jojogan_looks_through_what_its_base_has(root, tmp_path, jojogan):
     assert params_of(tmp_path / "three")["look"] == "discriminator"
 
 
+def test_jojogan_starts_from_the_averaged_weights(root, tmp_path, jojogan):
+    assert jojogan(root / "heads", "--out", tmp_path / "style").code == 0
+    own, base = state_of(tmp_path / "style")["nets"], state_of(root / "heads")
+    assert all(torch.equal(own[f"source.{key[2:]}"], x) for key, x in base["ema"].items())
+    assert not all(torch.equal(base["nets"][key], x) for key, x in base["ema"].items())
+
+
 def test_the_card_goes_before_the_base(root, tmp_path, jojogan):
     shutil.copy(root / "vgg.safetensors", tmp_path / "other.safetensors")
     chosen = ("--set", "params.look=trunk", "--set", f"params.vgg={tmp_path / 'other.safetensors'}")

@@ -124,6 +124,7 @@ class JoJoGAN(DrawsPhotos):
         "run": {"steps": 300, "ema": 0.0, "save_every": 100},
     }
     inherits = (*WIDTHS, "look", "vgg", "preprocessing")
+    starts_averaged = True
     exports = ("g", "source")
 
     @classmethod
