@@ -24,7 +24,7 @@ from ..recipe_api.base import Phase, Scene, term, view
 from ..runtime import console
 from ..storage import images
 from ..storage.card import Data
-from .projected import TrunkParams, open_trunk
+from .projected import LAYERS, TrunkParams, open_trunk
 from .stylegan2 import WIDTHS
 from .stylegan2_photos import DrawsPhotos, PhotoParams
 
@@ -32,6 +32,7 @@ MOST = 10  # references
 FIRST_MIXED = 7 / 18  # of the layers of a 1024 px generator, those from 7 on are mixed
 COLOUR_KEEPING = (9, 11, 15, 16, 17)  # of 18: the layers to mix where the photo's colours shall stay
 STAGES = (1, 3, 4, 5)  # blocks of D whose features are compared
+LOOKED = ("relu1_2", *LAYERS)  # layers of the trunk in their place: the first holds colours
 
 
 def mixed_layers(latents: int, preserve_colour: bool) -> list[int]:
@@ -82,7 +83,7 @@ class JoJoScene(Scene):
     def features(self) -> Tensor:
         """The drawing looks like its reference: mean L1 of features (Chong and Forsyth 2022, eq. 3).
 
-        Those of D, as in the paper, or, where the base has no D, those of the trunk that judged it.
+        Those of D, as in the paper, or, where the base has no D, those of the VGG that judged it.
         """
         maps = self.recipe.maps(self.nets, self.helpers)
         drawn = maps(self.nets.g.synthesis(self.styles))
@@ -153,7 +154,7 @@ class JoJoGAN(DrawsPhotos):
         return {"g": g, **looks, "references": references, "source": self.generator()}
 
     def helpers(self, load: Any, terms: Collection[str]) -> dict[str, nn.Module]:
-        return {"trunk": open_trunk(self.params)} if self.params.look == "trunk" else {}
+        return {"trunk": open_trunk(self.params, LOOKED)} if self.params.look == "trunk" else {}
 
     def maps(self, nets: Any, helpers: Any) -> Callable[[Tensor], list[Tensor]]:
         """Return what gives the feature maps of images by which they are compared."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from ..recipe_api.base import Phase, Progress, Recipe, Scene, term, view
 from ..storage import images
 
 LAYERS = ("relu2_2", "relu3_1")
-LEVELS = {"relu2_2": 0.82, "relu3_1": 0.84}  # their root mean square on faces, against that on one known photo
+LEVELS = {"relu1_2": 0.87, "relu2_2": 0.82, "relu3_1": 0.84}  # root mean square on faces, over that on one known photo
 
 
 class Trunk(nn.Module):
@@ -141,12 +141,12 @@ class TrunkParams(base.Params):
     preprocessing: Preprocessing = Field("torchvision", description=EXPECTED)
 
 
-def open_trunk(params: TrunkParams) -> Trunk:
-    """Return the trunk with the weights that `params` name.
+def open_trunk(params: TrunkParams, layers: Sequence[str] = LAYERS) -> Trunk:
+    """Return the trunk with the weights that `params` name, and `layers` of those in LEVELS.
 
     Raises MissingError where they cannot be had, CardError where they expect another preprocessing.
     """
-    return Trunk(helpers.vgg("vgg19", LAYERS, params.vgg, params.preprocessing))
+    return Trunk(helpers.vgg("vgg19", layers, params.vgg, params.preprocessing))
 
 
 class ProjectedParams(TrunkParams):
