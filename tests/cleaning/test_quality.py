@@ -1,5 +1,6 @@
 """What images are worth: measures that mean the same for every size, faults, and which of like images is the best."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,18 @@ from PIL import Image, ImageFilter
 from skimage.data import astronaut
 
 import toy
-from facekit.cleaning import quality
-from facekit.cleaning.quality import Limits, Measures, faults, judge, measure, measure_file
+from facekit.cleaning import findings
+from facekit.cleaning.findings import Judged, judge
+from facekit.cleaning.quality import Limits, Measures, faults, measure, measure_file, named
+from facekit.cleaning.table import Table
 from facekit.storage.folder import Source
 
 FACE = Image.fromarray(astronaut()[:256, 100:356])
 GOOD = Measures(256, 256, 0.3, 100, 200)
+
+
+def named_faults(found: Measures) -> list[str]:
+    return list(named(int(faults(found, Limits()))))
 
 
 @pytest.mark.parametrize("size", [64, 128, 256])
@@ -39,29 +46,29 @@ def test_blur_is_measured_at_256_px():
 def test_grey_is_grey_even_as_a_jpeg(tmp_path):
     FACE.convert("L").convert("RGB").save(tmp_path / "a.jpg", quality=60)
     with Image.open(tmp_path / "a.jpg") as image:
-        assert faults(measure(image.convert("RGB")), Limits()) == ["grey"]
-    assert faults(measure(FACE), Limits()) == []
+        assert named_faults(measure(image.convert("RGB"))) == ["grey"]
+    assert named_faults(measure(FACE)) == []
 
 
 def test_a_spot_of_colour_is_colour():
     image = FACE.convert("L").convert("RGB")
     image.paste((200, 30, 30), (0, 0, 60, 60))
-    assert "grey" not in faults(measure(image), Limits())
+    assert "grey" not in named_faults(measure(image))
 
 
 def test_noise_on_one_colour_is_one_colour():
     noise = np.random.default_rng(0).integers(-5, 6, (128, 128, 3)) + 120
-    assert faults(measure(Image.fromarray(noise.astype(np.uint8))), Limits()) == ["one-colour"]
+    assert named_faults(measure(Image.fromarray(noise.astype(np.uint8)))) == ["one-colour"]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (2, 2), (300, 1)])
 def test_the_smallest_images_have_measures(size):
     found = measure(Image.new("RGB", size, "red"))
-    assert (found.width, found.height) == size and faults(found, Limits()) == ["small", "one-colour"]
+    assert (found.width, found.height) == size and named_faults(found) == ["small", "one-colour"]
 
 
 @pytest.mark.parametrize(
-    ("changed", "named"),
+    ("changed", "expected"),
     [
         ({}, []),
         ({"width": 63}, ["small"]),
@@ -72,8 +79,8 @@ def test_the_smallest_images_have_measures(size):
         ({"spread": 3, "chroma": 0, "blur": 1}, ["one-colour"]),
     ],
 )
-def test_faults_are_beyond_the_limits(changed, named):
-    assert faults(Measures(**{**vars(GOOD), **changed}), Limits()) == named
+def test_faults_are_beyond_the_limits(changed, expected):
+    assert named_faults(Measures(**{**vars(GOOD), **changed})) == expected
 
 
 def test_a_file_that_cannot_be_read_is_a_finding(tmp_path):
@@ -82,19 +89,31 @@ def test_a_file_that_cannot_be_read_is_a_finding(tmp_path):
     (tmp_path / "a.png").write_bytes(whole[: len(whole) // 2])
     row = measure_file(Source(tmp_path, "a.png"))
     assert "truncated" in row["problem"] and "blur" not in row
-    (one,), _ = judge([Source(tmp_path, "a.png")], [row], Limits(), 8, 12)
-    assert one.reasons == ["unreadable"] and not one.kept
+    (one,) = judge(filled(row), Limits(), 8, 12)
+    assert one.reasons == ("unreadable",) and not one.kept
 
 
-def row(name: str, **changed: object) -> dict:
-    """The measures of a file; all are the same picture unless told otherwise."""
-    usual = {**vars(GOOD), "bytes": 1000, "phash": "00" * 8, "cells": "00" * 192, "pixels": name, "content": name}
-    return {"file": name, **usual, **changed}
+def row(name: str, pixels: str | None = None, content: str | None = None, **changed: object) -> dict:
+    """The measures of a file; all look the same unless told otherwise."""
+    digests = {"pixels": digest(pixels or name), "content": digest(content or name)}
+    usual = {**vars(GOOD), "bytes": 1000, "phash": "00" * 8, "cells": "00" * 192}
+    return {"file": name, **usual, **digests, **changed}
 
 
-def judged(*rows: dict, **options: object) -> dict[str, quality.Judged]:
-    sources = [Source(Path(), r["file"]) for r in rows]
-    found, _ = judge(sources, list(rows), **{"limits": Limits(), "distance": 8, "colour": 12, **options})
+def digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def filled(*rows: dict) -> Table:
+    rows = sorted(rows, key=lambda row: row["file"])
+    table = Table([Source(Path(), row["file"]) for row in rows])
+    for place, one in enumerate(rows):
+        table.put(place, one)
+    return table
+
+
+def judged(*rows: dict, **options: object) -> dict[str, Judged]:
+    found = judge(filled(*rows), **{"limits": Limits(), "distance": 8, "colour": 12, **options})
     return {one.source.name: one for one in found}
 
 
@@ -109,7 +128,7 @@ def judged(*rows: dict, **options: object) -> dict[str, quality.Judged]:
 )
 def test_the_best_is_without_fault_then_large_then_sharp_then_least_compressed(better, worse):
     found = judged(row("worse", **worse), row("the-better", **better))
-    assert found["the-better"].kept and found["the-better"].reasons == []
+    assert found["the-better"].kept and found["the-better"].reasons == ()
     assert not found["worse"].kept and "near" in found["worse"].reasons and found["worse"].better == "the-better"
 
 
@@ -121,7 +140,7 @@ def test_copies_are_distinguished_from_near_duplicates():
         row("d", phash="00" * 7 + "0f"),
         row("e", phash="ff" * 8),
     )
-    assert {name: one.reasons for name, one in found.items()} == {
+    assert {name: list(one.reasons) for name, one in found.items()} == {
         "a": [],
         "b": ["same-file"],
         "c": ["same-pixels"],
@@ -133,18 +152,19 @@ def test_copies_are_distinguished_from_near_duplicates():
 
 def test_what_is_spared_is_named_and_kept():
     found = judged(row("a", chroma=0), row("b", blur=0.9, phash="ff" * 8), spared={"grey"})
-    assert found["a"].reasons == ["grey"] and found["a"].kept
-    assert found["b"].reasons == ["blurred"] and not found["b"].kept
+    assert found["a"].reasons == ("grey",) and found["a"].kept
+    assert found["b"].reasons == ("blurred",) and not found["b"].kept
 
 
 def test_images_of_one_colour_are_not_duplicates():
     found = judged(row("a", spread=0), row("b", spread=0))
-    assert all(one.reasons == ["one-colour"] and one.group is None for one in found.values())
+    assert all(one.reasons == ("one-colour",) and one.group is None for one in found.values())
 
 
 def test_a_group_keeps_to_one_share():
     rows = [row(f"{i:02d}", phash=f"{(i // 2) * 0x1111_1111_1111_1111:016x}") for i in range(20)]
-    found = list(judged(*rows, spared={"near"}, distance=2).values())
-    quality.share_out(found, [1, 1, 1], seed=0)
+    table = judge(filled(*rows), Limits(), 2, 12, {"near"})
+    findings.share_out(table, [1, 1, 1], seed=0)
+    found = list(table)
     assert {one.share for one in found} == {"train", "val", "test"}
     assert all(first.share == second.share for first, second in zip(found[::2], found[1::2], strict=True))

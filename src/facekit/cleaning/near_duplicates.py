@@ -7,7 +7,8 @@ The hash alone confuses different faces in the same pose; docs/commands/clean.md
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterator, Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -18,6 +19,7 @@ COLOUR = 12.0  # mean difference over GRID x GRID cells and three channels, 0..2
 GRID = 8
 CHUNKS, CHUNK = 4, 16  # a hash is four chunks of 16 bits
 BLOCK = 1 << 21  # pairs compared at a time: some 100 MB
+PART = 1 << 14  # near pairs handled at a time: some 20 MB
 
 
 def fingerprint(image: Image.Image) -> tuple[int, bytes]:
@@ -37,26 +39,45 @@ def bits(x: np.ndarray) -> np.ndarray:
 
 
 def near_pairs(
-    hashes: np.ndarray, distance: int = DISTANCE, cells: np.ndarray | None = None, colour: float = COLOUR
+    hashes: np.ndarray,
+    distance: int = DISTANCE,
+    cells: np.ndarray | None = None,
+    colour: float = COLOUR,
+    rows: np.ndarray | None = None,
 ) -> tuple[np.ndarray, int]:
     """Find all pairs of hashes (uint64 [N]) that differ in at most `distance` bits, and with `cells` agree in colour.
 
-    `cells` is uint8 [N, 3 GRID^2]. Returns the pairs, int64 [M, 2] in order with the smaller index first, and how many
-    pairs were compared. Multi-index hashing (Norouzi, Punjani and Fleet, CVPR 2012) misses none: of the four chunks of
-    two such hashes at least one differs in no more than a quarter of `distance` bits, so only hashes that come so close
-    in a chunk are compared.
+    `cells` is uint8 [N, 3 GRID^2], or has those of hash i in row `rows[i]`. Returns the pairs, int64 [M, 2] in order
+    with the smaller index first, and how many pairs were compared. Multi-index hashing (Norouzi, Punjani and Fleet,
+    CVPR 2012) misses none: of the four chunks of two such hashes at least one differs in no more than a quarter of
+    `distance` bits, so only hashes that come so close in a chunk are compared.
     """
     hashes = np.asarray(hashes, dtype=np.uint64)
-    found, compared = [np.empty((0, 2), np.int64)], 0
+    count = max(len(hashes), 1)
+    found, compared = [np.empty(0, np.int64)], 0
     for first, second in _candidates(hashes, distance // CHUNKS):
         compared += len(first)
         near = bits(hashes[first] ^ hashes[second]) <= distance
         first, second = first[near], second[near]
-        if cells is not None and len(first):
-            near = np.abs(cells[first].astype(np.int16) - cells[second]).mean(axis=1) <= colour
+        if cells is not None:
+            near = (
+                _alike(cells, first, second, colour)
+                if rows is None
+                else _alike(cells, rows[first], rows[second], colour)
+            )
             first, second = first[near], second[near]
-        found.append(np.stack([np.minimum(first, second), np.maximum(first, second)], axis=1))
-    return np.unique(np.concatenate(found), axis=0), compared
+        found.append(np.minimum(first, second) * count + np.maximum(first, second))  # a pair as one number
+    return np.stack(np.divmod(np.unique(np.concatenate(found)), count), axis=1), compared
+
+
+def _alike(cells: np.ndarray, first: np.ndarray, second: np.ndarray, colour: float) -> np.ndarray:
+    """Return for each pair of rows of `cells` whether they agree in colour."""
+    alike = np.zeros(len(first), bool)
+    for low in range(0, len(first), PART):
+        part = slice(low, low + PART)
+        apart = np.abs(cells[first[part]].astype(np.int16) - cells[second[part]])
+        alike[part] = apart.mean(axis=1) <= colour
+    return alike
 
 
 def _candidates(hashes: np.ndarray, radius: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -86,29 +107,29 @@ def _candidates(hashes: np.ndarray, radius: int) -> Iterator[tuple[np.ndarray, n
                 low = high
 
 
-def stars(ranked: Sequence[int], pairs: np.ndarray, count: int) -> list[int]:
+def stars(ranked: Sequence[int] | np.ndarray, pairs: np.ndarray, count: int) -> np.ndarray:
     """Return for each of `count` images the one that is kept instead: itself, or a better one that is near it.
 
     The best image (first in `ranked`) replaces all images near it, then the best of the rest does, and so on. Chains
     are not collapsed: if a is near b and b near c, but a not near c, then c is dropped only if b is kept.
     """
-    near: list[list[int]] = [[] for _ in range(count)]
-    for first, second in pairs.tolist():
-        near[first].append(second)
-        near[second].append(first)
-    centre = [-1] * count
-    for image in ranked:
+    both = np.concatenate([pairs, pairs[:, ::-1]])
+    near = both[np.argsort(both[:, 0], kind="stable"), 1]
+    many = np.bincount(both[:, 0], minlength=count)
+    end = np.cumsum(many)
+    ranked = np.asarray(ranked)
+    centre = np.where(many > 0, -1, np.arange(count))
+    for image in ranked[many[ranked] > 0].tolist():
         if centre[image] < 0:
+            others = near[end[image] - many[image] : end[image]]
+            centre[others[centre[others] < 0]] = image
             centre[image] = image
-            for other in near[image]:
-                if centre[other] < 0:
-                    centre[other] = image
     return centre
 
 
-def components(count: int, pairs: np.ndarray) -> list[int]:
+def components(count: int, pairs: np.ndarray) -> np.ndarray:
     """Return for each of `count` images the smallest index in its connected component of pairs (union-find)."""
-    parent = list(range(count))
+    parent = array("q", range(count))
 
     def root(i: int) -> int:
         while parent[i] != i:
@@ -116,31 +137,33 @@ def components(count: int, pairs: np.ndarray) -> list[int]:
             i = parent[i]
         return i
 
-    for first, second in pairs.tolist():
-        a, b = sorted((root(first), root(second)))
-        parent[b] = a
-    return [root(i) for i in range(count)]
+    for low in range(0, len(pairs), PART):
+        for first, second in pairs[low : low + PART].tolist():
+            a, b = sorted((root(first), root(second)))
+            parent[b] = a
+    out = np.arange(count)
+    joined = np.unique(pairs)
+    out[joined] = [root(i) for i in joined.tolist()]
+    return out
 
 
-def deal(names: Sequence[str], groups: Sequence[Hashable], weights: Sequence[int], seed: int = 0) -> list[int]:
-    """Split images into parts of these weights and return each image's part; a group is never divided.
+def deal(names: Sequence[str], groups: Sequence[int] | np.ndarray, weights: Sequence[int], seed: int = 0) -> np.ndarray:
+    """Split images into parts of these weights and return each image's part; a group, a number, is never divided.
 
     Large groups are assigned first, in an order given by a digest of the seed and the groups' first names, so the same
     images are split the same way on every machine. Each group goes to the part that lacks most.
     """
-    members: dict[Hashable, list[int]] = {}
-    for index, group in enumerate(groups):
-        members.setdefault(group, []).append(index)
-
-    def order(group: Hashable) -> tuple[int, bytes]:
-        first = min(names[i] for i in members[group])
-        return -len(members[group]), hashlib.sha256(f"{seed} {first}".encode("utf-8", "surrogateescape")).digest()
-
+    _, group, size = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    members = np.argsort(group, kind="stable")
+    end = np.cumsum(size)
+    digests = np.empty(len(size), "S32")
+    for place, (first, last) in enumerate(zip((end - size).tolist(), end.tolist(), strict=True)):
+        name = min(names[i] for i in members[first:last])
+        digests[place] = hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogateescape")).digest()
     missing = [len(names) * weight / sum(weights) for weight in weights]
-    share = [0] * len(names)
-    for group in sorted(members, key=order):
+    share = np.empty(len(size), np.int64)
+    for place in np.lexsort((digests, -size)).tolist():
         best = max(range(len(weights)), key=lambda i: missing[i])
-        missing[best] -= len(members[group])
-        for index in members[group]:
-            share[index] = best
-    return share
+        missing[best] -= size.item(place)
+        share[place] = best
+    return share[group]

@@ -1,11 +1,10 @@
-"""Quality of images as training data: measures, faults, and the choice of the best image of a group."""
+"""Quality of images as training data: measures and faults."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Sequence, Set
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from ..errors import InputError
 from ..storage import images
 from ..storage.folder import Source
 from . import near_duplicates
+from .table import Table
 
 EDGE = 256  # px: blur is measured on images no larger than this, the size at which most methods learn
 COARSE = 64  # px: colours are measured on images no larger than this, so that noise counts for little
@@ -30,9 +30,8 @@ COPIES = {
     "same-pixels": "pixel for pixel another image",
     "near": "a near-duplicate of a better image",
 }
-SHARES = ("train", "val", "test")
+BIT = {name: 1 << place for place, name in enumerate((*FAULTS, *COPIES))}  # reasons as bits of one number
 FORMAT = 1  # of the measures of a file
-FIGURES = {"width", "height", "blur", "chroma", "spread", "phash", "cells", "pixels", "content"}  # of a good image
 
 
 @dataclass(frozen=True)
@@ -82,16 +81,23 @@ def _within(image: Image.Image, edge: int) -> Image.Image:
     return image.resize(shape, Image.Resampling.BOX)
 
 
-def faults(found: Measures, limits: Limits) -> list[str]:
-    """Return the faults of an image; one of a single colour is not also reported as grey or blurred."""
-    named = ["small"] if min(found.width, found.height) < limits.size else []
-    if found.spread <= limits.spread:
-        return [*named, "one-colour"]
-    if found.chroma <= limits.chroma:
-        named.append("grey")
-    if found.blur > limits.blur:
-        named.append("blurred")
-    return named
+def faults(found: Measures | Table, limits: Limits) -> np.ndarray:
+    """Return the faults of an image, or of each in a table, as bits; one of a single colour is not grey or blurred."""
+    plain = np.less_equal(found.spread, limits.spread)
+    faulty = {
+        "small": np.minimum(found.width, found.height) < limits.size,
+        "one-colour": plain,
+        "grey": ~plain & np.less_equal(found.chroma, limits.chroma),
+        "blurred": ~plain & np.greater(found.blur, limits.blur),
+    }
+    bits = [BIT[name] * where.astype(np.uint8) for name, where in faulty.items()]
+    return np.asarray(np.sum(bits, axis=0, dtype=np.uint8))
+
+
+@cache
+def named(bits: int) -> tuple[str, ...]:
+    """Return the reasons that are set in `bits`, in the order of FAULTS and COPIES."""
+    return tuple(name for name, bit in BIT.items() if bits & bit)
 
 
 def stamp(source: Source) -> dict[str, int]:
@@ -116,89 +122,3 @@ def measure_file(source: Source) -> dict[str, Any]:
     except (InputError, OSError) as error:
         row["problem"] = error.message if isinstance(error, InputError) else str(error)
     return row
-
-
-@dataclass
-class Judged:
-    """An image with its measures and the decision about it.
-
-    `reasons` are the reasons to drop it, `better` is the image that is kept instead, `bits` the distance to that one,
-    `group` the best image of its group of near duplicates.
-    """
-
-    source: Source
-    row: dict[str, Any]
-    reasons: list[str] = field(default_factory=list)
-    better: str | None = None
-    bits: int | None = None
-    group: str | None = None
-    share: str | None = None
-    kept: bool = True
-
-
-def rank(one: Judged, spared: Set[str] = frozenset()) -> tuple[Any, ...]:
-    """Return a sort key that puts better images first: no faults, larger, sharper, less compressed, then by name."""
-    area = one.row["width"] * one.row["height"]
-    return bool(set(one.reasons) - spared), -area, round(one.row["blur"], 2), -one.row["bytes"] / area, one.source.name
-
-
-def judge(
-    found: Sequence[Source],
-    rows: Sequence[dict[str, Any]],
-    limits: Limits,
-    distance: int,
-    colour: float,
-    spared: Set[str] = frozenset(),
-) -> tuple[list[Judged], int]:
-    """Find the reasons to drop each image and group near duplicates; also return the number of compared pairs.
-
-    Reasons in `spared` are reported, but do not drop an image.
-    """
-    judged = [Judged(source, row) for source, row in zip(found, rows, strict=True)]
-    for one in judged:
-        if "problem" in one.row:
-            one.reasons.append("unreadable")
-        else:
-            figures = Measures(*(one.row[k] for k in ("width", "height", "blur", "chroma", "spread")))
-            one.reasons += faults(figures, limits)
-    pictures = [one for one in judged if not {"unreadable", "one-colour"} & set(one.reasons)]
-    ranks = {one.source.name: rank(one, spared) for one in pictures}
-    pictures.sort(key=lambda one: ranks[one.source.name])
-    first: dict[str, Judged] = {}
-    for one in pictures:  # the best one represents all with the same pixels
-        first.setdefault(one.row["pixels"], one)
-    heads = list(first.values())
-    hashes = np.array([int(one.row["phash"], 16) for one in heads], dtype=np.uint64)
-    cells = np.frombuffer(bytes.fromhex("".join(one.row["cells"] for one in heads)), np.uint8)
-    cells = cells.reshape(-1, 3 * near_duplicates.GRID**2)
-    pairs, compared = near_duplicates.near_pairs(hashes, distance, cells, colour)
-    centres = near_duplicates.stars(range(len(heads)), pairs, len(heads))
-    joined = near_duplicates.components(len(heads), pairs)
-    place = {one.row["pixels"]: index for index, one in enumerate(heads)}
-    contents: dict[str, Judged] = {}
-    for one in pictures:
-        index = place[one.row["pixels"]]
-        one.group = heads[joined[index]].source.name
-        twin = contents.setdefault(one.row["content"], one)
-        centre = heads[centres[index]]
-        if one is not heads[index]:
-            one.reasons.append("same-file" if twin is not one else "same-pixels")
-        if centre is not heads[index]:
-            one.reasons.append("near")
-        if one is not centre:
-            one.better = centre.source.name
-            one.bits = int(near_duplicates.bits(hashes[[index]] ^ hashes[[centres[index]]])[0])
-    crowds = Counter(one.group for one in pictures)
-    for one in judged:
-        one.group = one.group if crowds[one.group] > 1 else None
-        one.kept = not set(one.reasons) - spared
-    return judged, compared
-
-
-def share_out(judged: Sequence[Judged], weights: Sequence[int], seed: int) -> None:
-    """Split the kept images into train, val and test; a group stays together."""
-    kept = [one for one in judged if one.kept]
-    names = [one.source.name for one in kept]
-    shares = near_duplicates.deal(names, [one.group or one.source.name for one in kept], weights, seed)
-    for one, share in zip(kept, shares, strict=True):
-        one.share = SHARES[share]

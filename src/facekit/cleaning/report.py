@@ -9,29 +9,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import InputError
 from ..reports import html
 from ..runtime.workers import pool_of
 from ..storage import images
 from ..storage.folder import Source
-from .quality import COPIES, FAULTS, Judged, rank
+from .findings import Findings, Judged
+from .quality import BIT, COPIES, FAULTS
 
 SHOWN_GROUPS, SHOWN_MEMBERS, SHOWN_FAULTS, THUMB = 400, 12, 96, 96
 
 
-def page(source: str, judged: Sequence[Judged], summary: dict[str, Any], given: dict[str, Any], workers: int) -> str:
+def page(source: str, found: Findings, summary: dict[str, Any], given: dict[str, Any], workers: int) -> str:
     """Return the page: the figures, the groups with the kept image first, then the other faults."""
-    groups: dict[str, list[Judged]] = {}
-    for one in judged:
-        if one.group is not None:
-            groups.setdefault(one.group, []).append(one)
-    ordered = sorted(groups.values(), key=lambda group: (-len(group), group[0].source.name))[:SHOWN_GROUPS]
-    for group in ordered:
-        group.sort(key=lambda one: (not one.kept, one.bits or 0, rank(one)))
-    faults = {reason: [one for one in judged if reason in one.reasons] for reason in FAULTS}
-    shown = [one for group in ordered for one in group[:SHOWN_MEMBERS]]
-    shown += [one for group in faults.values() for one in group[:SHOWN_FAULTS]]
-    thumbs = thumbnails([one.source for one in shown], workers)
+    groups = found.largest_groups(SHOWN_GROUPS)
+    at_fault = {reason: np.flatnonzero(found.reasons & BIT[reason]) for reason in FAULTS}
+    places = [best_first(found, group)[:SHOWN_MEMBERS] for group in groups]
+    places += [some[:SHOWN_FAULTS] for some in at_fault.values()]
+    shown = [[found.image(place) for place in some.tolist()] for some in places]
+    thumbs = thumbnails([one.source for some in shown for one in some], workers)
+    figures = [[figure(one, thumbs) for one in some] for some in shown]
     meanings: dict[str, str] = {**FAULTS, **COPIES}
     lines = [("images", summary["images"], ""), ("kept", summary["kept"], ""), ("not kept", summary["rejected"], "")]
     lines += [(name, count, meanings[name]) for name, count in summary["reasons"].items()]
@@ -41,21 +40,25 @@ def page(source: str, judged: Sequence[Judged], summary: dict[str, Any], given: 
         title=f"clean {source}",
         figures=lines,
         groups=[
-            (f"{len(group)} alike, {sum(one.kept for one in group)} kept", [figure(one, thumbs) for one in group])
-            for group in ordered
+            (f"{len(group)} alike, {found.kept[group].sum()} kept", some, len(group))
+            for group, some in zip(groups, figures, strict=False)
         ],
-        group_count=len(groups),
-        most_in_group=SHOWN_MEMBERS,
+        group_count=summary["groups"],
         faults=[
-            (f"{reason}: {len(group)}", FAULTS[reason], [figure(one, thumbs) for one in group])
-            for reason, group in faults.items()
-            if group
+            (f"{reason}: {len(all_)}", FAULTS[reason], some, len(all_))
+            for (reason, all_), some in zip(at_fault.items(), figures[len(groups) :], strict=True)
+            if some
         ],
-        most_with_fault=SHOWN_FAULTS,
         pairs=summary["pairs"],
         compared=summary["pairs_compared"],
         options=json.dumps(given, indent=1, ensure_ascii=False),
     )
+
+
+def best_first(found: Findings, group: np.ndarray) -> np.ndarray:
+    """Return the places of the images of a group: the kept one, then those nearest to it, then by quality."""
+    keys = (found.ranks[group], found.reasons[group] > 0, found.bits[group], ~found.kept[group])
+    return group[np.lexsort(keys)]
 
 
 def figure(one: Judged, thumbs: dict[str, str]) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..errors import CardError, InputError, SomeFailed
 from ..runtime import console
@@ -19,9 +20,10 @@ from ..storage.card import suggest
 from ..storage.folder import Folder, Source, open_source
 from ..storage.remote import is_remote
 from . import report
+from .findings import SHARES, Findings, Judged, judge, share_out
 from .measures import measure_all
-from .quality import COPIES, FAULTS, SHARES, Judged, Limits, judge, share_out
-from .sorting import copy_kept, finish_moves, move_rejected
+from .quality import BIT, COPIES, FAULTS, Limits
+from .sorting import copy_kept, finish_moves, kept_names, move_rejected
 
 PAGE, FINDINGS, MEASURES, REJECTED = "report.html", "findings.jsonl", "measures.jsonl", "rejected"
 
@@ -122,12 +124,12 @@ def clean_folder(
             files.sweep(place / REJECTED)
             finish_moves(source, place / REJECTED)
             found, unreadable = cleaning.images()
-        rows = measure_all(found, place / MEASURES, engine.workers(workers, len(found)), force, engine)
+        table = measure_all(found, place / MEASURES, engine.workers(workers, len(found)), force, engine)
         limits = Limits(size=cleaning.min_size, blur=cleaning.max_blur)
-        images, compared = judge(found, rows, limits, cleaning.distance, cleaning.colour, spared)
+        images = judge(table, limits, cleaning.distance, cleaning.colour, spared)
         if weights:
             share_out(images, weights, cleaning.seed or 0)
-        figures = summarise(images, compared)
+        figures = summarise(images)
         sorted_before = cleaning.apply and not cleaning.out and not figures["rejected"] and (place / REJECTED).is_dir()
         if sorted_before:
             console.note(f"clean: nothing to do, what was rejected of {source} is in {place / REJECTED}")
@@ -137,13 +139,11 @@ def clean_folder(
         console.result(describe(figures, source, cleaning.apply), **figures)
         entries = Folder(source).entries if cleaning.apply else {}
         if cleaning.apply and cleaning.out:
-            noted: dict[str, Any] = {
-                k: figures[k] for k in ("kept", "rejected", "reasons", "groups", "split") if k in figures
-            }
-            kept = [one for one in images if one.kept]
-            copy_kept(kept, cleaning.out, cleaning.options, entries, unreadable, force, noted)
+            names, noted = kept_names(images), {key: figures[key] for key in NOTED if key in figures}
+            del table, images  # copying takes memory, too
+            copy_kept(found, names, cleaning.out, cleaning.options, entries, unreadable, force, noted)
         elif cleaning.apply:
-            move_rejected([one for one in images if not one.kept], source, place / REJECTED, entries)
+            move_rejected(images, source, place / REJECTED, entries)
     if unreadable:
         raise SomeFailed(
             f"clean: {len(unreadable)} sub-folders of {source} cannot be read: {', '.join(unreadable[:3])}",
@@ -164,26 +164,29 @@ def _refuse_foreign(place: Path) -> None:
             )
 
 
-def _write_report(cleaning: Cleaning, images: Sequence[Judged], figures: dict[str, Any], workers: int) -> None:
+def _write_report(cleaning: Cleaning, images: Findings, figures: dict[str, Any], workers: int) -> None:
     """Write the page, then the findings, if they have changed."""
     page, findings = cleaning.place / PAGE, cleaning.place / FINDINGS
-    text = "".join(files.encoded(jsonl.line(as_row(one))).decode() + "\n" for one in images)
-    if page.exists() and findings.exists() and findings.read_text(encoding="utf-8") == text:
+    if page.exists() and jsonl.holds(findings, map(as_row, images)):
         return
     files.write_text(page, report.page(str(cleaning.source), images, figures, cleaning.options, workers))
-    files.write_text(findings, text)
+    jsonl.write(findings, map(as_row, images))
 
 
-def summarise(images: Sequence[Judged], compared: int) -> dict[str, Any]:
+def summarise(images: Findings) -> dict[str, Any]:
     """Return the figures of a run; an image with several reasons counts under each."""
-    kept = [one for one in images if one.kept]
-    groups = {one.group for one in images if one.group is not None}
-    total = len(images) * (len(images) - 1) // 2
-    figures: dict[str, Any] = {"images": len(images), "kept": len(kept), "rejected": len(images) - len(kept)}
-    figures["reasons"] = dict(Counter(reason for one in images for reason in one.reasons).most_common())
-    figures |= {"groups": len(groups), "pairs": total, "pairs_compared": compared}
-    shares = Counter(one.share for one in kept if one.share)
-    return figures | ({"split": {name: shares[name] for name in SHARES}} if shares else {})
+    count, kept = len(images.kept), int(images.kept.sum())
+    figures: dict[str, Any] = {"images": count, "kept": kept, "rejected": count - kept, "reasons": reasons_of(images)}
+    figures |= {"groups": images.group_count, "pairs": count * (count - 1) // 2, "pairs_compared": images.compared}
+    shares = np.bincount(images.share[images.share >= 0], minlength=len(SHARES)).tolist()
+    return figures | ({"split": dict(zip(SHARES, shares, strict=True))} if any(shares) else {})
+
+
+def reasons_of(images: Findings) -> dict[str, int]:
+    """Return how many images each reason has, the most frequent first, of equal ones the one that is seen first."""
+    places = {name: np.flatnonzero(images.reasons & bit) for name, bit in BIT.items()}
+    seen = [name for name, some in places.items() if len(some)]
+    return {name: len(places[name]) for name in sorted(seen, key=lambda name: (-len(places[name]), places[name][0]))}
 
 
 def describe(figures: dict[str, Any], source: Path, apply: bool) -> str:

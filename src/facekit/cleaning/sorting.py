@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import filecmp
-from collections.abc import Sequence
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..errors import InputError
 from ..runtime import console
@@ -13,31 +17,40 @@ from ..storage import files, jsonl, provenance
 from ..storage.folder import MANIFEST, Source, is_inside
 from ..storage.folder_map import folder_map
 from ..storage.manifest import Output
-from .quality import Judged
+from .findings import SHARES, Findings, Judged
 
 MOVING = "moving.jsonl"  # in the folder of what was rejected, while images move there
 OWN = ("file", "source", "source_bytes", "source_mtime")
 
 
+def kept_names(images: Findings) -> dict[str, str]:
+    """Return the kept images by their names, each with its name in the new folder."""
+    sources, names = images.table.sources, {}
+    for place in np.flatnonzero(images.kept).tolist():
+        name, share = sources[place].name, images.share.item(place)
+        names[name] = f"{SHARES[share]}/{name}" if share >= 0 else name
+    return names
+
+
 def copy_kept(
-    kept: Sequence[Judged],
+    found: Sequence[Source],
+    names: dict[str, str],
     out: Path,
     given: dict[str, Any],
-    entries: dict[str, dict[str, Any]],
+    entries: Mapping[str, dict[str, Any]],
     unreadable: Sequence[str],
     force: bool,
     figures: dict[str, Any],
 ) -> None:
-    """Copy the kept images to `out` with their manifest entries, and remove earlier copies that are no longer kept.
+    """Copy images of `found` to their `names` in `out` with their manifest entries; earlier copies of others go.
 
     Copies of images in `unreadable` sub-folders stay. `figures` go into the card. Raises CardError if `out` holds
     another run, or files that facekit did not create.
     """
-    if not kept:
+    if not names:
         raise InputError(
             "nothing is worth keeping", "look at the report; --keep, --min-size and --max-blur keep more images"
         )
-    names = {one.source.name: f"{one.share}/{one.source.name}" if one.share else one.source.name for one in kept}
 
     def copy(source: Source) -> list[Output]:
         said = entries.get(source.name, {})
@@ -47,7 +60,7 @@ def copy_kept(
 
     folder_map(
         "clean",
-        [one.source for one in kept],
+        [source for source in found if source.name in names],
         out,
         {"facekit": 1, "command": "clean", "options": given},
         copy,
@@ -59,29 +72,33 @@ def copy_kept(
     )
 
 
-def move_rejected(rejected: Sequence[Judged], source: Path, place: Path, entries: dict[str, dict[str, Any]]) -> None:
+def move_rejected(images: Findings, source: Path, place: Path, entries: Mapping[str, dict[str, Any]]) -> None:
     """Move the rejected images from `source` to `place`, and record there the reasons and their manifest entries.
 
     The moves are listed in `moving.jsonl` before the first one; the file is removed after the last one. So
     `finish_moves` can complete them after a kill.
     """
-    taken: set[Path] = set()
-    plan = []
+    if not images.kept.all():
+        rejected = (images.image(number) for number in np.flatnonzero(~images.kept).tolist())
+        jsonl.write(place / MOVING, _moves(rejected, place, entries))
+        finish_moves(source, place)
+
+
+def _moves(rejected: Iterable[Judged], place: Path, entries: Mapping[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield a line of the journal for each image: its name, and its line in the manifest of `place`."""
+    taken: set[str] = set()
     for one in rejected:
         target = place / one.source.name
-        while target in taken or target.exists():
+        while str(target) in taken or target.exists():
             target = target.with_name(f"{target.stem}_{target.suffix}")
-        taken.add(target)
+        taken.add(str(target))
         row: dict[str, Any] = {
             "file": target.relative_to(place).as_posix(),
             "from": str(one.source.path),
             "reasons": one.reasons,
         }
         row |= {"better": one.better, "entry": entries.get(one.source.name)}
-        plan.append({"name": one.source.name, "row": {k: v for k, v in row.items() if v}})
-    if plan:
-        jsonl.write(place / MOVING, plan)
-        finish_moves(source, place)
+        yield {"name": one.source.name, "row": {k: v for k, v in row.items() if v}}
 
 
 def finish_moves(source: Path, place: Path) -> None:
@@ -89,8 +106,15 @@ def finish_moves(source: Path, place: Path) -> None:
     journal = place / MOVING
     if not journal.exists():
         return
-    moved = []
-    for step in jsonl.read_lines(journal):
+    old = {_mark(row) for row in jsonl.read_lines(place / MANIFEST)}
+    moved = (row for row in _moved(source, place) if _mark(row) not in old)
+    jsonl.write(place / MANIFEST, itertools.chain(jsonl.read_lines(place / MANIFEST), moved))
+    files.remove(journal)
+
+
+def _moved(source: Path, place: Path) -> Iterator[dict[str, Any]]:
+    """Make the moves of the journal that are still to be made; yields the row of each image that has moved."""
+    for step in jsonl.read_lines(place / MOVING):
         name, row = step.get("name"), step.get("row")
         if not is_inside(name) or not isinstance(row, dict) or not is_inside(row.get("file")):
             continue
@@ -104,7 +128,9 @@ def finish_moves(source: Path, place: Path) -> None:
                 console.warn(f"clean: {here} stays: {target} already exists")
                 continue
         if target.is_symlink() or target.exists():
-            moved.append(row)
-    old = list(jsonl.read_lines(place / MANIFEST))
-    jsonl.write(place / MANIFEST, [*old, *(row for row in moved if row not in old)])
-    files.remove(journal)
+            yield row
+
+
+def _mark(row: dict[str, Any]) -> bytes:
+    """Return a digest of a row of the manifest: a million rows take too much memory."""
+    return hashlib.blake2b(files.encoded(jsonl.line(row)), digest_size=16).digest()

@@ -55,6 +55,16 @@ def write(path: Path, rows: Iterable[Row]) -> None:
             file.write(files.encoded(line(row) + "\n"))
 
 
+def holds(path: Path, rows: Iterable[Row]) -> bool:
+    """Whether a file holds these objects, byte for byte as `write` writes them, and nothing else."""
+    try:
+        with open(path, "rb") as file:
+            same = all(file.readline() == files.encoded(line(row) + "\n") for row in rows)
+            return same and not file.read(1)
+    except OSError:
+        return False
+
+
 def drop_cut_line(path: Path) -> None:
     """Remove an incomplete last line, which a killed process may have left."""
     try:
