@@ -50,7 +50,7 @@ class Table:
             self.blur[place], self.chroma[place], self.spread[place] = row["blur"], row["chroma"], row["spread"]
         if problem is None:
             self.phash[place] = int(row["phash"], 16)
-            self.cells[place] = np.frombuffer(bytes.fromhex(row["cells"]), np.uint8)
+            self.cells[place] = np.frombuffer(bytes.fromhex(row["cells"]), np.uint8).reshape(SHAPE)
             self.pixels[place], self.content[place] = bytes.fromhex(row["pixels"]), bytes.fromhex(row["content"])
         else:
             self.problems[place] = str(problem)
