@@ -5,7 +5,8 @@ costs nothing: what facekit itself takes for each image. `translate` and `score-
 `score-fid` compares a folder with itself; it does not continue, so its second half is the whole. `train` and `labels-K`
 go up to the first batch of a training on two folders, or on K folders of labels, twice: the second time headers come
 from the cache. `packed` is `train` on the same images in shards. Their seconds and memory are those beyond
-`import torch`.
+`import torch`. `clean-measured` is `clean` where all images were measured before and no two are alike: it reads the
+measures, compares and writes the report, then finds nothing to do.
 """
 
 import argparse
@@ -64,6 +65,7 @@ COMMANDS = {
     "translate": [*FACEKIT, "translate", "-q", "in", "out", "--no-align", "--weights", "small", "--to", "b"],
     "smooth-edges": [*FACEKIT, "smooth-edges", "-q", "in", "out"],
     "clean": [*FACEKIT, "clean", "-q", "in", "out", "--min-size", "16"],
+    "clean-measured": [*FACEKIT, "clean", "-q", "in", "out", "--min-size", "16"],
     "score-fid": [*FACEKIT, "score-fid", "-q", "in", "in", "--features", "mean.pt", "--input-size", "32"],
 }
 
@@ -124,6 +126,18 @@ def starts(name: str, count: int, folder: Path) -> None:
         )
 
 
+def measured_before(folder: Path) -> None:
+    """Write measures of all images as `clean` does: those of the original pictures, with hashes that no other has."""
+    timed([*FACEKIT, "clean", "-q", "originals", "out"], folder)
+    notes, draw = folder / "out/measures.jsonl", np.random.default_rng(0)
+    known = {(folder / "originals" / row["file"]).stat().st_ino: row for row in map(json.loads, notes.open())}
+    with notes.open("w") as file:
+        for path in sorted((folder / "in").rglob("*.png")):
+            own = {"file": path.relative_to(folder / "in").as_posix(), "phash": draw.bytes(8).hex()}
+            own |= {"pixels": draw.bytes(12).hex(), "content": draw.bytes(12).hex()}
+            file.write(json.dumps({**known[path.stat().st_ino], **own}) + "\n")
+
+
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("commands", nargs="*", default=["map"], help=", ".join([*COMMANDS, *STARTS]))
 parser.add_argument("--counts", default="1000,10000,100000")
@@ -141,11 +155,15 @@ for name in arguments.commands:
                 small_nets(folder)
             more = ["--workers", "1"] if name != "map" else []
             half, whole = (["--save", "half.yaml"], ["--save", "whole.yaml"]) if name == "score-fid" else ([], [])
-            for title, extra, done in (
+            runs = [
                 ("first half", [*more, "--limit", str(count // 2), *half], count // 2),
                 ("second half", [*more, *whole], count if whole else count // 2),
                 ("no-op", [*more, *whole], count),
-            ):
+            ]
+            if name == "clean-measured":
+                measured_before(folder)
+                runs = [("the report", more, count), runs[-1]]
+            for title, extra, done in runs:
                 seconds, used, memory = timed([*COMMANDS[name], *extra], folder)
                 each = f"{1e6 * used / done:.0f} us of processor time an image"
                 print(f"{name} {count:>7,} {title:11} {seconds:7.1f} s  {used:7.1f} s used  {each}  {memory:5.0f} MiB")
