@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from ..runtime.engine import LOCAL, Engine
 from ..runtime.stand_ins import told
 from ..storage import content, files, jsonl, lock
 from ..storage.card import suggest
-from ..storage.folder import Folder, Source, open_source
+from ..storage.entries import Entries
+from ..storage.folder import Source, open_source
 from ..storage.remote import is_remote
 from . import report
 from .findings import SHARES, Findings, Judged, judge, share_out
@@ -137,13 +139,14 @@ def clean_folder(
             _write_report(cleaning, images, figures, min(workers or usable_cores(), len(found)))
         figures |= {"report": str(place / PAGE), "findings": str(place / FINDINGS)}
         console.result(describe(figures, source, cleaning.apply), **figures)
-        entries = Folder(source).entries if cleaning.apply else {}
-        if cleaning.apply and cleaning.out:
-            names, noted = kept_names(images), {key: figures[key] for key in NOTED if key in figures}
-            del table, images  # copying takes memory, too
-            copy_kept(found, names, cleaning.out, cleaning.options, entries, unreadable, force, noted)
-        elif cleaning.apply:
-            move_rejected(images, source, place / REJECTED, entries)
+        if cleaning.apply:
+            with contextlib.closing(Entries(source, found)) as entries:
+                if cleaning.out:
+                    names, noted = kept_names(images), {key: figures[key] for key in NOTED if key in figures}
+                    del table, images  # copying takes memory, too
+                    copy_kept(found, names, cleaning.out, cleaning.options, entries, unreadable, force, noted)
+                else:
+                    move_rejected(images, source, place / REJECTED, entries)
     if unreadable:
         raise SomeFailed(
             f"clean: {len(unreadable)} sub-folders of {source} cannot be read: {', '.join(unreadable[:3])}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import filecmp
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import InputError
 from ..runtime import console
 from ..storage import files, jsonl, provenance
+from ..storage.entries import Entries
 from ..storage.folder import MANIFEST, Source, is_inside
 from ..storage.folder_map import folder_map
 from ..storage.manifest import Output
@@ -37,7 +38,7 @@ def copy_kept(
     names: dict[str, str],
     out: Path,
     given: dict[str, Any],
-    entries: Mapping[str, dict[str, Any]],
+    entries: Entries,
     unreadable: Sequence[str],
     force: bool,
     figures: dict[str, Any],
@@ -53,7 +54,7 @@ def copy_kept(
         )
 
     def copy(source: Source) -> list[Output]:
-        said = entries.get(source.name, {})
+        said = entries.get(source.name)
         entry = {"origin": said["source"]} if "source" in said else {}  # `source` is the image in IN
         entry |= {key: value for key, value in said.items() if key not in OWN}
         return [Output(names[source.name], source.read_bytes(), entry)]
@@ -72,7 +73,7 @@ def copy_kept(
     )
 
 
-def move_rejected(images: Findings, source: Path, place: Path, entries: Mapping[str, dict[str, Any]]) -> None:
+def move_rejected(images: Findings, source: Path, place: Path, entries: Entries) -> None:
     """Move the rejected images from `source` to `place`, and record there the reasons and their manifest entries.
 
     The moves are listed in `moving.jsonl` before the first one; the file is removed after the last one. So
@@ -84,7 +85,7 @@ def move_rejected(images: Findings, source: Path, place: Path, entries: Mapping[
         finish_moves(source, place)
 
 
-def _moves(rejected: Iterable[Judged], place: Path, entries: Mapping[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _moves(rejected: Iterable[Judged], place: Path, entries: Entries) -> Iterator[dict[str, Any]]:
     """Yield a line of the journal for each image: its name, and its line in the manifest of `place`."""
     taken: set[str] = set()
     for one in rejected:

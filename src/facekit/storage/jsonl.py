@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NoReturn
 
 from ..errors import InputError
 from ..runtime import strict_json
@@ -23,19 +24,37 @@ def read_lines(path: Path) -> Iterator[Row]:
 
     What is no plain file, such as a pipe, counts as missing. Raises InputError for a file that cannot be read.
     """
+    with open_rows(path) as file:
+        try:
+            for _, row in rows_in(file):
+                yield row
+        except OSError as error:
+            _cannot_read(path, error)
+
+
+def open_rows(path: Path) -> BinaryIO:
+    """Open a file for `rows_in`; what is missing or no plain file counts as empty, as for `read_lines`."""
     try:
-        if os.path.lexists(path) and not path.is_file():
-            return
-        with content.open_file(path) as file:
-            while line := file.readline(LONGEST):
-                with contextlib.suppress(ValueError, RecursionError):
-                    row = json.loads(line.decode("utf-8", "replace"))
-                    if isinstance(row, dict):
-                        yield row
+        return io.BytesIO() if os.path.lexists(path) and not path.is_file() else content.open_file(path)
     except (FileNotFoundError, NotADirectoryError):
-        return
+        return io.BytesIO()
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", "change its permissions") from error
+        _cannot_read(path, error)
+
+
+def rows_in(file: BinaryIO) -> Iterator[tuple[int, Row]]:
+    """Yield the objects of an open file, each with the place in bytes where its line begins."""
+    place = 0
+    while line := file.readline(LONGEST):
+        with contextlib.suppress(ValueError, RecursionError):
+            row = json.loads(line.decode("utf-8", "replace"))
+            if isinstance(row, dict):
+                yield place, row
+        place += len(line)
+
+
+def _cannot_read(path: Path, error: OSError) -> NoReturn:
+    raise InputError(f"cannot read {path}: {error.strerror}", "change its permissions") from error
 
 
 def line(row: Row) -> str:
