@@ -18,7 +18,7 @@ DISTANCE = 8  # bits of 64
 COLOUR = 12.0  # mean difference over GRID x GRID cells and three channels, 0..255
 GRID = 8
 CHUNKS, CHUNK = 4, 16  # a hash is four chunks of 16 bits
-BLOCK = 1 << 21  # pairs compared at a time: some 100 MB
+BLOCK = 1 << 16  # pairs compared at a time: so few fit into the processor's cache
 PART = 1 << 14  # near pairs handled at a time: some 20 MB
 
 
@@ -32,6 +32,8 @@ def fingerprint(image: Image.Image) -> tuple[int, bytes]:
 
 def bits(x: np.ndarray) -> np.ndarray:
     """Count the bits that are set in each uint64."""
+    if hasattr(np, "bitwise_count"):  # since NumPy 2
+        return np.bitwise_count(x)
     x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
     x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
     x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
@@ -55,16 +57,11 @@ def near_pairs(
     hashes = np.asarray(hashes, dtype=np.uint64)
     count = max(len(hashes), 1)
     found, compared = [np.empty(0, np.int64)], 0
-    for first, second in _candidates(hashes, distance // CHUNKS):
-        compared += len(first)
-        near = bits(hashes[first] ^ hashes[second]) <= distance
-        first, second = first[near], second[near]
+    for first, second, many in _near_hashes(hashes, distance):
+        compared += many
         if cells is not None:
-            near = (
-                _alike(cells, first, second, colour)
-                if rows is None
-                else _alike(cells, rows[first], rows[second], colour)
-            )
+            one, other = (first, second) if rows is None else (rows[first], rows[second])
+            near = _alike(cells, one, other, colour)
             first, second = first[near], second[near]
         found.append(np.minimum(first, second) * count + np.maximum(first, second))  # a pair as one number
     return np.stack(np.divmod(np.unique(np.concatenate(found)), count), axis=1), compared
@@ -80,13 +77,14 @@ def _alike(cells: np.ndarray, first: np.ndarray, second: np.ndarray, colour: flo
     return alike
 
 
-def _candidates(hashes: np.ndarray, radius: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield blocks of pairs that differ in at most `radius` bits of a chunk, once for each such chunk."""
+def _near_hashes(hashes: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """Yield blocks of near pairs, each once for every chunk in which it is near, and how many pairs were compared."""
+    radius = distance // CHUNKS
     flips = [sum(1 << b for b in set_) for r in range(radius + 1) for set_ in combinations(range(CHUNK), r)]
     for chunk in range(CHUNKS):
         key = ((hashes >> np.uint64(CHUNK * chunk)) & np.uint64(2**CHUNK - 1)).astype(np.int64)
         order = np.argsort(key, kind="stable")
-        key = key[order]
+        key, ordered = key[order], hashes[order]
         count = np.bincount(key, minlength=2**CHUNK)
         begin = np.cumsum(count) - count
         for flip in flips:
@@ -102,8 +100,11 @@ def _candidates(hashes: np.ndarray, radius: int) -> Iterator[tuple[np.ndarray, n
                 done = total[low - 1] if low else 0
                 high = max(low + 1, int(np.searchsorted(total, done + BLOCK, side="right")))
                 size = many[low:high]
-                within = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
-                yield order[np.repeat(left[low:high], size)], order[np.repeat(start[low:high], size) + within]
+                end = np.cumsum(size)
+                right = np.arange(end[-1]) + np.repeat(start[low:high] - end + size, size)
+                apart = bits(np.repeat(ordered[left[low:high]], size) ^ ordered[right])
+                near = np.flatnonzero(apart <= distance)
+                yield order[left[low + np.searchsorted(end, near, side="right")]], order[right[near]], len(right)
                 low = high
 
 
