@@ -45,8 +45,8 @@ def page(source: str, found: Findings, summary: dict[str, Any], given: dict[str,
         ],
         group_count=summary["groups"],
         faults=[
-            (f"{reason}: {len(all_)}", FAULTS[reason], some, len(all_))
-            for (reason, all_), some in zip(at_fault.items(), figures[len(groups) :], strict=True)
+            (f"{reason}: {len(faulty)}", FAULTS[reason], some, len(faulty))
+            for (reason, faulty), some in zip(at_fault.items(), figures[len(groups) :], strict=True)
             if some
         ],
         pairs=summary["pairs"],
