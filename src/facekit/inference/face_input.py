@@ -18,6 +18,7 @@ from ..faces import roll as roll_of
 from ..faces.alignment import footprint
 from ..recipe_api.checkpoint import Model
 from ..storage import card, content, image_files, images
+from ..storage.entries import Entries
 from ..storage.folder import Folder, Source, is_inside
 from ..storage.image_files import Kept
 from .head_mask import HeadMask
@@ -191,7 +192,7 @@ class AlignedReader:
             if not isinstance(said, str):
                 raise InputError(f"the card of {folder.path} does not say where the photos are", "align them again")
             self.photos = Path(said)
-            self.entries = folder.entries
+            self.entries = Entries(folder.path, folder.sources())
             if not (content.is_file(self.photos) or content.is_folder(self.photos)):
                 raise InputError(
                     f"{folder.path} was cut from {self.photos}, which is not here",
@@ -204,7 +205,7 @@ class AlignedReader:
         if not self.head:
             return FaceInput([Crop(fitted)])
         entry = self.entries.get(source.name)
-        if entry is None:
+        if not entry:
             raise InputError(f"{source.name} is not in the manifest of {self.folder.path}", "align it again")
         matrix = _warp(entry.get("warp"))
         if matrix is None:
