@@ -1,5 +1,7 @@
 """Folders behind a URL are read as folders on the disk are: listed, trained on, packed; failures say what to do."""
 
+from pathlib import Path
+
 import fsspec
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import toy
 from facekit.data.dataset import open_layout
 from facekit.data.loader import Batches
 from facekit.errors import CardError, InputError, MissingError, OutputError
-from facekit.storage import card, content, images, packed
+from facekit.storage import card, content, images, packed, remote
 from facekit.storage.folder import Folder, open_source
 from facekit.storage.pack_folder import pack
 
@@ -87,17 +89,55 @@ def test_a_store_that_is_busy_is_asked_again(bucket):
     assert pixels(url) == pixels(here) and not buckets.Store.failures
 
 
+class HttpError(Exception):
+    """An error of a store's library with its HTTP status, and the server's answer below."""
+
+    def __init__(self, name, value):
+        super().__init__(f"denied\nSignature: SECRET, status {value}")
+        setattr(self, name, value)
+
+
+class RefreshError(Exception):
+    """What google-auth raises for credentials that have ended."""
+
+
 @pytest.mark.parametrize(
-    ("failures", "said"),
-    [([OSError("503")] * 9, "cannot be read: 503"), ([PermissionError("expired token")], "no permission")],
+    ("failure", "said", "tries"),
+    [
+        (OSError("503"), "cannot be read: 503$", remote.TRIES),
+        (HttpError("status_code", 503), "cannot be read: denied$", remote.TRIES),
+        (PermissionError("expired token"), "no permission", 1),
+        (HttpError("status_code", 403), "no permission .*: denied$", 1),  # Azure
+        (HttpError("code", "401"), "no permission", 1),  # gcsfs
+        (OSError("Forbidden: https://…/b/bucket\nmore"), "no permission", 1),  # gcsfs, too
+        (RefreshError("invalid_grant"), "no permission", 1),
+    ],
 )
-def test_a_store_that_does_not_answer_is_an_error_with_a_next_step(bucket, failures, said):
+def test_a_store_that_does_not_answer_is_an_error_with_a_next_step(bucket, failure, said, tries):
     here, put = bucket
     source = Folder(put(here, "bucket")).sources()[0]
-    buckets.Store.failures = list(failures)
+    buckets.Store.failures = [failure] * 9
     with pytest.raises(InputError, match=said) as caught:
         images.read(source.path)
-    assert caught.value.hint
+    assert caught.value.hint and len(buckets.Store.failures) == 9 - tries
+
+
+def test_an_error_that_says_404_means_that_the_object_is_not_there(bucket):
+    url = bucket[1](bucket[0], "bucket")
+    buckets.Store.failures = [HttpError("status_code", 404)]
+    with pytest.raises(FileNotFoundError):
+        remote.read(Path(f"{url}/b/000.png"))
+
+
+def test_a_store_without_its_account_says_what_is_missing():
+    class Needy(buckets.Store):
+        def __init__(self, **more):
+            raise ValueError("Must provide an account name")
+
+    fsspec.register_implementation("needy", Needy, clobber=True)
+    with pytest.raises(InputError, match="needy:// cannot be opened: Must provide an account name") as caught:
+        Folder("needy://bucket/faces")
+    assert "environment variables" in caught.value.hint
 
 
 def test_what_a_url_cannot_be_is_refused(bucket, tmp_path, facekit):
@@ -106,6 +146,9 @@ def test_what_a_url_cannot_be_is_refused(bucket, tmp_path, facekit):
     with pytest.raises(CardError, match="credentials") as caught:
         Folder("s3://KEY:SECRET@bucket/faces")
     assert "SECRET" not in str(caught.value) + caught.value.hint
+    with pytest.raises(CardError, match="names the account mine") as caught:
+        Folder("abfss://box@mine.dfs.core.windows.net/faces")
+    assert "az://box/faces and set AZURE_STORAGE_ACCOUNT_NAME=mine" in caught.value.hint
     with pytest.raises(MissingError) as missing:
         Folder("nosuchscheme://bucket/faces").sources()
     assert "pip install" in missing.value.hint

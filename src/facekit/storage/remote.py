@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import hashlib
+import logging
 import os
 import re
 import time
@@ -22,6 +23,8 @@ TRIES = 4  # of one request
 PAUSE = 0.5  # seconds before the second, twice as long before each further one
 TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")
 VERSIONS = ("ETag", "etag", "blob_id", "oid")
+DENIED = ("ClientAuthenticationError", "DefaultCredentialsError", "RefreshError")  # of azure-core and google-auth
+ACCOUNT = re.compile(r"abfss?://([^/@]+)@([^/@:]+)\.dfs\.core\.windows\.net(/.*)?")  # CONTAINER@ACCOUNT
 
 T = TypeVar("T")
 _listed: dict[str, dict[str, Any]] = {}
@@ -141,6 +144,12 @@ def address(path: Path) -> str:
     """Return the URL of a path; raises CardError for one with a user name or password in it, which cards would keep."""
     found = URL.fullmatch(path.as_posix())
     assert found
+    account = ACCOUNT.fullmatch(f"{found[1]}://{found[2]}")
+    if account:
+        raise CardError(
+            f"the {found[1]}:// address names the account {account[2]}",
+            f"write az://{account[1]}{account[3] or ''} and set AZURE_STORAGE_ACCOUNT_NAME={account[2]}",
+        )
     if "@" in found[2].partition("/")[0]:
         raise CardError(
             f"the {found[1]}:// address has credentials in it", "leave them to the settings of the store's own library"
@@ -149,8 +158,9 @@ def address(path: Path) -> str:
 
 
 def _store(scheme: str) -> Any:
-    """Return fsspec's file system of a scheme, one for each process; raises MissingError without its package.
+    """Return fsspec's file system of a scheme, one for each process.
 
+    Raises MissingError without its package, Unreachable where that lacks a setting (of an account, say).
     A forked process keeps those of its parent without using them: to close them would cut the parent's connections.
     """
     here = scheme, os.getpid()
@@ -158,12 +168,18 @@ def _store(scheme: str) -> Any:
         try:
             import fsspec
 
-            _stores.setdefault(here, fsspec.filesystem(scheme, skip_instance_cache=True))
+            kind = fsspec.get_filesystem_class(scheme)
         except (ImportError, ValueError) as error:
             raise MissingError(
                 f"{scheme}:// cannot be opened here: {error}",
                 "pip install 'facekit-anime[remote]', or the package it names",
             ) from error
+        logging.getLogger(kind.__module__.partition(".")[0]).addHandler(logging.NullHandler())  # errors are ours to say
+        try:
+            _stores.setdefault(here, kind(skip_instance_cache=True))
+        except Exception as error:
+            hint = "set what its package needs, such as the name of the account, by its environment variables"
+            raise Unreachable(f"{scheme}:// cannot be opened: {_first_line(error)}", hint) from error
     return _stores[here]
 
 
@@ -181,14 +197,30 @@ def _tried(path: Path, ask: Callable[[Any, str], T], writing: bool = False) -> T
             return ask(store, name)
         except (FileNotFoundError, FileExistsError):
             raise
-        except PermissionError as error:
-            hint = "check the credentials and the bucket's rules" + ("; then run again" if writing else "")
-            raise failure(f"no permission to {verb} {url}: {error}", hint) from error
         except Exception as error:  # stores raise errors of their own libraries
+            code, said = _http_status(error), _first_line(error)
+            if code == 404:
+                raise FileNotFoundError(url) from error
+            if code in (401, 403) or isinstance(error, PermissionError) or type(error).__name__ in DENIED:
+                hint = "check the credentials and the bucket's rules" + ("; then run again" if writing else "")
+                raise failure(f"no permission to {verb} {url}: {said}", hint) from error
             if attempt == TRIES - 1 or isinstance(error, NotImplementedError):
-                raise failure(f"{url} cannot be {done}: {error}", "check the connection, then run again") from error
+                raise failure(f"{url} cannot be {done}: {said}", "check the connection, then run again") from error
             time.sleep(PAUSE * 2**attempt)
     raise AssertionError
+
+
+def _http_status(error: Exception) -> int | None:
+    """Return the HTTP status that an error of a store's library has, if any."""
+    for name in ("status_code", "code", "status"):  # azure-core, gcsfs, aiohttp
+        with contextlib.suppress(TypeError, ValueError):
+            return int(getattr(error, name, ""))
+    return 403 if str(error).startswith("Forbidden: ") else None  # gcsfs has no class for it
+
+
+def _first_line(error: Exception) -> str:
+    """Return what an error says, without the answer of the server that some libraries append."""
+    return str(error).strip().partition("\n")[0]
 
 
 def _status(info: dict[str, Any]) -> os.stat_result:
