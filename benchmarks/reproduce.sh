@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Make the numbers of a claim in docs/claims.md again: benchmarks/reproduce.sh CLAIM [DATA]
 #
-# DATA holds selfie2anime-128, expressions-128, utkface-128 and inception-2015-12-05-768.onnx; the default is the current
-# folder. Runs go to runs/ and are resumed when the command is repeated. Environment: SEEDS (1).
+# DATA holds selfie2anime-128, expressions-128, utkface-128 and inception-2015-12-05-768.onnx, for bismi also what
+# benchmarks/stylegan2_data.py reads and vgg-to-relu3_1.safetensors; the default is the current folder. Runs go to runs/
+# and are resumed when the command is repeated. Environment: SEEDS (1), BASE (6700 steps of the base of bismi).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cards=$here/cards
@@ -41,8 +42,26 @@ eki-angle)
     python "$here/angle.py" runs/gallery/runs/cyclegan-angle-s0 runs/angle-none --photos "$data/selfie2anime-128/valA" \
         --drawings "$data/selfie2anime-128/valB" --angles 0 15 30 45 --limit 150 --features "$features"
     ;;
+bismi)
+    first=$cards/artify/artifygan-r3.yaml
+    mapfile -t others < <(against "$first" "$cards"/artify/*.yaml)
+    facekit ablate "$first" --data "$data/selfie2anime-128" "${others[@]}" --features "$features" --out runs/bismi
+    python "$here/stylegan2_data.py" "$data" runs/photos
+    vgg=(--set params.vgg="$data/vgg-to-relu3_1.safetensors" --set params.preprocessing=caffe)
+    facekit train stylegan2-projected --a runs/photos/faces --out runs/faces --precision bf16 --batch 8 --steps "${BASE:-6700}" \
+        --set losses.adversarial_parts=0 --set losses.judge_parts=0 "${vgg[@]}"
+    facekit train stylegan2-projected-structure --a "$data/selfie2anime-128/trainB" --init runs/faces --out runs/drawn \
+        --precision bf16 --batch 8 --steps 400 --set losses.adversarial_parts=0 --set losses.judge_parts=0 "${vgg[@]}"
+    mkdir -p runs/one
+    facekit align "$data/selfie2anime-128/trainB/01103.jpg" runs/one --size 64 --detector facekit
+    facekit train jojogan --a runs/one --init runs/faces --out runs/jojo --precision bf16 --steps 300 "${vgg[@]}"
+    for run in drawn jojo; do
+        facekit translate --no-align --weights "runs/$run" --control inversion_steps=60 --limit 100 runs/bismi/held/photo "runs/$run-drawings"
+        facekit score-fid "runs/$run-drawings" runs/bismi/held/anime --features "$features" --source runs/bismi/held/photo
+    done
+    ;;
 *)
-    echo "usage: benchmarks/reproduce.sh kang|rao|eki|eki-angle|gallery [DATA]" >&2
+    echo "usage: benchmarks/reproduce.sh kang|rao|eki|eki-angle|gallery|bismi [DATA]" >&2
     exit 2
     ;;
 esac
