@@ -50,14 +50,16 @@ bismi)
     vgg=(--set params.vgg="$data/vgg-to-relu3_1.safetensors" --set params.preprocessing=caffe)
     facekit train stylegan2-projected --a runs/photos/faces --out runs/faces --precision bf16 --batch 8 --steps "${BASE:-6700}" \
         --set losses.adversarial_parts=0 --set losses.judge_parts=0 "${vgg[@]}"
-    facekit train stylegan2-projected-structure --a "$data/selfie2anime-128/trainB" --init runs/faces --out runs/drawn \
-        --precision bf16 --batch 8 --steps 400 --set losses.adversarial_parts=0 --set losses.judge_parts=0 "${vgg[@]}"
+    for ((seed = 0; seed < seeds; seed++)); do
+        facekit train stylegan2-projected-structure --a "$data/selfie2anime-128/trainB" --init runs/faces --out "runs/drawn-$seed" \
+            --seed "$seed" --precision bf16 --batch 8 --steps 400 --set losses.adversarial_parts=0 --set losses.judge_parts=0 "${vgg[@]}"
+    done
     mkdir -p runs/one
     facekit align "$data/selfie2anime-128/trainB/01103.jpg" runs/one --size 64 --detector facekit
     facekit train jojogan --a runs/one --init runs/faces --out runs/jojo --precision bf16 --steps 300 "${vgg[@]}"
-    for run in drawn jojo; do
-        facekit translate --no-align --weights "runs/$run" --control inversion_steps=60 --limit 100 runs/bismi/held/photo "runs/$run-drawings"
-        facekit score-fid "runs/$run-drawings" runs/bismi/held/anime --features "$features" --source runs/bismi/held/photo
+    for run in runs/drawn-* runs/jojo; do
+        facekit translate --no-align --weights "$run" --control inversion_steps=60 --limit 100 runs/bismi/held/photo "runs/bismi/${run#runs/}"
+        facekit score-fid "runs/bismi/${run#runs/}" runs/bismi/held/anime --features "$features" --source runs/bismi/held/photo
     done
     ;;
 *)
