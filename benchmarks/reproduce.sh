@@ -50,10 +50,18 @@ bismi)
     vgg=(--set params.vgg="$data/vgg-to-relu3_1.safetensors" --set params.preprocessing=caffe)
     facekit train stylegan2-projected --a runs/photos/faces --out runs/faces --precision bf16 --batch 8 --steps "${BASE:-6700}" \
         --set losses.adversarial_parts=0 --set losses.judge_parts=0 "${vgg[@]}"
+    mkdir -p runs/thousand
+    (cd runs/photos/faces && ls | LC_ALL=C sort | shuf --random-source=<(yes) -n 1000 | xargs cp -t ../../thousand)
+    facekit sample runs/faces runs/sampled --n 1000 --truncation 1
+    facekit score-fid runs/sampled runs/thousand --features "$features" --resize 64
+    tune() { # RUN SEED STEPS
+        facekit train stylegan2-projected-structure --a "$data/selfie2anime-128/trainB" --init runs/faces --out "runs/$1" --seed "$2" \
+            --steps "$3" --precision bf16 --batch 8 --set losses.adversarial_parts=0 --set losses.judge_parts=0 "${vgg[@]}"
+    }
     for ((seed = 0; seed < seeds; seed++)); do
-        facekit train stylegan2-projected-structure --a "$data/selfie2anime-128/trainB" --init runs/faces --out "runs/drawn-$seed" \
-            --seed "$seed" --precision bf16 --batch 8 --steps 400 --set losses.adversarial_parts=0 --set losses.judge_parts=0 "${vgg[@]}"
+        tune "drawn-$seed" "$seed" 400
     done
+    tune drawn-long 0 1200
     mkdir -p runs/one
     facekit align "$data/selfie2anime-128/trainB/01103.jpg" runs/one --size 64 --detector facekit
     facekit train jojogan --a runs/one --init runs/faces --out runs/jojo --precision bf16 --steps 300 "${vgg[@]}"

@@ -46,6 +46,15 @@ def facekit():
     return run
 
 
+@pytest.fixture(scope="module", params=["s3", "az", "gs"])
+def store(request):
+    """The proxy before a server of S3, Azure or Google Cloud; the latter two skip where no emulator is installed."""
+    import buckets
+
+    with buckets.server(request.param) as proxy:
+        yield proxy
+
+
 @pytest.fixture(scope="session")
 def cluster():
     """A Ray cluster of three nodes of one core each on this machine; `add` starts another node."""

@@ -17,13 +17,6 @@ from facekit.storage.folder import Folder
 NAMES = ("000.png", "001.png", "002.png", "sub/é with space.png", "sub/plus+100%.png", "日本/語 #1.png")
 
 
-@pytest.fixture(scope="module", params=["s3", "az", "gs"])
-def store(request):
-    """The proxy before a server."""
-    with buckets.server(request.param) as proxy:
-        yield proxy
-
-
 @pytest.fixture
 def served(store, tmp_path, monkeypatch):
     """The proxy, a function that gives the objects below a folder, and a bucket's URL; in/ has six drawings."""

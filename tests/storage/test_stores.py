@@ -13,13 +13,6 @@ from facekit.storage.folder import Folder
 NAMES = ("000.png", "001.png", "sub/é with space.png", "sub/plus+100%.png")
 
 
-@pytest.fixture(scope="module", params=["s3", "az", "gs"])
-def store(request):
-    """The proxy before a server."""
-    with buckets.server(request.param) as proxy:
-        yield proxy
-
-
 @pytest.fixture
 def bucket(store, tmp_path, monkeypatch):
     """A folder on the disk, the same in a bucket, and the proxy that it is read through."""
