@@ -1,11 +1,17 @@
 """StyleGAN2, its fine-tuning and JoJoGAN: losses against formulas written out, and runs from one to the next."""
 
+import argparse
 import json
+import os
+import pickle
 
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageOps
+from skimage import data
 
+import clips
 import toy
 from facekit.recipe_api.base import Progress
 from facekit.recipes.jojogan import JoJoGAN, mixed_layers
@@ -134,11 +140,36 @@ def test_a_size_other_than_that_of_the_base_is_refused(base, facekit):
     assert (done.code, "16 px" in done.err, "--size 16" in done.err) == (2, True, True)
 
 
-def test_jojogan_trains_from_two_drawings(base, facekit):
-    line = ("train", "jojogan", "--a", base / "references", "--batch", 2, "--steps", 2)
+def test_jojogan_trains_from_two_drawings(tmp_path, base, facekit):
+    for name, face in (("left", clips.PORTRAIT), ("right", ImageOps.mirror(clips.PORTRAIT))):
+        (tmp_path / "references").mkdir(exist_ok=True)
+        face.save(tmp_path / "references" / f"{name}.png")
+    line = ("train", "jojogan", "--a", tmp_path / "references", "--batch", 2, "--steps", 2)
     inverting = ("--set", "params.inversion_steps=2", "--init", base / "base")
     assert facekit(*line, *inverting, "--out", base / "style").code == 0
     assert facekit("sample", base / "style", base / "styled", "-n", 1).code == 0
+
+
+def test_a_reference_without_a_face_is_refused(tmp_path, base, facekit):
+    (tmp_path / "two").mkdir()
+    clips.PORTRAIT.save(tmp_path / "two" / "face.png")
+    Image.fromarray(data.brick()).convert("RGB").save(tmp_path / "two" / "wall.png")
+    line = ("train", "jojogan", "--a", tmp_path / "two", "--batch", 2, "--steps", 0, "--init", base / "base")
+    line += ("--set", "params.inversion_steps=1", "--out", tmp_path / "style")
+    done = facekit(*line)
+    assert (done.code, "wall.png: no face found" in done.err, "face.png:" in done.err) == (3, True, False)
+    assert "facekit align" in done.err and not (tmp_path / "style").exists()
+    assert facekit(*line, "--set", "params.find_face=false").code == 0
+
+
+@pytest.mark.parametrize("recipe", ["stylegan2", "stylegan2-projected", "stylegan2-freeze-g", "stylegan2-structure"])
+def test_one_image_is_refused_and_jojogan_named(tmp_path, base, facekit, recipe):
+    toy.fill(tmp_path / "one", 1)
+    init = ("--init", base / "base") if "freeze" in recipe or "structure" in recipe else ()
+    size = 64 if "projected" in recipe else 16
+    done = facekit("train", recipe, "--a", tmp_path / "one", "--size", size, *init, "--out", tmp_path / "run")
+    assert (done.code, "one image" in done.err, "facekit train jojogan" in done.err) == (3, True, True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_too_many_references_are_refused(tmp_path, base, facekit):
@@ -176,6 +207,18 @@ def test_layers_are_swapped_from_a_size_on(base, facekit):
     assert facekit("sample", base / "base", base / "mixed", "-n", 2, "--mix-at", 8).code == 0
 
 
+def test_layers_of_a_generator_that_was_trained_apart_are_refused(base, facekit, tmp_path):
+    line = ("train", "stylegan2", "--a", base / "faces", "--size", 16, "--batch", 4, "--steps", 0, *FLAGS)
+    assert facekit(*line, "--seed", 9, "--out", tmp_path / "other").code == 0
+    two = ("sample", base / "base", tmp_path / "out", "-n", 1, "--with", tmp_path / "other")
+    done = facekit(*two, "--swap-at", 8)
+    assert (done.code, "trained apart" in done.err, "fine-tuned from" in done.err) == (2, True, True)
+    assert not (tmp_path / "out").exists()
+    done = facekit(*two)
+    assert (done.code, "trained apart" in done.err) == (0, True)
+    assert "trained apart" not in facekit(*two[:-1], base / "tuned", "--force").err
+
+
 def test_weights_that_translate_do_not_draw(base, facekit):
     done = facekit("sample", "anime", base / "no")
     assert (done.code, "translates" in done.err) == (2, True)
@@ -188,11 +231,51 @@ def test_a_public_checkpoint_starts_a_run_and_another_file_does_not(base, faceki
     made = StyleGAN2(SMALL, 16).nets()
     for name in "gd":
         made[name].load_state_dict({k[2:]: v for k, v in state.items() if k.startswith(f"{name}.")})
-    torch.save(public(made["g"], made["d"]), tmp_path / "550000.pt")
+    found = public(made["g"], made["d"])
+    torch.save(found, tmp_path / "550000.pt")
+    torch.save({**found, "args": argparse.Namespace(size=16)}, tmp_path / "own.pt")  # as its train.py saves them
     torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pt")
     line = ("train", "stylegan2", "--a", base / "faces", "--size", 16, "--batch", 4, "--steps", 0, *FLAGS)
     assert facekit(*line, "--out", tmp_path / "run", "--init", tmp_path / "550000.pt").code == 0
     again = torch.load(tmp_path / "run" / "state.pt", weights_only=True)["nets"]
     assert all(torch.equal(again[k], state[k]) for k in state if k[:2] in ("g.", "d."))
+    assert facekit(*line, "--out", tmp_path / "own", "--init", tmp_path / "own.pt").code == 0
+    assert all(torch.equal(torch.load(tmp_path / "own" / "state.pt")["nets"][k], again[k]) for k in ("g.const",))
     done = facekit(*line, "--out", tmp_path / "no", "--init", tmp_path / "other.pt")
     assert (done.code, "layout" in done.err) == (2, True)
+
+
+class Evil:
+    """What a pickle can do."""
+
+    def __reduce__(self):
+        return os.mkdir, ("evil",)
+
+
+@pytest.mark.parametrize("recipe", ["stylegan2", "stylegan2-freeze-g", "jojogan"])
+@pytest.mark.parametrize("file", ["zip.pt", "pickle.pt", "network.pkl", "cut.pt", "text.pt"])
+def test_a_file_that_is_no_checkpoint_is_refused_and_never_run(base, facekit, tmp_path, monkeypatch, recipe, file):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"g_ema": Evil()}, "zip.pt")
+    for name in ("pickle.pt", "network.pkl"):
+        (tmp_path / name).write_bytes(pickle.dumps({"g_ema": Evil()}))
+    (tmp_path / "cut.pt").write_bytes((base / "base" / "state.pt").read_bytes()[:2000])
+    (tmp_path / "text.pt").write_text("weights")
+    line = (
+        "train",
+        recipe,
+        "--a",
+        base / "faces",
+        "--size",
+        16,
+        "--steps",
+        0,
+        *FLAGS,
+        "--set",
+        "params.find_face=false",
+    )
+    done = facekit(*(line if recipe == "jojogan" else line[:-2]), "--init", file, "--out", "run")
+    assert (done.code, file in done.err, "next:" in done.err, "Traceback" in done.err) == (5, True, True, False)
+    assert not (tmp_path / "evil").exists()
+    assert facekit("sample", file, "out", "-n", 1).code == 5
+    assert not (tmp_path / "evil").exists() and not (tmp_path / "out").exists()

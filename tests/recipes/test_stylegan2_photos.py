@@ -97,7 +97,9 @@ def test_weights_lie_between_those_of_two_generators():
 
 
 def test_an_encoder_learns_latents_and_its_run_translates(here, facekit):
-    line = ("train", "stylegan2-encoder", "--a", "in", "--steps", 1, "--batch", 1, "--set", "params.encoder_width=8")
+    toy.fill(Path("several"), 3)
+    small = ("--steps", 1, "--batch", 1, "--set", "params.encoder_width=8")
+    line = ("train", "stylegan2-encoder", "--a", "several", *small)
     assert facekit(*line, "--out", "alone").code == 2
     assert facekit(*line, "--out", "finder", "--init", "tuned.safetensors").code == 0
     assert facekit(*line, "--out", "again", "--init", "base.safetensors").code == 0

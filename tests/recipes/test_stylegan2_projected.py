@@ -8,6 +8,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+import clips
 import toy
 from facekit.nets.vgg import VGG
 from facekit.recipe_api import checkpoint
@@ -30,7 +31,8 @@ def root(tmp_path_factory):
 
     root = tmp_path_factory.mktemp("projected")
     toy.fill(root / "faces", 4)
-    toy.fill(root / "drawing", 1, seed=3)
+    (root / "drawing").mkdir()
+    clips.PORTRAIT.save(root / "drawing" / "face.png")
     toy.fill(root / "drawings", 3, seed=4)
     torch.manual_seed(7)
     save_file(VGG("vgg19", LAYERS).state_dict(), root / "vgg.safetensors")

@@ -166,16 +166,19 @@ def test_flags_that_do_not_fit_are_refused(pairs, facekit):
     assert facekit("pairs", "in", "--teacher", "anime").code == 2
 
 
-def generator(path: str, seed: int, width: int = 8) -> str:
+def generator(path: str, seed: int, width: int = 8, base: str | None = None) -> str:
+    """Save a random generator, with the latents of the one in `base`; returns its path."""
     torch.manual_seed(seed)
     params = {"style_width": width, "mapping_layers": 1, "multiplier": 0.01, "width": 8}
     nets = nn.ModuleDict({"g": StyleGAN2(params, 16).nets()["g"]})
+    if base:
+        nets["g"].mapping.load_state_dict(checkpoint.load_model(base).nets["g"].mapping.state_dict())
     checkpoint.save_model(Path(path), nets, {"recipe": "stylegan2", "params": params, "data": {"size": 16}})
     return path
 
 
 def test_two_generators_draw_the_same_latents(facekit, here):
-    two = ("--from", generator("a.safetensors", 0), "--and", generator("b.safetensors", 1))
+    two = ("--from", generator("a.safetensors", 0), "--and", generator("b.safetensors", 1, base="a.safetensors"))
     done = facekit("pairs", "out", *two, "-n", 3, *ANYTHING, "--keep", "near-duplicate")
     assert (done.code, "3 pairs" in done.out) == (0, True), done.err
     assert facekit("sample", "b.safetensors", "drawn", "-n", 3).code == 0
@@ -184,6 +187,8 @@ def test_two_generators_draw_the_same_latents(facekit, here):
     assert facekit("pairs", "--card", "out/card.yaml").code == 0
     other = ("--from", "a.safetensors", "--and", generator("wide.safetensors", 2, 12))
     assert facekit("pairs", "no", *other).code == 2
+    apart = facekit("pairs", "no", "--from", "a.safetensors", "--and", generator("c.safetensors", 3))
+    assert (apart.code, "trained apart" in apart.err, "fine-tuned from a.safetensors" in apart.err) == (2, True, True)
     assert facekit("pairs", "in", "no", *two).code == 2
 
 

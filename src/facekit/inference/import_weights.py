@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CardError, InputError, MissingError
-from ..nets.old_pickle import read_old_pickle
-from ..nets.pretrained import read_weights
+from ..nets.old_pickle import read_without_code
 from ..recipe_api import checkpoint, registry
 from ..recipe_api.official_layouts import LAYOUTS, Found, OfficialLayout, Unfit, fit
 from ..runtime import console
 from ..storage import card, files, lock
 
 STATE = "state.pt"  # of a run folder, that `train --init` takes all nets from
-PICKLES = ("weights_only", "Weights only", "Unsupported global")  # in what torch says of them
 WRAPPERS = ("generator", "state_dict", "model", "net", "params_ema", "params")
 SIDES = {"g_ab": "ab", "g_ba": "ba", "ab": "ab", "ba": "ba", "a": "ab", "b": "ba"}
 
@@ -139,25 +136,11 @@ def _numbered(folder: Path) -> dict[str, Path]:
 
 def _state(path: Path) -> Mapping[str, Tensor]:
     """Read a file without running code that it may hold; a state dict inside a wrapper is looked through."""
-    found: Any
-    try:
-        found = read_weights(path)
-    except MissingError as error:
-        if not any(mark in error.message for mark in PICKLES) or not _is_pickle(path):
-            raise
-        console.note(f"import: {path} holds Python objects besides weights; they are passed over, none is run")
-        found = read_old_pickle(path)
+    found: Any = read_without_code(path)
     for key in WRAPPERS:
         if isinstance(found.get(key), Mapping):
             found = found[key]
     return found
-
-
-def _is_pickle(path: Path) -> bool:
-    """Whether a file is of one of the kinds that torch.save has written: a ZIP archive, a pickle or a tar archive."""
-    with path.open("rb") as file:
-        head = file.read(4)
-    return head.startswith((b"PK\x03\x04", b"\x80")) or tarfile.is_tarfile(path)
 
 
 def write(imported: Imported, out: Path, force: bool = False, dry_run: bool = False) -> list[str]:

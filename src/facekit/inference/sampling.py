@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import CardError
 from ..nets.stylegan2 import Generator
-from ..nets.stylegan2_blend import layers_from, swap_layers
+from ..nets.stylegan2_blend import check_related, layers_from, swap_layers
 from ..recipe_api import checkpoint
 from ..reports import contact_sheet
 from ..runtime import console
@@ -118,9 +118,16 @@ def sample(
     if swap_at is not None:
         if len(opened) != 2:
             raise CardError("--swap-at joins two generators", "name the second with --with RUN")
+        check_related(opened[0][0], opened[1][0], (weights[0], weights[1]))
         generators = {"": swap_layers(opened[0][0], opened[1][0], swap_at)}
     elif len(generators) == 1:
         generators = {"": next(iter(generators.values()))}
+    else:
+        for name, (other, _) in zip(weights[1:], opened[1:], strict=True):
+            try:
+                check_related(opened[0][0], other, (weights[0], name))
+            except CardError as error:  # for the same seeds side by side no error
+                console.warn(error.message)
     if plan.mix_at is not None:
         for generator in generators.values():
             layers_from(generator, plan.mix_at)

@@ -24,10 +24,27 @@ from torch import Tensor, nn
 
 from ..errors import MissingError
 from ..ops.private_torch import TENSOR_BUILDERS
+from ..runtime import console
+from .pretrained import read_weights
 
+OBJECTS = ("weights_only", "Weights only", "Unsupported global")  # in what torch says of files that hold more
 SECONDS = 900  # that reading may take
 CHILD = "import sys; sys.path[:] = sys.argv[2:]; from facekit.nets.old_pickle import serve; serve(sys.argv[1])"
 State = dict[str, Any]  # of tensors, or of further states
+
+
+def read_without_code(path: Path) -> Mapping[str, Any]:
+    """Return the weights of a safetensors or torch file; whatever else a torch file holds is passed over, and not run.
+
+    Raises MissingError where the file is missing, broken or holds no weights by name.
+    """
+    try:
+        return read_weights(path)
+    except MissingError as error:
+        if not any(mark in error.message for mark in OBJECTS):
+            raise
+    console.note(f"{path} holds Python objects besides weights; they are passed over, none is run")
+    return read_old_pickle(path)
 
 
 def read_old_pickle(path: Path) -> State:

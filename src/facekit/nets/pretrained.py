@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import tarfile
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
@@ -123,13 +125,24 @@ def read_weights(path: Path, hint: str = "check the path") -> Mapping[str, Tenso
             from safetensors.torch import load_file
 
             return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        if not _is_of_torch(path):
+            raise ValueError("torch.save did not write it")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the two readers raise on broken files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MissingError(f"{path} is not a complete weights file: {reason}", "download it again") from error
     if not isinstance(found, Mapping):
         raise MissingError(f"{path} holds no weights by name", "give a file that `state_dict()` was saved to")
     return found
+
+
+def _is_of_torch(path: Path) -> bool:
+    """Whether a file is of one of the kinds that torch.save has written: a ZIP archive, a pickle or a tar archive."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    return head.startswith((b"PK\x03\x04", b"\x80")) or tarfile.is_tarfile(path)
 
 
 def load_trunk(features: nn.Sequential, source: str, kind: str) -> None:

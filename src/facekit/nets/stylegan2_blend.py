@@ -9,6 +9,9 @@ import torch
 from ..errors import CardError
 from .stylegan2 import Generator
 
+RELATED = 0.5  # correlation of styles; about 0 where two generators were trained apart, 1 where their mapping is one
+TRIED = 256  # latents
+
 
 def layers_from(generator: Generator, size: int) -> int:
     """Return the index of the first style that acts at `size` px or more; raises CardError for another size."""
@@ -17,6 +20,25 @@ def layers_from(generator: Generator, size: int) -> int:
             f"the generator has no layers of {size} px", f"one of {', '.join(map(str, generator.resolutions))}"
         )
     return max(0, 2 * generator.resolutions.index(size) - 1)
+
+
+@torch.no_grad()
+def check_related(first: Generator, second: Generator, names: tuple[str, str]) -> None:
+    """Raise CardError where a latent does not mean the same in both generators, called `names`.
+
+    It does where one was fine-tuned from the other, or both from a third: the styles w of equal latents z correlate.
+    """
+    alike = 0.0
+    if first.width == second.width:
+        z = torch.randn(TRIED, first.width, generator=torch.Generator().manual_seed(0))
+        styles = [g.mapping(z.to(g.const.device, g.const.dtype)).float().cpu() for g in (first, second)]
+        one, other = (w - w.mean(0) for w in styles)
+        alike = float((one * other).sum() / (one.norm() * other.norm()).clamp(min=1e-12))
+    if alike < RELATED:
+        raise CardError(
+            f"{names[0]} and {names[1]} were trained apart: a latent of one means another face in the other",
+            f"give a run that was fine-tuned from {names[0]}",
+        )
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ from . import registry, remote_weights
 
 FILE = "model.safetensors"
 SHIPPED = Path(__file__).parents[1] / "weights"
+PICKLED = (".pt", ".pth", ".ckpt", ".pkl")  # the suffixes of other projects' checkpoints
 KEY = "facekit"
 LARGEST_HEADER = 4_000_000  # bytes; a net of 10,000 tensors needs about 1,000,000
 LARGEST_CARD = 1_000_000  # characters
@@ -110,7 +111,7 @@ def _opened(path: Path) -> Iterator[Any]:
     except (SafetensorError, OSError, ValueError) as error:
         raise MissingError(
             f"{path} is not a complete safetensors file ({error})",
-            "download or train it again; pickled checkpoints (.pt, .pth) are not read as models",
+            "download or train it again; pickled checkpoints (.pt, .pth) are not read as models: facekit import",
         ) from error
 
 

@@ -42,6 +42,19 @@ def mixed_layers(latents: int, preserve_colour: bool) -> list[int]:
     return list(range(round(FIRST_MIXED * latents), latents))
 
 
+def check_faces(paths: list[Path]) -> None:
+    """Raise InputError for a reference without a face: in faces that a generator draws, it could not be found."""
+    from ..faces.detectors import EMBEDDED, find_detector, find_faces
+
+    detector = find_detector(EMBEDDED)
+    for path in paths:
+        try:
+            find_faces(detector, np.asarray(images.read(path)))
+        except InputError as error:
+            hint = "facekit align cuts faces out; --set params.find_face=false takes the reference as it is"
+            raise InputError(f"{path}: {error}", hint) from error
+
+
 @dataclass(frozen=True)
 class ReferenceReader(Reader):
     """Reads a reference together with its number."""
@@ -103,6 +116,7 @@ class JoJoParams(PhotoParams, TrunkParams):
     preserve_colour: bool = Field(False, description="keep the photo's colours: mix only layers that hold texture")
     alpha: float = Field(0.0, ge=0, le=1, description="how much of its own style the reference keeps in mixed layers")
     inversion_steps: int = Field(500, ge=1, description="gradient steps that find the references' latents")
+    find_face: bool = Field(True, description="refuse a reference in which no face is found")
     references: int = Field(1, ge=1, le=MOST, description="number of references; taken from the folder")
 
 
@@ -138,6 +152,8 @@ class JoJoGAN(DrawsPhotos):
         paths = layout.train["a"]
         if len(paths) > MOST:
             raise InputError(f"{len(paths)} references", f"give a folder of 1 to {MOST}, or train stylegan2-structure")
+        if self.params.find_face:
+            check_faces(paths)
         if data.flip:
             raise CardError("a mirrored reference has another latent", "--set data.flip=false")
         reader = ReferenceReader("a", {path: number for number, path in enumerate(paths)})

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..data.dataset import Layout
 from ..data.one_folder import open_one_folder
-from ..errors import CardError
+from ..errors import CardError, InputError
 from ..nets import stylegan2_layout
 from ..nets.stylegan2 import Discriminator, Generator
 from ..ops import augment, losses
@@ -188,7 +188,13 @@ class StyleGAN2(Recipe):
         return {**{f"g.{key}": x for key, x in g.items()}, **{f"d.{key}": x for key, x in d.items()}}
 
     def open(self, data: Data) -> Layout:
-        return open_one_folder(data)
+        layout = open_one_folder(data)
+        if len(layout.train["a"]) == 1:
+            raise InputError(
+                f"{data.a or data.root} has one image to train on, and would only repeat it",
+                "give a folder of hundreds; a style from one drawing: facekit train jojogan --a DRAWING --init RUN",
+            )
+        return layout
 
     def blank(self, batch: int, size: int) -> dict[str, Tensor]:
         return {"a": torch.empty(batch, 3, size, size)}

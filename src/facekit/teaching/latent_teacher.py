@@ -11,6 +11,7 @@ from PIL import Image
 from ..errors import CardError
 from ..inference.sampling import Picture, Plan, draw, open_generator
 from ..nets.stylegan2 import Generator
+from ..nets.stylegan2_blend import check_related
 from ..storage import files
 from ..storage.folder import Source
 from .teachers import Drawn
@@ -48,6 +49,7 @@ class LatentTeacher:
                 f"latents of {first} have {self.faces.width} numbers, those of {second} {self.drawings.width}",
                 f"give a run that was fine-tuned from {first}",
             )
+        check_related(self.faces, self.drawings, (first, second))
         self.truncation, self.size = truncation, self.faces.size
         self.batch = 1 if device == "cpu" else 32
         self.inputs = {"from": files.digest(model.path), "and": files.digest(other.path)}

@@ -160,7 +160,7 @@ def _inherited(kind: type[Recipe], values: Mapping[str, Any]) -> dict[str, Any]:
     init = (values.get("run") or {}).get("init")
     if not init:
         raise CardError(f"{values['recipe']} starts from trained weights", "name them: --init RUN")
-    if Path(str(init)).suffix in (".pt", ".pth"):
+    if Path(str(init)).suffix in checkpoint.PICKLED:
         return {}
     base = checkpoint.saved_card(init)
     params = base.get("params") or {}

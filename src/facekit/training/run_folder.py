@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..data.dataset import Layout
 from ..errors import CardError, Diverged, MissingError, OutputError
+from ..nets.old_pickle import read_without_code
 from ..recipe_api import checkpoint, registry
 from ..recipe_api.base import Progress
 from ..runtime import console, distributed
@@ -173,7 +174,7 @@ class RunFolder:
                 saved = torch.load(file, map_location="cpu", weights_only=True)
                 averaged = saved.get("ema") if state.recipe.starts_averaged else None
                 tensors = {**saved["nets"], **(averaged or {})}
-        elif Path(init).suffix in (".pt", ".pth"):
+        elif Path(init).suffix in checkpoint.PICKLED:
             tensors = self._public(state, Path(init))
         else:
             tensors, _ = checkpoint.read_tensors(checkpoint.find_weights(init))
@@ -193,11 +194,7 @@ class RunFolder:
 
         Raises MissingError if the file is missing or damaged.
         """
-        if not file.is_file():
-            raise MissingError(f"no weights file {file}", "check the path")
-        with _readable(file, "give a complete checkpoint"):
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        tensors = state.recipe.from_public(content) if isinstance(content, dict) else None
+        tensors = state.recipe.from_public(read_without_code(file))
         if tensors is None:
             raise CardError(
                 f"{state.card.recipe} does not know the layout of {file}",
