@@ -44,3 +44,21 @@ def test_the_colours_of_projected_cut_are_those_of_the_lit_photo_cell_by_cell():
     assert colour(torch.nn.Identity()) == 0
     assert colour(Shuffled()) == pytest.approx(0, abs=1e-6)
     assert colour(Brighter()) == pytest.approx(0.25, abs=1e-6)
+
+
+def test_a_translation_that_moves_with_its_photo_is_stable():
+    recipe = ProjectedCUT({"lighting": 0.0}, 64)
+    face = images.to_tensor(images.resize(Image.fromarray(astronaut()[10:210, 125:325]), 64))[None].expand(2, 3, 64, 64)
+
+    class Stepped(torch.nn.Module):
+        """Every cell of 8 x 8 px is flat: what moves by less jumps."""
+
+        def forward(self, x):
+            return torch.nn.functional.interpolate(torch.nn.functional.avg_pool2d(x, 8), scale_factor=8)
+
+    def stable(translate):
+        torch.manual_seed(3)
+        return recipe.Scene(recipe, torch.nn.ModuleDict({"ab": translate}), {"a": face}, 0).stable().item()
+
+    assert stable(torch.nn.Identity()) == pytest.approx(0, abs=1e-6)
+    assert stable(torch.nn.Hardtanh(-0.5, 0.5)) < 0.3 * stable(Stepped())

@@ -69,7 +69,7 @@ class PhotoKeeper:
         made = []
         heads = _head(before, after).numpy()
         for x, y, p, q, (head,) in zip(face, drawn, before.numpy(), after.numpy(), heads, strict=True):
-            photo, lab = _lab(x), _lab(y)
+            photo, lab = to_lab(x), to_lab(y)
             means, priors = {}, {}
             for name, members in groups.items():
                 there, here = p[members].sum(0), q[members].sum(0)
@@ -78,7 +78,7 @@ class PhotoKeeper:
                     means[name] = _mean(photo, sure[0]), _mean(lab, sure[1])
                     priors[name] = here
             change = np.zeros_like(lab)
-            for name, share in _shares(lab, {name: mean[1] for name, mean in means.items()}, priors).items():
+            for name, share in shares(lab, {name: mean[1] for name, mean in means.items()}, priors).items():
                 change += (_shifted(lab, *means[name]) - lab) * (share * head)[..., None]
             rgb = lab2rgb(lab + change)
             made.append(torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1))) * 2 - 1)
@@ -92,7 +92,7 @@ def _head(before: Tensor, after: Tensor) -> Tensor:
     return torch.maximum(photo, torch.minimum(drawn, F.max_pool2d(photo, 2 * reach + 1, 1, reach)))
 
 
-def _shares(lab: np.ndarray, means: dict[str, np.ndarray], priors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def shares(lab: np.ndarray, means: dict[str, np.ndarray], priors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return how much each pixel belongs to each part, by what the segmenter says and by its colour.
 
     The segmenter errs on drawings, and drawings have flat colours: both together follow the drawn edges.
@@ -106,7 +106,7 @@ def _shares(lab: np.ndarray, means: dict[str, np.ndarray], priors: dict[str, np.
     return {name: fit / total for name, fit in fits.items()}
 
 
-def _lab(x: Tensor) -> np.ndarray:
+def to_lab(x: Tensor) -> np.ndarray:
     """Return an image [3, H, W] in [-1, 1] as CIE Lab, [H, W, 3]."""
     return rgb2lab((x.float().cpu().permute(1, 2, 0).numpy() * 0.5 + 0.5).clip(0, 1))
 

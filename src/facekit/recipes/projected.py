@@ -17,6 +17,7 @@ from ..nets.projected import FeatureHead, Projection
 from ..nets.unet import ResidualUNet
 from ..nets.vgg import EXPECTED, VGG, Preprocessing, channels
 from ..ops import augment, losses
+from ..ops.stability import unsteadiness
 from ..recipe_api import base
 from ..recipe_api.base import Phase, Progress, Recipe, Scene, term, view
 from ..storage import images
@@ -117,6 +118,12 @@ class ProjectedScene(Scene):
         """The translation has about the photo's colours in about their places: L1 of means over 8 x 8 cells."""
         made, lit = (F.adaptive_avg_pool2d(x.float(), 8) for x in (self.fake, self.lit))
         return F.l1_loss(made, lit)
+
+    @term("G", 0.0)
+    def stable(self) -> Tensor:
+        """A slightly moved photo gives the same drawing, moved: what keeps a video from flickering; on half a batch."""
+        half = slice(0, max(1, len(self.a) // 2))
+        return unsteadiness(self.nets.ab, self.lit[half], self.fake[half])
 
     @term("D")
     def judge_whole(self) -> Tensor:

@@ -15,7 +15,8 @@ from ..data.pairs import open_pairs
 from ..nets import pretrained
 from ..nets.patchgan import PatchDiscriminator
 from ..nets.student import Student
-from ..ops import augment, losses
+from ..ops import losses
+from ..ops.stability import unsteadiness
 from ..recipe_api import base
 from ..recipe_api.base import Phase, Progress, Recipe, Scene, term, view
 from ..recipe_api.schedules import warmup_flat_linear
@@ -97,16 +98,8 @@ class StudentScene(Scene):
 
     @term("G", 0.5)
     def stable(self) -> Tensor:
-        """A slightly moved photo gives the same drawing, moved: what keeps a video from flickering.
-
-        Photo and drawing go through one random warp (2 degrees, 2 %, 1 % of the edge); compared where both are inside.
-        """
-        grid = augment.affine_grid(losses.wide(self.a), 2.0, 0.02, 0.01)
-        moved = F.grid_sample(losses.wide(self.a), grid, padding_mode="reflection", align_corners=False)
-        wanted = F.grid_sample(losses.wide(self.fake), grid, padding_mode="reflection", align_corners=False)
-        inside = (grid.abs().amax(-1) < 1).to(wanted.dtype)[:, None]
-        apart = (losses.wide(self.nets.ab(moved.to(self.a.dtype))) - wanted).abs() * inside
-        return apart.sum() / (3 * inside.sum()).clamp(min=1)
+        """A slightly moved photo gives the same drawing, moved: what keeps a video from flickering."""
+        return unsteadiness(self.nets.ab, self.a, self.fake)
 
     @term("D")
     def judge(self) -> Tensor:
