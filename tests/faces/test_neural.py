@@ -92,6 +92,40 @@ def test_an_8k_picture_is_shown_scaled_and_its_coordinates_are_those_of_the_pict
     assert np.allclose(middles([face]), (6000, 900), atol=12) and 70 < face.box[2] - face.box[0] < 130
 
 
+class Upright:
+    """Sees a face of 60 x 80 px where a red pixel is above a blue one, and counts how often it looks."""
+
+    name = "upright"
+
+    def __init__(self, score):
+        self.score, self.looks = score, 0
+
+    def detect(self, image, effort="first"):
+        self.looks += 1
+        (red,), (blue,) = (np.argwhere((image == colour).all(-1))[:, ::-1] for colour in ((255, 0, 0), (0, 0, 255)))
+        if abs(red[0] - blue[0]) > 20 or red[1] > blue[1]:
+            return []
+        box = (*(red - (30.0, 20.0)), *(red + (30.0, 60.0)))
+        return [Face(box, self.score, np.stack([red, red, red, blue, blue]) + 0.5, True, "drawing")]
+
+
+@pytest.mark.parametrize("quarters", [0, 1, 2, 3])
+def test_a_face_that_is_seen_turned_only_counts_where_its_score_is_high(quarters):
+    upright = np.zeros((300, 400, 3), np.uint8)
+    upright[100, 150], upright[140, 155] = (255, 0, 0), (0, 0, 255)
+    image = np.ascontiguousarray(np.rot90(upright, quarters))
+    ((red_y, red_x),) = np.argwhere((image == (255, 0, 0)).all(-1))
+    ((blue_y, blue_x),) = np.argwhere((image == (0, 0, 255)).all(-1))
+    for score, seen in ((0.95, True), (0.85, quarters == 0)):
+        inner = Upright(score)
+        faces = detectors.Sure(inner, 0.7, turned=0.9).detect(image)
+        assert (len(faces), inner.looks) == (int(seen), 4 if quarters else 1)
+        for face in faces:
+            assert np.allclose(face.landmarks[[0, 3]], [(red_x + 0.5, red_y + 0.5), (blue_x + 0.5, blue_y + 0.5)])
+            assert face.kind == "drawing" and sorted(np.ptp(np.reshape(face.box, (2, 2)), 0)) == [60, 80]
+        assert len(detectors.Sure(Upright(score), 0.7).detect(image)) == int(quarters == 0)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (3, 500), (33, 20), (256, 256)])
 def test_pictures_of_any_shape_pass(squares, size):
     assert squares.detect(np.full((*size, 3), 90, np.uint8), "every") == []

@@ -138,6 +138,7 @@ PHOTOS = {
     "small": PHOTO.crop((130, 0, 330, 190)),
     "turned": PHOTO.rotate(70, expand=True),
     "at the edge": PHOTO.crop((180, 30, 512, 400)),
+    "dark and upside down": PHOTO.point(lambda value: value // 5).rotate(180),  # found in the turned photo only
 }
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import CardError, InputError
 from ..storage.card import suggest
-from .turned_search import TurnedSearch
+from .turned_search import TurnedSearch, look_turned
 from .types import Detector, Effort, Face
 
 DETECTORS = ("auto", "facekit:RUN", "cascade", "cascade:FILE", "insightface", "insightface:PACK")
@@ -16,6 +17,7 @@ FRONTAL, DRAWN, SCRFD = (0.6, 0.42), (0.6, 0.33), (0.65, 0.5)
 """Scores from which an upright face is sure, and from which it counts: photos without a face reach 0.35 to 0.52."""
 OWN, OWN_SMALL = 0.7, 0.8
 """Scores from which a face counts, for our own detector; small ones (SMALL of the picture's shorter edge) are rarer."""
+OWN_TURNED = 0.9  # the score from which one counts that is seen in the turned picture only
 SMALL = 0.1
 EMBEDDED = "facekit"  # what `auto` stands for where there is no pack of insightface
 SMALLEST = 16  # px, the larger side of a face's box; smaller ones are noise as often as faces
@@ -41,7 +43,7 @@ def find_detector(name: str = "auto", model_root: Path | None = None) -> Detecto
     if kind == "facekit" and (detail or not colon):
         from .neural import NeuralDetector
 
-        return Sure(NeuralDetector(Path(detail).expanduser() if detail else None), OWN, OWN_SMALL)
+        return Sure(NeuralDetector(Path(detail).expanduser() if detail else None), OWN, OWN_SMALL, OWN_TURNED)
     if kind == "cascade" and (detail or not colon):
         cascade = CascadeDetector(Path(detail).expanduser() if detail else None)
         return TurnedSearch(cascade, *(DRAWN if detail else FRONTAL))
@@ -51,16 +53,25 @@ def find_detector(name: str = "auto", model_root: Path | None = None) -> Detecto
 
 
 class Sure:
-    """A detector without the faces that it is not sure of: those that score less than `least`, small ones `small`."""
+    """A detector without the faces that it is not sure of: those that score less than `least`, small ones `small`.
 
-    def __init__(self, detector: Detector, least: float, small: float = 0.0):
+    Where it is sure of none, it looks at the picture turned by quarters, and counts faces that score `turned`: it knows
+    faces at any roll, and upright ones best.
+    """
+
+    def __init__(self, detector: Detector, least: float, small: float = 0.0, turned: float | None = None):
         self.name, self.least, self.small, self.detector = detector.name, least, max(least, small), detector
+        self.turned = turned
 
     def detect(self, image: np.ndarray, effort: Effort = "first") -> list[Face]:
         """Return the faces in `image` (uint8 HxWx3 RGB), largest first."""
         edge = SMALL * min(image.shape[:2])
         found = self.detector.detect(image, effort)
-        return [face for face in found if face.score >= (self.least if _side(face) >= edge else self.small)]
+        sure = [face for face in found if face.score >= (self.least if _side(face) >= edge else self.small)]
+        if sure or self.turned is None:
+            return sure
+        seen = look_turned(partial(self.detector.detect, effort=effort), image)
+        return [face for face in seen if face.score >= self.turned]
 
     def doubt(self, image: np.ndarray) -> str:
         """Return what to say of the best candidate in an image without a sure face; empty where there is none."""

@@ -26,7 +26,7 @@ FIRST, LARGEST = 256, 2560  # px: the longest side of the coarsest and of the fi
 MARGIN = 0.06  # of the longest side: room around the coarsest copy, for faces that fill the frame
 FINE = 0.45  # of the coarsest copy's side: larger faces are left to coarser copies than the one they were found on
 FOUND = 0.8  # the score that ends the search for one face
-STEPS = 32  # landmarks lie on a grid of 1/32 px, so that sums in another order give the same face
+STEPS = 8  # landmarks lie on a grid of 1/8 px, so that sums in another order give the same face
 
 
 def faces_in(net: nn.Module, points: nn.Module, x: Tensor, least: float = LEAST) -> list[list[Face]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 
 from .types import Detector, Effort, Face
@@ -38,6 +41,15 @@ class TurnedSearch:
         return [face for face in self._detector.detect(image, effort) if face.score >= self._least]
 
 
+def look_turned(find: Callable[[np.ndarray], list[Face]], image: np.ndarray) -> list[Face]:
+    """Return the faces that `find` sees in `image` (uint8 HxWx3 RGB) turned by a quarter, half or three quarters.
+
+    They are those of the turn at which the best of them scores highest, in px of the image.
+    """
+    turns = ([_back(f, image.shape, n) for f in find(np.ascontiguousarray(np.rot90(image, n)))] for n in (1, 2, 3))
+    return max(turns, key=_best)
+
+
 def _best(faces: list[Face]) -> float:
     return max((face.score for face in faces), default=0.0)
 
@@ -52,4 +64,4 @@ def _back(face: Face, shape: tuple[int, ...], quarters: int) -> Face:
         points = np.column_stack([across - points[:, 1], points[:, 0]])
     low, high = points[-2:].min(0), points[-2:].max(0)
     box = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
-    return Face(box, face.score, points[:-2], face.measured)
+    return replace(face, box=box, landmarks=points[:-2])

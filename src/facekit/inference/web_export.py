@@ -134,6 +134,7 @@ def _config(translator: Translator) -> Mapping[str, Any]:
             "second": neural.SECOND,
             "least": detectors.OWN,
             "leastSmall": detectors.OWN_SMALL,
+            "leastTurned": detectors.OWN_TURNED,
             "small": detectors.SMALL,
             "smallest": detectors.SMALLEST,
             "overlap": boxes.MOST,
@@ -142,6 +143,7 @@ def _config(translator: Translator) -> Mapping[str, Any]:
             "square": face_points.SIDE,
             "boxed": face_points.BOXED,
             "framed": face_points.FRAMED,
+            "views": face_points.VIEWS,
             "doubt": face_points.DOUBT,
         },
     }

@@ -14,6 +14,7 @@ SIDE = 64  # px, the edge of what the net is shown
 BOXED = 1.4  # the first square's side, in the larger sides of the face's box
 DOUBT = 1.0  # the logit below which a face may stand another way up than it seemed
 FRAMED = 4.4  # the upright square's side, in root mean square distances of the five landmarks from their middle
+VIEWS = ((0.92, -0.1), (1.09, 0.1))  # squares that are seen besides: how much larger, how far turned (radians)
 ROUGH, FINE, SEEN = slice(0, 10), slice(10, 20), 20  # what the net says: two times five points, and a logit
 MIRRORED = [1, 0, 2, 4, 3]  # the points of a face in a mirror
 
@@ -101,7 +102,8 @@ def look(net: nn.Module, cut: Callable[[Tensor, Tensor, Tensor], Tensor], boxes:
     """Return the points [K, 5, 2] of faces with `boxes` [K, 4], and the logits [K] that they are faces.
 
     `cut` gives the squares [K, 3, SIDE, SIDE] of middles, sides and turns: first the boxes', then those that are turned
-    upright by what the net has found in them, and where that leaves it in doubt, those turned on by quarters.
+    upright by what the net has found in them, where that leaves it in doubt, those turned on by quarters, and in the end
+    VIEWS: points are means over all three.
     """
     where = boxed(boxes)
     points = from_square(net(cut(*where)).float()[:, ROUGH].unflatten(1, (5, 2)), *where)
@@ -115,7 +117,12 @@ def look(net: nn.Module, cut: Callable[[Tensor, Tensor, Tensor], Tensor], boxes:
         better = seen > logits[doubt]
         points[doubt[better]] = from_square(placed, *where)[better]
         logits[doubt[better]] = seen[better]
-    return points, logits
+    middle, side, turn = framed(points)
+    seen_from = [points]
+    for larger, angle in VIEWS:
+        where = middle, larger * side, turn + angle
+        seen_from.append(from_square(both_ways(net, cut(*where))[0], *where))
+    return torch.stack(seen_from).mean(0), logits
 
 
 def both_ways(net: nn.Module, shown: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,8 +4,59 @@ import { area, blank, clip, linear, round, toValues } from "./pixels.js";
 
 /** Faces {box, score, points} of a photo, largest first. `nets` runs the two nets, `config` holds their numbers. */
 export async function findFaces(nets, config, photo, every) {
-  const longest = Math.max(photo.width, photo.height);
   const edge = Math.min(photo.width, photo.height);
+  let sure = (await candidates(nets, config, photo, every)).filter((face) => {
+    return face.score >= (sideOf(face) >= config.small * edge ? config.least : config.leastSmall);
+  });
+  if (!sure.length) {
+    const seen = await lookTurned(nets, config, photo, every);
+    sure = seen.filter((face) => face.score >= config.leastTurned);
+  }
+  sure = sure.filter((face) => sideOf(face) >= config.smallest);
+  const middle = ({ box }) => box[0] + box[2];
+  return every ? sure.sort((one, other) => middle(one) - middle(other)) : sure.slice(0, 1);
+}
+
+/** The candidates in the photo turned by a quarter, half or three quarters: those of the turn with the best. */
+async function lookTurned(nets, config, photo, every) {
+  const best = (faces) => Math.max(0, ...faces.map((face) => face.score));
+  let chosen = [];
+  let shown = photo;
+  for (const quarters of [1, 2, 3]) {
+    shown = quarter(shown);
+    const found = await candidates(nets, config, shown, every);
+    if (best(found) > best(chosen)) chosen = found.map((face) => turnedBack(face, photo, quarters));
+  }
+  return chosen;
+}
+
+/** A photo turned anticlockwise by a quarter. */
+function quarter(photo) {
+  const out = blank(photo.height, photo.width, 3);
+  for (let y = 0; y < out.height; y++) {
+    for (let x = 0; x < out.width; x++) {
+      const from = 3 * (x * photo.width + photo.width - 1 - y);
+      out.data.set(photo.data.subarray(from, from + 3), 3 * (y * out.width + x));
+    }
+  }
+  return out;
+}
+
+/** A face of the photo that was turned by so many quarters, in px of the photo. */
+function turnedBack(face, { width, height }, quarters) {
+  const back = (point) => {
+    let [x, y] = point;
+    for (let turn = quarters; turn > 0; turn--) [x, y] = [(turn % 2 ? width : height) - y, x];
+    return [x, y];
+  };
+  const [one, other] = [back(face.box.slice(0, 2)), back(face.box.slice(2))];
+  const box = [Math.min, Math.max].flatMap((pick) => [0, 1].map((axis) => pick(one[axis], other[axis])));
+  return { ...face, box, points: face.points.map(back) };
+}
+
+/** All that may be a face in a photo, largest first. */
+async function candidates(nets, config, photo, every) {
+  const longest = Math.max(photo.width, photo.height);
   const { first, largest, margin, fine, found } = config;
   const copies = [photo]; // and, as they are needed, copies of half the size, of a quarter, and so on
   let faces = await search(nets, config, copies, first / (longest * (1 + 2 * margin)), round(margin * longest));
@@ -17,15 +68,11 @@ export async function findFaces(nets, config, photo, every) {
     faces = faces.concat(await lookAgain(nets, config, more, copies));
   }
   const size = ({ box }) => (box[2] - box[0]) * (box[3] - box[1]);
-  const sure = suppress(faces, config.overlap).sort((one, other) => size(other) - size(one)).filter((face) => {
-    const least = sideOf(face) >= config.small * edge ? config.least : config.leastSmall;
-    return face.score >= least && sideOf(face) >= config.smallest;
-  });
-  for (const face of sure) {
+  const kept = suppress(faces, config.overlap).sort((one, other) => size(other) - size(one));
+  for (const face of kept) {
     face.points = face.points.map((point) => point.map((value) => round(value * config.steps) / config.steps));
   }
-  const middle = ({ box }) => box[0] + box[2];
-  return every ? sure.sort((one, other) => middle(one) - middle(other)) : sure.slice(0, 1);
+  return kept;
 }
 
 const sideOf = ({ box }) => Math.max(box[2] - box[0], box[3] - box[1]);
@@ -128,10 +175,18 @@ async function lookAgain(nets, config, faces, copies) {
       if (look.logit > looks[doubtful[at]].logit) looks[doubtful[at]] = look;
     });
   }
+  const placed = looks.map(({ points }) => framed(points, config.framed));
+  const views = [looks];
+  for (const [larger, angle] of config.views) {
+    const others = placed.map((square) => ({ ...square, side: larger * square.side, turn: square.turn + angle }));
+    views.push(await bothWays(nets, copies, others, edge, said));
+  }
+  const mean = (index, k, axis) => views.reduce((sum, view) => sum + view[index].points[k][axis], 0) / views.length;
   const seen = sure.map((face, index) => {
+    const points = [0, 1, 2, 3, 4].map((k) => [mean(index, k, 0), mean(index, k, 1)]);
     const score = clip(face.score, 1e-6, 1 - 1e-6);
     const logit = (Math.log(score / (1 - score)) + looks[index].logit) / 2;
-    return { ...face, score: 1 / (1 + Math.exp(-logit)), points: looks[index].points };
+    return { ...face, score: 1 / (1 + Math.exp(-logit)), points };
   });
   return [...seen, ...faces.filter((face) => face.score < config.second)];
 }
