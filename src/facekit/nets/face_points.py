@@ -102,8 +102,8 @@ def look(net: nn.Module, cut: Callable[[Tensor, Tensor, Tensor], Tensor], boxes:
     """Return the points [K, 5, 2] of faces with `boxes` [K, 4], and the logits [K] that they are faces.
 
     `cut` gives the squares [K, 3, SIDE, SIDE] of middles, sides and turns: first the boxes', then those that are turned
-    upright by what the net has found in them, where that leaves it in doubt, those turned on by quarters, and in the end
-    VIEWS: points are means over all three.
+    upright by what the net has found in them, where that leaves it in doubt, those turned on by quarters, and in the
+    end VIEWS: points are means over all three.
     """
     where = boxed(boxes)
     points = from_square(net(cut(*where)).float()[:, ROUGH].unflatten(1, (5, 2)), *where)
