@@ -19,10 +19,10 @@ from machine import machine
 from PIL import Image
 
 from facekit.data import backgrounds
-from facekit.data.face_boxes import KIND, WEIGHT, find_faces
+from facekit.data.face_boxes import BOX, KIND, WEIGHT, find_faces
 from facekit.data.face_scenes import SceneReader, move_face
 from facekit.faces import calibration, find_detector
-from facekit.faces.trial import Trial
+from facekit.faces.trial import Trial, same_face
 from facekit.storage import images
 
 PHOTOS = ("lfw-raw", "selfie2anime-256-valA", "celebamask-256-test", "utkface-128-male")  # sets for group photos
@@ -197,19 +197,26 @@ def net_speed(net):
 for name in arguments.detector:
     detector = find_detector(name, arguments.model_root)
     print(f"\n{detector.name}")
-    print(f"  {'recall by roll':20s}{''.join(f'{roll:>8d}' for roll in arguments.rolls)}   landmark error at 0, median")
+    print(f"  {'recall by roll':22s}{''.join(f'{roll:>8d}' for roll in arguments.rolls)}   landmark error at 0, median")
     for label, faces in sets.items():
-        recalls, error = [], ""
+        recalls, largest, error = [], [], ""
         for roll in arguments.rolls:
             trial = Trial()
+            largest.append([])
             for path in spread(list(faces), arguments.limit):
                 picture, rows = rolled(np.asarray(images.read(path)), faces[path], roll)
-                trial.add(detector.detect(picture, "every"), rows, 0.0)
+                found = detector.detect(picture, "every")
+                trial.add(found, rows, 0.0)
+                rows = rows[rows[:, WEIGHT] > 0]
+                if len(rows):
+                    row = rows[(rows[:, 2] - rows[:, 0]).argmax()]
+                    largest[-1].append(any(same_face(face.box, row[BOX]) for face in found))
             recalls.append(trial.recall)
             if not roll and not label.endswith("-all") and trial.errors:
                 error = f"{100 * np.median(trial.errors):.1f} % of the eye distance"
                 error += f", {trial.false} false in {trial.pictures}"
-        print(f"  {label:20s}" + "".join(f"{100 * recall:7.1f}%" for recall in recalls) + f"   {error}", flush=True)
+        print(f"  {label:22s}" + "".join(f"{100 * recall:7.1f}%" for recall in recalls) + f"   {error}")
+        print("    the largest alone   " + "".join(f"{100 * np.mean(hits):7.1f}%" for hits in largest), flush=True)
     trial = Trial()
     for picture, rows in scenes(arguments.scenes):
         trial.add(detector.detect(picture, "every"), rows, 0.0)
