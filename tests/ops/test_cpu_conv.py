@@ -94,6 +94,17 @@ def test_winograd_rounds_to_about_a_millionth(kernel):
         assert (one - other).norm() < 3e-6 * other.norm()
 
 
+@pytest.mark.parametrize(
+    ("channels", "results", "kernel", "narrow", "wide"),
+    [(64, 128, 3, True, False), (256, 256, 3, True, True), (256, 512, 4, True, False), (32, 512, 3, False, False)],
+)
+def test_with_avx512_only_wide_convolutions_take_winograd(monkeypatch, channels, results, kernel, narrow, wide):
+    call = winograd.Conv2dCall(torch.empty(1, channels, 66, 66), torch.empty(results, channels, kernel, kernel))
+    for has, expected in ((False, narrow), (True, wide)):
+        monkeypatch.setattr(winograd, "wide", lambda has=has: has)
+        assert winograd.is_faster(call) is expected
+
+
 def test_scratch_memory_of_inference_mode_works_in_training():
     x, weight, bias, _ = inputs_of((1, 4, 4, 20, 20, 3, (1, 1)))
     winograd.scratch.kept.clear()

@@ -57,6 +57,7 @@ def used(monkeypatch):
     names = set()
     for owner, name, value in ((winograd, "TILES", 1), (cpu_conv, "MANY_WEIGHTS", 3000), (cpu_norm, "PIECE", 1000)):
         monkeypatch.setattr(owner, name, value)
+    monkeypatch.setattr(winograd, "wide", lambda: False)
     places = (winograd, "conv2d"), (cpu_conv, "by_matrix_product"), (cpu_norm, "in_pieces")
     for owner, name in (*places, (cpu_conv.HeavyLinear, "apply")):
         real = getattr(owner, name)

@@ -101,6 +101,7 @@ def test_second_derivatives_are_the_same_through_norms():
 )
 def test_layers_are_recomputed_with_the_kernels_of_the_forward_pass(layers, monkeypatch):
     monkeypatch.setattr(winograd, "TILES", 1)
+    monkeypatch.setattr(winograd, "wide", lambda: False)
     monkeypatch.setattr(cpu_conv, "MANY_WEIGHTS", 2000)
     monkeypatch.setattr(cpu_norm, "PIECE", 1000)
     plain = nn.Sequential(*layers).to(memory_format=torch.channels_last)
@@ -117,6 +118,7 @@ def test_layers_are_recomputed_with_the_kernels_of_the_forward_pass(layers, monk
 
 def test_of_a_convolution_by_winograd_only_the_input_is_computed_again(monkeypatch):
     monkeypatch.setattr(winograd, "TILES", 1)
+    monkeypatch.setattr(winograd, "wide", lambda: False)
     blocks, computed = winograd.Grid.blocks, []
     monkeypatch.setattr(winograd.Grid, "blocks", lambda *given: computed.append(1) or blocks(*given))
     layers = (nn.Conv2d(64, 128, 3), nn.ReLU(), nn.Conv2d(128, 128, 3), nn.InstanceNorm2d(128), nn.Conv2d(128, 64, 3))

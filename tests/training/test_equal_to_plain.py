@@ -57,6 +57,7 @@ def test_in_64_bits_they_are_so_to_ten_digits(name, tmp_path):
 def test_so_they_are_with_fewer_products(name, precision, tolerance, steps, heavy, way, tmp_path, monkeypatch):
     monkeypatch.setattr(winograd, "DTYPE", torch.float64 if precision == "fp64" else torch.float32)
     monkeypatch.setattr(winograd, "TILES", 1)
+    monkeypatch.setattr(winograd, "wide", lambda: False)
     monkeypatch.setattr(cpu_conv, "MANY_WEIGHTS", heavy)
     home, used = winograd if way == "conv2d" else cpu_conv, []
     real = getattr(home, way)

@@ -21,6 +21,8 @@ from torch import Tensor
 POINTS = (0.0, 0.7, -0.7, 1.4, -1.4)  # and infinity; chosen by trial for the least rounding error
 TILE = len(POINTS) + 1
 TILES = 64  # below this the transforms cost more than they save
+CHANNELS = 64, 64 * 128  # of image and results, the fewer and their product: below this likewise
+WIDE_CHANNELS = 256, 256 * 256  # the same where torch has AVX-512, which gains it more than matrix products
 DTYPE = torch.float32  # the only type for which this is faster
 PIECE = 256  # tiles that are computed at once: their numbers stay in the cache
 
@@ -131,23 +133,30 @@ def is_faster(call: Conv2dCall) -> bool:
     """Return whether a convolution is supported and large enough to gain."""
     image, weight, _, stride, padding, dilation, groups = call
     kernel = weight.shape[2]
+    least, product = WIDE_CHANNELS if wide() else CHANNELS
     if not (
         image.device.type == "cpu"
         and image.dtype == weight.dtype == DTYPE
         and not torch.is_autocast_enabled("cpu")
         and image.dim() == 4
         and groups == 1
-        and kernel in (3, 4)
+        and kernel in ((3,) if wide() else (3, 4))
         and weight.shape[3] == kernel
         and pair(stride) == pair(dilation) == (1, 1)
         and isinstance(padding, (int, tuple))
-        and min(weight.shape[:2]) >= 64
-        and math.prod(weight.shape[:2]) >= 64 * 128
+        and min(weight.shape[:2]) >= least
+        and math.prod(weight.shape[:2]) >= product
     ):
         return False
     step = TILE - kernel + 1
     sizes = (size + 2 * pad - kernel + 1 for size, pad in zip(image.shape[2:], pair(padding), strict=True))
     return len(image) * math.prod(max(0, size) // step for size in sizes) >= TILES
+
+
+@functools.cache
+def wide() -> bool:
+    """Return whether torch computes with vectors of 512 bits."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def pair(value: int | tuple[int, ...]) -> tuple[int, int]:

@@ -54,20 +54,27 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def is_short(held: int) -> bool:
+    """Return whether a process that holds so many bytes may not take as many again, or the system does not say."""
+    left = available_memory()
+    return left is None or left < held
+
+
 class Heap:
     """Returns freed memory to the system at places where it would raise the peak of the process.
 
     The C library keeps freed memory in pieces, which may be too small for the next tensor and then count twice.
-    Returned memory costs page faults when it is needed again, so this happens only if the process holds more than it
-    ever needed at that place.
+    Returned memory costs page faults when it is needed again, a tenth of a training step: so this happens only if the
+    process holds more than it ever needed at that place, and memory is short, or `always`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, always: bool = False) -> None:
+        self.always = always
         self.most: dict[str, int] = {}  # bytes held after giving back, at the most, by place
 
     def give_back(self, place: str) -> None:
         """Return free memory if the process holds more than it ever needed at this place of the job."""
         give, most = trim(), self.most.get(place, 0)
-        if give and resident() > most + SLACK:
+        if give and (held := resident()) > most + SLACK and (self.always or is_short(held)):
             give(0)
             self.most[place] = max(most, resident())

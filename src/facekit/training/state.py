@@ -109,7 +109,7 @@ def build_state(recipe: Recipe, terms: dict[str, Term], card: TrainCard, device:
     helpers.requires_grad_(False).eval()
     optims = {phase.name: make_optimizer(nets, phase, card.optim) for phase in recipe.phases}
     ema = copy.deepcopy(chosen(nets, recipe.exports)).requires_grad_(False) if card.run.ema else None
-    heap = Heap()
+    heap = Heap(always=card.run.recompute is True)
     if card.run.compile:
         compile_nets(chosen(nets, recipe.exports), device)
     elif card.run.recompute is True:
