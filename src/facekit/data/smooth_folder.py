@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import multiprocessing
+from collections.abc import Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def smooth_folder(
 
 
 def name_drawings(
-    group: list[tuple[Source, tuple[bytes, dict[str, Any]]]], names: dict[str, str]
+    group: list[tuple[Source, tuple[bytes, dict[str, Any]]]], names: Mapping[str, str]
 ) -> list[list[Output] | Exception]:
     """Return the image of each drawing of a group, under the name that it has in the output folder."""
     return [[Output(names[drawing.name], *smoothed)] for drawing, smoothed in group]

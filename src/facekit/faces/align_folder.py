@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -135,7 +135,7 @@ def _name(options: AlignOptions, out: Path) -> str:
 
 
 def name_cuts(
-    group: list[tuple[Source, list[Cut]]], names: dict[str, str], taken: Collection[str]
+    group: list[tuple[Source, list[Cut]]], names: Mapping[str, str], taken: Collection[str]
 ) -> list[list[Output] | Exception]:
     """Return the images of each photo of a group, under the names that its faces have in the output folder."""
     return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def translate_folder(source: Path, out: Path, options: TranslateOptions, dry_run
         rows = [[source, out]]
     else:
         try:
-            _translate_images(found, out, values, work, _outputs(names, titles), options)
+            _translate_images(found, out, values, work, titles, options)
         except SomeFailed as error:
             failed = error
         if options.sheet:
@@ -84,7 +84,7 @@ class Translation:
     """What is done with each image of a folder. Sent to another process, it opens model and detector there."""
 
     def __init__(
-        self, source: Path, found: Sequence[Source], names: dict[str, str], options: TranslateOptions, single: bool
+        self, source: Path, found: Sequence[Source], names: Mapping[str, str], options: TranslateOptions, single: bool
     ):
         self.source, self.found, self.names, self.options, self.single = source, found, names, options, single
 
@@ -157,7 +157,7 @@ def finish_batch(
     group: Group,
     *,
     translators: list[Translator],
-    names: dict[str, str],
+    names: Mapping[str, str],
     known: Known | None,
     quality: int | None = None,
 ) -> list[list[Output] | Exception]:
@@ -263,13 +263,6 @@ def control_flags(model: checkpoint.Model, controls: dict[str, Any]) -> dict[str
     return {**flags, "control": [f"{name}={value}" for name, value in values.items()] or None}
 
 
-def _outputs(names: dict[str, str], titles: list[str]) -> dict[str, str]:
-    """Return the output names: as they are for one target, else in a folder for each."""
-    if len(titles) == 1:
-        return names
-    return {f"{title}/{name}": f"{title}/{made}" for title in titles for name, made in names.items()}
-
-
 def sheet_path(out: Path, single: bool) -> Path:
     """Return where the contact sheet of an output folder, or of a single file, lies."""
     whole = files.real(out)
@@ -281,7 +274,7 @@ def _translate_images(
     out: Path,
     values: dict[str, Any],
     work: Translation,
-    outputs: dict[str, str],
+    titles: list[str],
     options: TranslateOptions,
 ) -> None:
     """Translate into a folder: on the processor whole images side by side, elsewhere in batches."""
@@ -308,7 +301,8 @@ def _translate_images(
                 values,
                 work.read,
                 work.together,
-                names=outputs,
+                names=work.names,
+                tops=[f"{title}/" for title in titles] if len(titles) > 1 else [""],
                 batch=batch,
                 workers=engine.workers(options.workers, len(found)) if engine.remote else workers,
                 apart=by_image,

@@ -8,7 +8,7 @@ import posixpath
 import re
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -151,35 +151,46 @@ def open_source(path: str | Path, out: str | Path | None = None) -> list[Source]
     return folder.sources()
 
 
-class OutputNames(dict[str, str]):
-    """Output names by source; in another process only those are stored that do not follow from the source's name."""
+class OutputNames(Mapping[str, str]):
+    """Output names by source. Kept are only those that do not follow from the source's name, which are `own`.
 
-    def __init__(self, names: Mapping[str, str], suffix: str):
-        super().__init__(names)
-        self.suffix = suffix
+    In another process only these are listed, but all sources have a name.
+    """
 
-    def __missing__(self, source: str) -> str:
-        return _stem(source)[0] + self.suffix
+    def __init__(self, sources: Sequence[str], suffix: str, own: Mapping[str, str]):
+        self.sources, self.suffix, self.own = sources, suffix, own
+
+    def __getitem__(self, source: str) -> str:
+        return self.own.get(source) or _stem(source)[0] + self.suffix
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.sources)
+
+    def __len__(self) -> int:
+        return len(self.sources)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        own = {source: name for source, name in self.items() if name != self.__missing__(source)}
-        return OutputNames, (own, self.suffix)
+        return OutputNames, (list(self.own), self.suffix, self.own)
 
 
 def output_names(sources: Sequence[Source], suffix: str = ".png") -> OutputNames:
     """Return each source's output name: its own name with `suffix`. `a.jpg` and `a.png` become `a_jpg` and `a_png`."""
-    hashes = array("q", sorted(hash(_stem(source.name)[0]) for source in sources))  # the stems would take 0.2 kB each
+    import numpy as np  # which not every command needs
+
+    names = [source.name for source in sources]
+    hashes = array("q", (hash(_stem(name)[0]) for name in names))  # the stems would take 0.2 kB each
+    np.asarray(hashes).sort()
     doubtful = {one for one, other in pairwise(hashes) if one == other}
-    stems = Counter(stem for stem in (_stem(source.name)[0] for source in sources) if hash(stem) in doubtful)
-    out = OutputNames({}, suffix)
-    for source in sources:
-        stem, old = _stem(source.name)
+    stems = Counter(stem for stem in (_stem(name)[0] for name in names if doubtful) if hash(stem) in doubtful)
+    own = {}
+    for name in names if stems else ():
+        stem, old = _stem(name)
         if stems[stem] > 1:
             stem = f"{stem}_{old}"
             while _holds(hashes, hash(stem)):
                 stem += "_"
-        out[source.name] = stem + suffix
-    return out
+            own[name] = stem + suffix
+    return OutputNames(names, suffix, own)
 
 
 def _holds(ordered: Sequence[int], value: int) -> bool:

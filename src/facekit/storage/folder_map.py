@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ..runtime.workers import piece_size, pool_of, stoppable
 from . import card, claim, files, jsonl, lock, working_copy
 from .folder import Source
 from .folder_work import Piece, done_apart, done_together
+from .made import Made
 from .manifest import Manifest, Output, notes
 from .shard import LOCKS, Shard
 
@@ -42,6 +44,7 @@ def folder_map(
     together: Callable[[list[tuple[Source, T]]], list[list[Output] | Exception]] | None = None,
     *,
     names: Mapping[str, str] | None = None,
+    tops: Sequence[str] = ("",),
     batch: int = 1,
     workers: int = 0,
     processes: bool = False,
@@ -62,8 +65,8 @@ def folder_map(
     previous ones. Without `together`, `work` returns the images itself (list[Output]). With `apart` each worker does
     all of this with its own images. So do the workers of a cluster (`engine`), which also write the images: `work` and
     `together` must be picklable, and this process only renames the images and keeps the manifest; `ready` opens there
-    what all images need. `names` are the output names by source, if they are known in advance. `values` is the card;
-    `made` returns further results for it.
+    what all images need. `names` are the output names by source, if they are known in advance, each in every folder of
+    `tops` (such as "a/"). `values` is the card; `made` returns further results for it.
 
     A source whose images are in the manifest is done. If the source has changed, its old images and lines are removed
     and it is processed again. A source that failed is tried again when its file has changed, with `retry_failed` or
@@ -83,7 +86,8 @@ def folder_map(
         )
     with _holding(out, title, part) as briefly:
         with briefly():
-            job = _plan(title, sources, out, values, names or {}, part, limit, force, retry_failed, mirror)
+            manifest = Manifest(out, part, Made((source.name for source in sources), names or {}, tops))
+            job = _plan(title, sources, values, manifest, limit, force, retry_failed, mirror)
         outcome = Outcome(kept=len(job.mine) - len(job.todo))
         if job.todo or job.state != "finished" or job.cleaned:
             piece = Piece(work, together, batch, *((out, ready) if engine.remote else ()))
@@ -119,7 +123,7 @@ class Job:
     part: Shard
     state: claim.State
     manifest: Manifest
-    mine: list[Source]
+    mine: Sequence[Source]
     todo: list[Source]
     cleaned: bool
     replace: bool
@@ -128,21 +132,19 @@ class Job:
 def _plan(
     title: str,
     sources: Sequence[Source],
-    out: Path,
     values: dict[str, Any],
-    names: Mapping[str, str],
-    part: Shard,
+    manifest: Manifest,
     limit: int | None,
     force: bool,
     retry_failed: bool,
     mirror: Callable[[str], bool] | None,
 ) -> Job:
     """Claim the output, read what is done, and remove what is out of date."""
-    manifest = Manifest(out, part)
+    out, part, made = manifest.out, manifest.shard, manifest.made
     ours = any((out / name).exists() for name in (card.NAME, card.UNFINISHED))
     if ours:
-        manifest.read(names)
-    _refuse_foreign(out, sources, names, manifest, ours, force)
+        manifest.read()
+    _refuse_foreign(out, sources, made, ours, force)
     if force:
         manifest.clear()
     state = claim.take(out, values, force=force)
@@ -150,16 +152,16 @@ def _plan(
         files.sweep(out, ours=state == "unfinished")
     jsonl.drop_cut_line(manifest.path)
     jsonl.drop_cut_line(manifest.failed_path)
-    mine = list(sources)[part.index - 1 :: part.count][:limit]
+    mine = sources[part.index - 1 :: part.count][:limit]
     states = [manifest.state(source) for source in mine]
     again = ("new", "changed", "failed") if retry_failed else ("new", "changed")
     todo = [source for source, state in zip(mine, states, strict=True) if state in again]
-    stale = _stale(sources, names, manifest, mirror) if part.whole else set()
-    outdated = {source.name for source in todo} | stale
-    known = {name for name in outdated if name in manifest.made or name in manifest.failed}
+    stale = _stale(sources, manifest, mirror) if part.whole else set()
+    outdated = itertools.chain((source.name for source in todo), stale)
+    known = {name for name in outdated if made.of(name) or name in manifest.failed}
     if state == "finished" and (todo or known):
         claim.reopen(out)
-    gone = sum(name in manifest.made for name in stale)
+    gone = sum(bool(made.of(name)) for name in stale)
     if gone:
         console.note(f"{title}: {gone} images of {out} are out of date and are removed")
     if known:
@@ -172,9 +174,7 @@ def _plan(
     return Job(part, state, manifest, mine, todo, bool(known), force or state == "unfinished")
 
 
-def _refuse_foreign(
-    out: Path, sources: Sequence[Source], names: Mapping[str, str], manifest: Manifest, ours: bool, force: bool
-) -> None:
+def _refuse_foreign(out: Path, sources: Sequence[Source], made: Made, ours: bool, force: bool) -> None:
     """Raise CardError if output would replace an input, or a file that facekit did not create."""
     finished = ours and not (out / card.UNFINISHED).exists()
     real_folder: dict[str, str] = {}
@@ -189,26 +189,25 @@ def _refuse_foreign(
             real_folder[folder] = os.path.realpath(folder)
         return os.path.join(real_folder[folder], name)
 
-    there = [name for name in names.values() if os.path.lexists(os.path.join(top, name))]
-    places = {os.path.dirname(real(top, name)) for name in there}
-    inputs = (real(os.fspath(source.folder), source.name) for source in sources) if there else ()
+    there = bytearray(os.path.lexists(os.path.join(top, name)) for _, name in made.all_expected())
+    found = partial(itertools.compress, selectors=there)  # what is there; a list of a million names is 70 MB
+    places = {os.path.dirname(real(top, name)) for _, name in found(made.all_expected())}
+    inputs = (real(os.fspath(source.folder), source.name) for source in sources) if places else ()
     originals = {path for path in inputs if os.path.dirname(path) in places}
-    for name in there:
-        foreign = not ours or (finished and name not in manifest.files)
+    for source, name in found(made.all_expected()):
+        foreign = not ours or (finished and not made.has(name, source))
         if (originals and real(top, name) in originals) or (foreign and not force):
             raise CardError(
                 f"{out / name} already exists and was not created by facekit", "choose another output folder"
             )
-    if not ours and not force and (found := notes(out)):
+    if not ours and not force and (theirs := notes(out)):
         raise CardError(
-            f"{found[0]} already exists and was not created by facekit",
+            f"{theirs[0]} already exists and was not created by facekit",
             "choose another output folder, or --force to replace it",
         )
 
 
-def _stale(
-    sources: Sequence[Source], names: Mapping[str, str], manifest: Manifest, mirror: Callable[[str], bool] | None
-) -> set[str]:
+def _stale(sources: Sequence[Source], manifest: Manifest, mirror: Callable[[str], bool] | None) -> set[str]:
     """Return the sources whose failures (with `mirror` also whose images) belong to inputs that are gone or moved."""
     if not manifest.failed and not mirror:
         return set()
@@ -216,7 +215,8 @@ def _stale(
     stale = {name for name in manifest.failed if name not in here}
     if mirror:
         for name, images in manifest.made.items():
-            if mirror(name) and (name not in here or any(file != names.get(name) for file, *_ in images)):
+            expected = manifest.made.expected(name)
+            if mirror(name) and (name not in here or any(file not in expected for file, *_ in images)):
                 stale.add(name)
     return stale
 
@@ -238,7 +238,7 @@ def _work_through(
         for source, stamp, images in done:
             if not isinstance(images, Exception):
                 try:
-                    job.manifest.check(images, job.replace)
+                    job.manifest.check(source, images, job.replace)
                 except OutputError as error:
                     error.stage = "write"  # type: ignore[attr-defined]
                     images = error
@@ -259,14 +259,12 @@ def _finish(
     if not job.part.whole:
         for copy in working_copy.of(out):
             copy.meet()
-        manifest = Manifest(out, job.part)
         manifest.read()
         if any(manifest.state(source) in ("new", "changed") for source in sources):
             return
         manifest.merge()
-        job.manifest.path, job.manifest.failed_path = manifest.path, manifest.failed_path
         files.sweep(out)
-    claim.finish(out, values, {**made(), "images": manifest.count})
+    claim.finish(out, values, {**made(), "images": manifest.made.count})
 
 
 def _report(title: str, out: Path, job: Job, outcome: Outcome) -> Outcome:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,11 +15,11 @@ from ..runtime import console
 from ..runtime.stand_ins import told
 from . import files, jsonl
 from .folder import FAILED, MANIFEST, Source, is_inside
+from .made import Made
 from .shard import Shard
 
 Stamp = dict[str, int]
 State = Literal["done", "failed", "changed", "new"]
-Image = tuple[str, int | None, int | None]  # file, and bytes and mtime of its source
 
 
 @dataclass
@@ -37,35 +37,26 @@ class Output:
 class Manifest:
     """The manifests and lists of failures of an output folder, of all shards together.
 
-    `made` maps each source to its images as (file, source bytes, source mtime); `failed` maps each source that failed
-    to its stamp.
+    `made` are the images of each source; `failed` maps each source that failed to its stamp.
     """
 
-    def __init__(self, out: Path, shard: Shard):
-        self.out, self.shard = out, shard
+    def __init__(self, out: Path, shard: Shard, made: Made):
+        self.out, self.shard, self.made = out, shard, made
         self.path, self.failed_path = out / shard.manifest, out / shard.failed
-        self.made: dict[str, tuple[Image, ...]] = {}
         self.failed: dict[str, Stamp] = {}
-        self.files: set[str] = set()
 
-    def read(self, names: Mapping[str, str] | None = None) -> None:
-        """Read the folder's manifests and lists of failures; lines that name files outside the folder are ignored.
-
-        `names` are output names by source, in whose place no equal ones are kept in memory.
-        """
-        foreign = 0
+    def read(self) -> None:
+        """Read the folder's manifests and lists of failures; lines that name files outside the folder are ignored."""
+        self.made.clear()
+        self.failed, foreign = {}, 0
         for row in _rows(self.out, MANIFEST):
             file, source = row.get("file"), row.get("source")
             if not isinstance(file, str) or not is_inside(file):
                 foreign += 1
             elif isinstance(source, str):
-                expected = names.get(source) if names else None
-                file = expected if expected == file else file
-                image = (file, row.get("source_bytes"), row.get("source_mtime"))
-                images = self.made.get(source, ())
+                image, images = (file, row.get("source_bytes"), row.get("source_mtime")), self.made.of(source)
                 if image not in images:
-                    self.made[source] = (*images, image)
-                    self.files.add(file)
+                    self.made.put(source, (*images, image))
         for row in _rows(self.out, FAILED):
             if isinstance(row.get("path"), str):
                 self.failed[row["path"]] = {k: row[k] for k in row if k.startswith("source_")}
@@ -75,7 +66,7 @@ class Manifest:
     def state(self, source: Source) -> State:
         """Return the state of a source: done (all its images exist), failed, changed since then, or new."""
         stamp = source.stamp()
-        images = self.made.get(source.name, ())
+        images = self.made.of(source.name)
         if stamp:
             own = (stamp["source_bytes"], stamp["source_mtime"])
             current = [image for image in images if image[1:] == own]
@@ -89,13 +80,8 @@ class Manifest:
             return "failed"
         return "changed" if images or failed is not None else "new"
 
-    @property
-    def count(self) -> int:
-        """The number of images."""
-        return len(self.files)
-
-    def check(self, images: Sequence[Output], replace: bool) -> None:
-        """Raise OutputError if the name of an image is invalid on this file system or belongs to a foreign file.
+    def check(self, source: Source, images: Sequence[Output], replace: bool) -> None:
+        """Raise OutputError if an image of `source` has a name that is invalid here or belongs to a foreign file.
 
         A file that no manifest names was not created by facekit; `replace` allows it to be overwritten.
         """
@@ -107,7 +93,7 @@ class Manifest:
                 continue
             except OSError as error:
                 files.cannot_write(path, error)
-            if not replace and image.name not in self.files:
+            if not replace and not self.made.has(image.name, source.name):
                 raise OutputError(f"{path} already exists and was not created by facekit", "move it, or use --force")
 
     def add(self, source: Source, stamp: Stamp, images: Sequence[Output]) -> None:
@@ -121,8 +107,8 @@ class Manifest:
         for image in images:
             assert isinstance(image.data, bytes | Path)
             files.put(self.out / image.name, image.data)
-        self.made[source.name] = tuple((i.name, own.get("source_bytes"), own.get("source_mtime")) for i in images)
-        self.files.update(image.name for image in images)
+        size, mtime = own.get("source_bytes"), own.get("source_mtime")
+        self.made.put(source.name, tuple((image.name, size, mtime) for image in images))
 
     def fail(self, source: Source, stamp: Stamp, error: Exception) -> None:
         """Record that a source failed, and why."""
@@ -135,26 +121,26 @@ class Manifest:
     def forget(self, sources: Collection[str]) -> None:
         """Remove the images of these sources, then their lines in the manifests and lists of failures."""
         names = set(sources)
-        for name in names & self.made.keys():
-            for file, *_ in self.made.pop(name):
-                self.files.discard(file)
+        for name in names:
+            for file, *_ in self.made.of(name):
                 self._remove(file)
+            self.made.put(name, ())
         for pattern, key in ((MANIFEST, "source"), (FAILED, "path")):
             for path in self._own(pattern):
-                rows = list(jsonl.read_lines(path))
-                kept = [row for row in rows if str(row.get(key)) not in names]
-                if len(kept) < len(rows):
-                    jsonl.write(path, kept)
+                if any(str(row.get(key)) in names for row in jsonl.read_lines(path)):
+                    jsonl.write(path, (row for row in jsonl.read_lines(path) if str(row.get(key)) not in names))
         for name in names & self.failed.keys():
             del self.failed[name]
 
     def clear(self) -> None:
         """Remove all images that the manifests name, then the manifests and lists of failures."""
-        for file in sorted(self.files):
-            self._remove(file)
+        for _, images in self.made.items():
+            for file, *_ in images:
+                self._remove(file)
         for path in notes(self.out):
             files.remove(path)
-        self.made, self.failed, self.files = {}, {}, set()
+        self.made.clear()
+        self.failed = {}
 
     def merge(self) -> None:
         """Merge the manifests and lists of failures of all shards, sorted by source; theirs are removed afterwards."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -112,7 +112,8 @@ def make_pairs(
             values,
             read,
             partial(draw_pairs, teacher=teacher, filters=filters, names=names),
-            names={f"{side}/{name}": f"{side}/{made}" for side in "ab" for name, made in names.items()},
+            names=names,
+            tops=("a/", "b/"),
             batch=teacher.batch,
             workers=min(2, options.workers or 2),
             made=lambda: {**provenance.collect("torch"), **counts(out)},
@@ -150,7 +151,7 @@ def open_faces(source: Path, size: int, options: PairOptions, detector: Detector
 
 
 def draw_pairs(
-    group: Sequence[tuple[Source, Image.Image]], *, teacher: Teacher, filters: PairFilters, names: dict[str, str]
+    group: Sequence[tuple[Source, Image.Image]], *, teacher: Teacher, filters: PairFilters, names: Mapping[str, str]
 ) -> list[list[Output] | Exception]:
     """Let the teacher draw those faces of a batch that pass, and return the images that each face gives."""
     sources, faces = [source for source, _ in group], [face for _, face in group]
