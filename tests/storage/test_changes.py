@@ -3,16 +3,19 @@
 import builtins
 import json
 import os
+import tracemalloc
 
 import pytest
 
 import toy
 from facekit.errors import CardError, SomeFailed
-from facekit.storage import images
+from facekit.storage import images, jsonl
 from facekit.storage.folder import Folder, Source, open_source, output_names
 from facekit.storage.folder_map import Outcome, folder_map
 from facekit.storage.jsonl import read_lines
-from facekit.storage.manifest import Output
+from facekit.storage.made import Made
+from facekit.storage.manifest import Manifest, Output
+from facekit.storage.shard import Shard
 
 VALUES = {"facekit": 1, "command": "turn", "options": {}}
 
@@ -172,3 +175,68 @@ def test_saying_that_there_is_nothing_to_do_reads_each_list_once(here, monkeypat
     with pytest.raises(SomeFailed, match="nothing to do"):
         run(here)
     assert opened.count("failed.jsonl") <= 2 and opened.count("manifest.jsonl") <= 2
+
+
+def test_an_image_whose_namesake_arrives_keeps_its_name_and_counts_once(here):
+    run(here)
+    toy.picture(16, 5).save(here / "in/001.jpg")
+    assert run(here) == Outcome(made=1, kept=3)
+    assert run(here) == Outcome(kept=4)
+    assert left(here) == ["000.png", "001.png", "002.png"]  # `turn` names both alike
+    assert "images: 3" in (here / "out/card.yaml").read_text()
+
+
+def sides(source: Source) -> list[Output]:
+    """The image in two folders."""
+    return [Output(f"{side}/{made.name}", made.data, made.entry) for side in "ab" for made in toy.turn(source)]
+
+
+def test_images_in_several_folders_are_known_by_their_names(here):
+    assert run(here, sides, tops=("b/", "a/")) == Outcome(made=6)
+    assert run(here, sides, tops=("b/", "a/")) == Outcome(kept=3)
+    (here / "out/b/001.png").unlink()
+    toy.picture(20, 3).save(here / "in/002.png")
+    assert run(here, sides, tops=("b/", "a/")) == Outcome(made=4, kept=1)
+    assert left(here) == [f"{side}/{number:03d}.png" for side in "ab" for number in range(3)]
+    assert len(list(read_lines(here / "out/manifest.jsonl"))) == 6
+    (here / "out/a/new.png").write_text("mine")
+    toy.picture(16, 8).save(here / "in/new.png")
+    with pytest.raises(CardError, match=r"a/new\.png already exists"):
+        run(here, sides, tops=("b/", "a/"))
+
+
+def test_the_lines_of_shards_are_merged_in_order_and_each_once(here):
+    (here / "in/000.png").write_text("no image")
+    rows = [{"file": "gone.0.png", "source": "gone.png", "source_bytes": 1, "source_mtime": 1, "n": n} for n in (2, 1)]
+    with pytest.raises(SomeFailed):
+        run(here, faces, shard="1/2")
+    with open(here / "out/manifest.1-of-2.jsonl", "a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in (rows[0], {"file": "no.png"}, rows[1], rows[0]))
+        file.write('{"file": "cut')
+    toy.picture(30).save(here / "in/001.png")
+    run(here, faces, shard="2/2")
+    merged = list(read_lines(here / "out/manifest.jsonl"))
+    assert [row["file"] for row in merged] == [
+        *("001.0.png", "001.1.png", "001.2.png", "002.0.png"),
+        *("no.png", "gone.0.png", "gone.0.png"),
+    ]
+    assert merged[-2:] == rows
+    assert [row["path"] for row in read_lines(here / "out/failed.jsonl")] == ["000.png"]
+    assert not list((here / "out").glob("*-of-2.jsonl"))
+    assert "images: 5" in (here / "out/card.yaml").read_text()
+
+
+@pytest.mark.parametrize("after", [Manifest.merge, lambda manifest: manifest.forget(["00000.png"])])
+def test_manifests_are_rewritten_line_by_line(tmp_path, after):
+    rows = [{"file": f"{n:05d}.png", "source": f"{n:05d}.png", "more": "x" * 2000} for n in reversed(range(3000))]
+    for name, some in (("manifest.1-of-2.jsonl", rows[::2]), ("manifest.2-of-2.jsonl", rows[1::2])):
+        jsonl.write(tmp_path / name, some)
+    manifest = Manifest(tmp_path, Shard(), Made([], {}))
+    manifest.read()
+    tracemalloc.start()
+    after(manifest)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 500 * len(rows)
+    found = sorted(row["file"] for path in tmp_path.glob("manifest*") for row in read_lines(path))
+    assert len(found) >= 2999 and found[-2999:] == [f"{n:05d}.png" for n in range(1, 3000)]

@@ -42,7 +42,7 @@ class Source:
     @property
     def path(self) -> Path:
         """Where the image lies; made anew each time, because a million paths take more memory than all else."""
-        return self.folder / self.name
+        return self.folder / f"./{self.name}"  # pathlib interns the parts of a name: so those of a copy, which goes
 
     def read_bytes(self) -> bytes:
         """Return the file's content; raises OSError where it cannot be read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 import unicodedata
@@ -63,7 +64,8 @@ def list_images(folder: Path, without: Path | None = None) -> Listing:
             others -= len(pack.tars) if pack else 0
         elif not ending.endswith((*NOTES, packed.INDEX)):
             others += 1
-    return Listing(sorted(set(names)), others, sorted(unreadable))
+    names.sort()
+    return Listing([name for name, _ in itertools.groupby(names)], others, sorted(unreadable))
 
 
 def sub_folders(folder: Path) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+from array import array
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,10 +146,10 @@ class Manifest:
     def merge(self) -> None:
         """Merge the manifests and lists of failures of all shards, sorted by source; theirs are removed afterwards."""
         for name, key in ((MANIFEST, "source"), (FAILED, "path")):
-            unique = {jsonl.line(dict(sorted(row.items()))): row for row in _rows(self.out, name)}
-            rows = sorted(unique.values(), key=lambda row: (str(row.get(key)), str(row.get("file"))))
-            if rows:
-                jsonl.write(self.out / name, rows)
+            rows = _in_order(_paths(self.out, name), key)
+            first = next(rows, None)
+            if first is not None:
+                jsonl.write(self.out / name, itertools.chain([first], rows))
             for path in _paths(self.out, name):
                 if path.name != name:
                     files.remove(path)
@@ -178,6 +179,28 @@ def _paths(out: Path, name: str) -> list[Path]:
 
 def _rows(out: Path, name: str) -> Iterator[dict[str, Any]]:
     return itertools.chain.from_iterable(jsonl.read_lines(path) for path in _paths(out, name))
+
+
+def _in_order(paths: Sequence[Path], key: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of several files in the order of `key` and file, each once; they are read anew one by one."""
+    with contextlib.ExitStack() as closing:
+        opened = [closing.enter_context(jsonl.open_rows(path)) for path in paths]
+        marks: list[str] = []
+        where, begins = array("q"), array("q")
+        for number, file in enumerate(opened):
+            for begin, row in jsonl.rows_in(file):
+                marks.append(f"{row.get(key)}\0{row.get('file')}")
+                where.append(number)
+                begins.append(begin)
+
+        def row_at(place: int) -> dict[str, Any]:
+            opened[where[place]].seek(begins[place])
+            return next(jsonl.rows_in(opened[where[place]]))[1]
+
+        for _, places in itertools.groupby(sorted(range(len(marks)), key=marks.__getitem__), marks.__getitem__):
+            rows = [row_at(place) for place in places]
+            unique = {jsonl.line(dict(sorted(row.items()))): row for row in rows} if len(rows) > 1 else {"": rows[0]}
+            yield from unique.values()
 
 
 def entries(out: Path) -> Iterator[dict[str, Any]]:
