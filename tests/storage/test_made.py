@@ -40,7 +40,7 @@ def test_what_is_put_is_there_whatever_it_is(images):
         assert dict(made.items()) == ({"a.jpg": images} if images else {})
         files = {file for file, *_ in images}
         assert made.count == len(files)
-        assert {file for file in ("a.png", "a.face2.png", "other.png") if made.has(file, "b.png")} == files
+        assert {file for file in ("a.png", "a.face2.png", "other.png") if made.has(file)} == files
 
 
 def test_sources_are_found_in_any_order_and_those_of_no_run_too():
@@ -51,17 +51,27 @@ def test_sources_are_found_in_any_order_and_those_of_no_run_too():
         assert made.of(source) == ((f"{source}.png", 1, len(source)),)
     assert made.of("never.png") == () and made.count == 6
     made.clear()
-    assert made.count == 0 and not list(made.items()) and not made.has("zz.png.png", "zz.png")
+    assert made.count == 0 and not list(made.items()) and not made.has("zz.png.png")
 
 
 def test_a_source_has_an_image_in_every_folder_of_the_run():
     made = named(SOURCES, ("b/", "a/"))
     made.put("a.jpg", (("b/a.png", 1, 2),))
-    assert made.of("a.jpg") == (("b/a.png", 1, 2),) and made.count == 1
+    assert made.of("a.jpg") == (("b/a.png", 1, 2),) and made.count == 1 and not made.is_whole("a.jpg")
     made.put("a.jpg", (*made.of("a.jpg"), ("a/a.png", 1, 2)))
     assert sorted(made.of("a.jpg")) == [("a/a.png", 1, 2), ("b/a.png", 1, 2)] and made.count == 2
+    assert made.is_whole("a.jpg") and not made.is_whole("gone.jpg")
     assert made.expected("b.png") == ["a/b_png.png", "b/b_png.png"]
     assert sorted(made.all_expected())[:2] == [("a.jpg", "a/a.png"), ("a.jpg", "b/a.png")]
+
+
+def test_names_need_not_be_known():
+    made = Made(SOURCES, {"b.png": "b.png"})
+    for source in SOURCES:
+        made.put(source, ((f"{source[0]}.png", 1, 2),))
+    made.put("a.jpg", ())
+    assert made.of("a.jpg") == () and made.of("x/c.png") == (("x.png", 1, 2),) and made.count == 2
+    assert list(made.all_expected()) == [("b.png", "b.png")] and made.expected("a.jpg") == []
 
 
 def test_a_file_of_two_sources_is_one_image():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import contextlib
-import posixpath
 import re
 from array import array
 from collections import Counter
@@ -199,5 +198,6 @@ def _holds(ordered: Sequence[int], value: int) -> bool:
 
 
 def _stem(name: str) -> tuple[str, str]:
-    stem, ending = posixpath.splitext(name)
-    return (stem, ending[1:]) if len(ending) > 1 else (name, "")
+    stem, _, ending = name.rpartition(".")
+    is_one = ending and "/" not in ending and stem.rpartition("/")[2].strip(".")
+    return (stem, ending) if is_one else (name, "")

@@ -189,13 +189,15 @@ def _refuse_foreign(out: Path, sources: Sequence[Source], made: Made, ours: bool
             real_folder[folder] = os.path.realpath(folder)
         return os.path.join(real_folder[folder], name)
 
-    there = bytearray(os.path.lexists(os.path.join(top, name)) for _, name in made.all_expected())
-    found = partial(itertools.compress, selectors=there)  # what is there; a list of a million names is 70 MB
-    places = {os.path.dirname(real(top, name)) for _, name in found(made.all_expected())}
+    there, places = bytearray(), set()  # a list of a million names is 70 MB
+    for _, name in made.all_expected():
+        there.append(os.path.lexists(os.path.join(top, name)))
+        if there[-1]:
+            places.add(os.path.dirname(real(top, name)))
     inputs = (real(os.fspath(source.folder), source.name) for source in sources) if places else ()
     originals = {path for path in inputs if os.path.dirname(path) in places}
-    for source, name in found(made.all_expected()):
-        foreign = not ours or (finished and not made.has(name, source))
+    for owner, name in itertools.compress(made.all_expected(), there):
+        foreign = not ours or (finished and not made.is_whole(owner) and not made.has(name))
         if (originals and real(top, name) in originals) or (foreign and not force):
             raise CardError(
                 f"{out / name} already exists and was not created by facekit", "choose another output folder"
@@ -238,7 +240,7 @@ def _work_through(
         for source, stamp, images in done:
             if not isinstance(images, Exception):
                 try:
-                    job.manifest.check(source, images, job.replace)
+                    job.manifest.check(images, job.replace)
                 except OutputError as error:
                     error.stage = "write"  # type: ignore[attr-defined]
                     images = error

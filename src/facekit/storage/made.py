@@ -53,10 +53,11 @@ class Made:
         if place is None:
             return False
         self._bytes[place] = NONE
-        stamp = images[0][1:] if images else None
-        if all(image[1:] == stamp for image in images) and sorted(file for file, *_ in images) == self.expected(source):
+        stamps = [image[1:] for image in images]
+        alike = stamps and stamps == stamps[:1] * len(self.tops)
+        if alike and sorted([image[0] for image in images]) == self.expected(source):
             try:
-                self._bytes[place], self._mtime[place] = stamp  # type: ignore[misc, assignment]
+                self._bytes[place], self._mtime[place] = stamps[0]  # type: ignore[assignment]
             except (TypeError, OverflowError):  # no numbers, or none of a file
                 self._bytes[place] = NONE
         return self._bytes[place] != NONE
@@ -77,10 +78,13 @@ class Made:
                 yield source, self.of(source)
         yield from self._odd.items()
 
-    def has(self, file: str, source: str) -> bool:
-        """Whether a file is an image of any source; it is found fastest if it is one of `source`."""
-        if any(image[0] == file for image in self.of(source)):
-            return True
+    def is_whole(self, source: str) -> bool:
+        """Whether the images of a source are exactly the expected ones."""
+        place = self._find(source)
+        return place is not None and self._bytes[place] != NONE
+
+    def has(self, file: str) -> bool:
+        """Whether a file is an image of any source; the first answer takes time and memory."""
         if self._files is None:
             self._files = {image[0] for _, images in self.items() for image in images}
         return file in self._files

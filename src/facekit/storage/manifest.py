@@ -81,8 +81,8 @@ class Manifest:
             return "failed"
         return "changed" if images or failed is not None else "new"
 
-    def check(self, source: Source, images: Sequence[Output], replace: bool) -> None:
-        """Raise OutputError if an image of `source` has a name that is invalid here or belongs to a foreign file.
+    def check(self, images: Sequence[Output], replace: bool) -> None:
+        """Raise OutputError if the name of an image is invalid on this file system or belongs to a foreign file.
 
         A file that no manifest names was not created by facekit; `replace` allows it to be overwritten.
         """
@@ -94,7 +94,7 @@ class Manifest:
                 continue
             except OSError as error:
                 files.cannot_write(path, error)
-            if not replace and not self.made.has(image.name, source.name):
+            if not replace and not self.made.has(image.name):
                 raise OutputError(f"{path} already exists and was not created by facekit", "move it, or use --force")
 
     def add(self, source: Source, stamp: Stamp, images: Sequence[Output]) -> None:
