@@ -40,7 +40,8 @@ def test_what_is_put_is_there_whatever_it_is(images):
         assert dict(made.items()) == ({"a.jpg": images} if images else {})
         files = {file for file, *_ in images}
         assert made.count == len(files)
-        assert {file for file in ("a.png", "a.face2.png", "other.png") if made.has(file)} == files
+        for source in ("", "a.jpg", "b.png"):
+            assert {file for file in ("a.png", "a.face2.png", "other.png") if made.has(file, source)} == files
 
 
 def test_sources_are_found_in_any_order_and_those_of_no_run_too():
@@ -50,6 +51,7 @@ def test_sources_are_found_in_any_order_and_those_of_no_run_too():
     for source in ("b.png", "zz.png", "a.jpg", "gone.png", "x/c.png", "b.webp"):
         assert made.of(source) == ((f"{source}.png", 1, len(source)),)
     assert made.of("never.png") == () and made.count == 6
+    assert [name for name in (*SOURCES, "gone.png", "zz.png", "") if made.is_source(name)] == SOURCES
     made.clear()
     assert made.count == 0 and not list(made.items()) and not made.has("zz.png.png")
 

@@ -156,7 +156,7 @@ def _plan(
     states = [manifest.state(source) for source in mine]
     again = ("new", "changed", "failed") if retry_failed else ("new", "changed")
     todo = [source for source, state in zip(mine, states, strict=True) if state in again]
-    stale = _stale(sources, manifest, mirror) if part.whole else set()
+    stale = _stale(manifest, mirror) if part.whole else set()
     outdated = itertools.chain((source.name for source in todo), stale)
     known = {name for name in outdated if made.of(name) or name in manifest.failed}
     if state == "finished" and (todo or known):
@@ -197,7 +197,7 @@ def _refuse_foreign(out: Path, sources: Sequence[Source], made: Made, ours: bool
     inputs = (real(os.fspath(source.folder), source.name) for source in sources) if places else ()
     originals = {path for path in inputs if os.path.dirname(path) in places}
     for owner, name in itertools.compress(made.all_expected(), there):
-        foreign = not ours or (finished and not made.is_whole(owner) and not made.has(name))
+        foreign = not ours or (finished and not made.is_whole(owner) and not made.has(name, owner))
         if (originals and real(top, name) in originals) or (foreign and not force):
             raise CardError(
                 f"{out / name} already exists and was not created by facekit", "choose another output folder"
@@ -209,17 +209,14 @@ def _refuse_foreign(out: Path, sources: Sequence[Source], made: Made, ours: bool
         )
 
 
-def _stale(sources: Sequence[Source], manifest: Manifest, mirror: Callable[[str], bool] | None) -> set[str]:
+def _stale(manifest: Manifest, mirror: Callable[[str], bool] | None) -> set[str]:
     """Return the sources whose failures (with `mirror` also whose images) belong to inputs that are gone or moved."""
-    if not manifest.failed and not mirror:
-        return set()
-    here = {source.name for source in sources}
-    stale = {name for name in manifest.failed if name not in here}
-    if mirror:
-        for name, images in manifest.made.items():
-            expected = manifest.made.expected(name)
-            if mirror(name) and (name not in here or any(file not in expected for file, *_ in images)):
-                stale.add(name)
+    made = manifest.made
+    stale = {name for name in manifest.failed if not made.is_source(name)}
+    for name, images in made.items() if mirror else ():
+        gone = not made.is_source(name) or any(file not in made.expected(name) for file, *_ in images)
+        if gone and mirror and mirror(name):
+            stale.add(name)
     return stale
 
 

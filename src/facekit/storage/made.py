@@ -44,18 +44,18 @@ class Made:
             self._files.difference_update(file for file, *_ in self.of(source))
             self._files.update(file for file, *_ in images)
         self._odd.pop(source, None)
-        if not self._in_columns(source, images) and images:
+        place = self._find(source)
+        if place is not None:
+            self._bytes[place] = NONE
+            source = self._sources[place]  # the one text of its name
+        if images and (place is None or not self._in_columns(place, images)):
             self._odd[source] = images
 
-    def _in_columns(self, source: str, images: tuple[Image, ...]) -> bool:
-        """Note the stamp of a source whose images are the expected ones; returns whether they are."""
-        place = self._find(source)
-        if place is None:
-            return False
-        self._bytes[place] = NONE
+    def _in_columns(self, place: int, images: tuple[Image, ...]) -> bool:
+        """Note the stamp of a source if its images are the expected ones; returns whether they are."""
         stamps = [image[1:] for image in images]
-        alike = stamps and stamps == stamps[:1] * len(self.tops)
-        if alike and sorted([image[0] for image in images]) == self.expected(source):
+        alike = stamps == stamps[:1] * len(self.tops)
+        if alike and sorted([image[0] for image in images]) == self.expected(self._sources[place]):
             try:
                 self._bytes[place], self._mtime[place] = stamps[0]  # type: ignore[assignment]
             except (TypeError, OverflowError):  # no numbers, or none of a file
@@ -78,13 +78,19 @@ class Made:
                 yield source, self.of(source)
         yield from self._odd.items()
 
+    def is_source(self, name: str) -> bool:
+        """Whether a source of this name is one of the run."""
+        return self._find(name) is not None
+
     def is_whole(self, source: str) -> bool:
         """Whether the images of a source are exactly the expected ones."""
         place = self._find(source)
         return place is not None and self._bytes[place] != NONE
 
-    def has(self, file: str) -> bool:
-        """Whether a file is an image of any source; the first answer takes time and memory."""
+    def has(self, file: str, source: str = "") -> bool:
+        """Whether a file is an image of any source; where it is none of `source`, all names are gathered once."""
+        if any(image[0] == file for image in self.of(source)):
+            return True
         if self._files is None:
             self._files = {image[0] for _, images in self.items() for image in images}
         return file in self._files
