@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import tracemalloc
 
 import pytest
 
@@ -146,3 +147,17 @@ def test_a_command_on_a_full_disk_exits_3_and_says_what_next(tmp_path, facekit, 
     done = facekit("align", tmp_path / "in", tmp_path / "out")
     assert done.code == 3
     assert "the disk is full" in done.err and "next: free some space" in done.err
+
+
+def test_what_fits_a_pattern_is_found_without_a_list_of_the_rest(tmp_path):
+    assert files.matching(tmp_path / "gone", "*") == []
+    names = ["b.jsonl", "a.1.jsonl", ".a.jsonl", "a.txt"]
+    for name in (*names, *(f"{number:05d}.png" for number in range(3000))):
+        (tmp_path / name).touch()
+    assert [path.name for path in files.matching(tmp_path, "*.jsonl")] == [".a.jsonl", "a.1.jsonl", "b.jsonl"]
+    assert files.matching(tmp_path, "a*.jsonl") == [tmp_path / "a.1.jsonl"]
+    tracemalloc.start()
+    files.matching(tmp_path, "*.jsonl")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30 * 3000

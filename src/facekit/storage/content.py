@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..runtime.stand_ins import url_of
-from . import remote
+from . import files, remote
 from .remote import is_remote
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def beside(folder: Path, pattern: str) -> list[Path]:
     """Return the files in a folder whose names fit a pattern, sorted; packed images are not among them."""
     if is_remote(folder):
         return remote.glob(folder, pattern)
-    return sorted(folder.glob(pattern))
+    return files.matching(folder, pattern)
 
 
 def _object(path: Path) -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import errno
+import fnmatch
 import hashlib
 import os
 import secrets
@@ -254,6 +255,16 @@ def read_lines(path: Path) -> Iterator[str]:
 def encoded(text: str) -> bytes:
     """Return text as UTF-8; lone surrogates (from undecodable file names) are escaped as in JSON."""
     return text.encode("utf-8", "backslashreplace")
+
+
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """Return the paths in a folder whose names fit a pattern, sorted; none where it is missing or cannot be read.
+
+    `Path.glob` lists the folder first, which takes 0.2 kB a file.
+    """
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        return sorted(folder / entry.name for entry in entries if fnmatch.fnmatch(entry.name, pattern))
+    return []
 
 
 def sha256(path: Path) -> str:

@@ -105,7 +105,7 @@ def _holding(out: Path, title: str, part: Shard) -> Iterator[Callable[[], contex
     """Lock the output, or a shard's share of it; yields a function that locks all of it for a moment."""
     with lock.held(out, title, part.lock):
         if part.whole:
-            for path in sorted(out.glob(LOCKS)):
+            for path in files.matching(out, LOCKS):
                 with lock.held(out, title, path.name):  # raises if a shard is running
                     pass
             yield contextlib.nullcontext
