@@ -1,6 +1,7 @@
 """What `facekit translate` writes images as: types, quality, transparency, EXIF; pipes, several weights, watching."""
 
 import io
+import json
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ import toy
 from facekit import errors
 from facekit.inference import translate_watch
 from facekit.inference.translate import names_of, split_weights
+from facekit.inference.translation_sheet import MOST, rows_of_folder
 from facekit.recipe_api import checkpoint
 from facekit.reports import contact_sheet
 from facekit.storage import image_files, images
@@ -292,3 +294,18 @@ def test_a_file_that_grows_is_waited_for(here):
     translate_watch.watch(Path("in"), Path("out"), work, pause=0.1)
     thread.join()
     assert seen == [False, True]
+
+
+def test_a_sheet_of_many_images_holds_the_first_of_them_alone(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    names = [f"{number:05d}" for number in range(5000)]
+    for name in names[:300]:
+        (tmp_path / "in" / f"{name}.jpg").touch()
+        (tmp_path / "out" / f"{name}.png").touch()
+    (tmp_path / "out" / "00002.png").unlink()
+    lines = [json.dumps({"file": f"{name}.png", "source": f"{name}.jpg"}) + "\n" for name in reversed(names)]
+    (tmp_path / "out" / "manifest.jsonl").write_text("".join(lines))
+    rows = rows_of_folder(tmp_path / "in", tmp_path / "out", ["anime"])
+    assert [row[1].name for row in rows[:3]] == ["00000.png", "00001.png", "00003.png"]
+    assert all(row[0].stem == row[1].stem for row in rows) and MOST <= len(rows) < 300

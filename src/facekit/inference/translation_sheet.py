@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
 from pathlib import Path
 
 from ..reports import contact_sheet
-from ..storage import content, images
-from ..storage.folder import Folder, is_inside
+from ..storage import content, images, manifest
+from ..storage.folder import is_inside
 
 SheetRows = list[list[Path]]
 """Rows of an input and its outputs."""
@@ -15,18 +16,27 @@ MOST = 48  # pictures of translations on one sheet
 
 
 def rows_of_folder(source: Path, out: Path, titles: list[str]) -> SheetRows:
-    """Return each input of a folder with its outputs, in the order of `titles`; inputs that lack one are left out."""
+    """Return the first inputs of a folder with their outputs, in the order of `titles`.
+
+    They are the first by the names of their outputs; inputs that lack one are left out. The manifest is read by lines.
+    """
     rows: dict[Path, list[Path]] = {}
-    for name, entry in sorted(Folder(out).entries.items()):
-        if not is_inside(entry.get("source")):
-            continue
-        whole = source if content.is_file(source) else source / entry["source"]
-        rows.setdefault(whole, [whole]).append(out / name)
-    found = [row for row in rows.values() if all(content.is_file(path) for path in row)]
-    if len(titles) > 1:
-        found = [row for row in found if all(path.relative_to(out).parts[0] in titles for path in row[1:])]
-        found = [[row[0], *sorted(row[1:], key=lambda p: titles.index(p.relative_to(out).parts[0]))] for row in found]
-    return found
+    for title in titles:
+        top = f"{title}/" if len(titles) > 1 else ""
+        for name, made_of in _first(out, top):
+            whole = source if content.is_file(source) else source / made_of
+            rows.setdefault(whole, [whole]).append(out / name)
+    return [row for row in rows.values() if len(row) > len(titles) and all(content.is_file(path) for path in row)]
+
+
+def _first(out: Path, top: str) -> list[tuple[str, str]]:
+    """Return the names of the first outputs below `top`, and those of their inputs."""
+    named = (
+        (row["file"], row["source"])
+        for row in manifest.entries(out)
+        if is_inside(row.get("file")) and is_inside(row.get("source")) and row["file"].startswith(top)
+    )
+    return [*dict(heapq.nsmallest(4 * MOST, named)).items()]  # a few may be missing
 
 
 def write_sheet(rows: SheetRows, path: Path, titles: list[str]) -> bool:
