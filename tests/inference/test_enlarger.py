@@ -106,5 +106,5 @@ def test_the_card_says_what_enlarged(tmp_path, facekit):
         return found["options"].get("upscaler"), "upscaler" in found["inputs"]
 
     assert said() == (None, False)
-    assert said("--size", 256) == (None, True)
-    assert said("--size", 256, "--upscaler", "none") == ("none", False)
+    assert said("--size", 512) == (None, True)
+    assert said("--size", 512, "--upscaler", "none") == ("none", False)

@@ -37,9 +37,9 @@ def test_the_folder_holds_all_that_a_web_server_needs(facekit, tmp_path, runtime
     html = (page / "index.html").read_text()
     assert "<title>Photo to anime</title>" in html and "$" not in html
     config = json.loads((page / "config.json").read_text())
-    assert config["size"] == config["result"] == 128 and np.shape(config["template"]) == (5, 2)
+    assert config["size"] == config["result"] == 256 and np.shape(config["template"]) == (5, 2)
     card = yaml.safe_load((page / "card.yaml").read_text())
-    assert card["options"] == {"web": True, "to": "anime", "size": 128, "opset": 17}
+    assert card["options"] == {"web": True, "to": "anime", "size": 256, "opset": 17}
     assert set(card["made"]["differences"]) == {"model", "detector", "points", "segnet", "upscaler"}
 
 
@@ -50,11 +50,11 @@ def test_the_same_again_does_nothing_and_another_size_is_another_page(facekit, t
     again = facekit(*call)
     assert again.code == 0 and "nothing to do" in again.out + again.err
     assert (tmp_path / "page" / "model.onnx").stat().st_mtime_ns == stamp
-    larger = facekit(*call, "--size", 256)
-    assert larger.code == 2 and "options.size: 128 -> 256" in larger.err
-    assert facekit(*call, "--size", 256, "--force").code == 0
+    larger = facekit(*call, "--size", 512)
+    assert larger.code == 2 and "options.size: 256 -> 512" in larger.err
+    assert facekit(*call, "--size", 512, "--force").code == 0
     config = json.loads((tmp_path / "page" / "config.json").read_text())
-    assert (config["size"], config["result"]) == (128, 256)  # the nets draw at 128 px, and their picture is enlarged
+    assert (config["size"], config["result"]) == (256, 512)  # the nets draw at 256 px, and their picture is enlarged
 
 
 def test_a_stopped_export_goes_on(facekit, tmp_path, runtime, monkeypatch):
@@ -81,7 +81,7 @@ def test_somebody_elses_page_is_not_replaced(facekit, tmp_path, runtime):
 def test_a_dry_run_downloads_and_writes_nothing(facekit, tmp_path, monkeypatch):
     monkeypatch.setattr(web_runtime, "find", None)
     done = facekit("export", "anime", tmp_path / "page", "--web", "--dry-run")
-    assert done.code == 0 and "128 px" in done.out and not (tmp_path / "page").exists()
+    assert done.code == 0 and "256 px" in done.out and not (tmp_path / "page").exists()
 
 
 def test_a_runtime_without_a_page_is_refused(facekit, tmp_path, runtime):

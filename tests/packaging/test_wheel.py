@@ -80,7 +80,7 @@ def test_an_installed_wheel_translates_a_photo_and_writes_examples(built, tmp_pa
     run(*facekit, "align", "photos", "faces", "--size", 128, cwd=work)
     run(*facekit, "translate", "--to", "anime", "faces", "anime", "--sheet", cwd=work)
     with Image.open(work / "anime" / "astronaut.png") as made:
-        assert made.size == (128, 128)
+        assert made.size == (256, 256)
     run(*facekit, "examples", "mine", cwd=work)
     assert (work / "mine" / "cards" / "cyclegan.yaml").is_file()
     assert package.__version__ in run(*facekit, "--version", cwd=work)

@@ -59,7 +59,7 @@ def test_a_url_is_downloaded_once_and_translates(site, facekit, tmp_path):
     words = ["--no-align", "--weights", f"{site.url}/moved", "--sha256", DIGEST.upper()]
     done = facekit("translate", tmp_path / "in.png", tmp_path / "out.png", *words)
     assert done.code == 0, done.err
-    assert Image.open(tmp_path / "out.png").size == (128, 128)
+    assert Image.open(tmp_path / "out.png").size == (256, 256)
     assert site.asked == ["/moved", "/anime.safetensors"]
     assert checkpoint.find_weights(f"{site.url}/moved#sha256={DIGEST}").read_bytes() == DATA
     assert len(site.asked) == 2 and kept(tmp_path) == ["moved.safetensors", "source.json"]
@@ -125,7 +125,7 @@ def test_the_list_has_shipped_downloaded_and_own_weights(site, facekit, tmp_path
     Path("runs/broken/model.safetensors").write_bytes(b"x")
     rows = {(row["name"], row["where"]): row for row in weights_list.overview()}
     shipped = rows["anime", "shipped"]
-    assert shipped["to"] == ["anime"] and shipped["size"] == 128 and shipped["licence"] == "Research only"
+    assert shipped["to"] == ["anime"] and shipped["size"] == 256 and shipped["licence"] == "Research only"
     assert shipped["bytes"] == len(DATA) and rows["facefeat", "shipped"]["to"] == []
     assert rows["anime", "downloaded"]["source"] == f"{site.url}/anime.safetensors?token=..."
     assert rows["runs/mine", "run"]["recipe"] == "projected-cut" and "problem" in rows["runs/broken", "run"]
@@ -138,6 +138,6 @@ def test_one_shows_its_model_card(facekit, tmp_path):
     own = tmp_path / "own.safetensors"
     own.write_bytes(DATA)
     text = facekit("weights", own).out
-    assert "projected-cut to anime, 128 px" in text and "recipe: projected-cut" in text
+    assert "projected-cut to anime, 256 px" in text and "recipe: projected-cut" in text
     missing = facekit("weights", "anme")
     assert missing.code == 5 and "anime" in missing.err
