@@ -173,7 +173,7 @@ def test_upload_controls_grid_download_and_no_other_host(browse, photo, tmp_path
     page.click("#paste input")
     page.click("#go")
     second = page.newer(first)
-    assert page.size() == (128, 128)
+    assert page.size() == (256, 256)
     page.choose("#weights", "labels")
     page.until(lambda: page.all("#to"))
     page.choose("#to", "angry")
