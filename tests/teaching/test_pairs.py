@@ -166,14 +166,14 @@ def test_flags_that_do_not_fit_are_refused(pairs, facekit):
     assert facekit("pairs", "in", "--teacher", "anime").code == 2
 
 
-def generator(path: str, seed: int, width: int = 8, base: str | None = None) -> str:
+def generator(path: str, seed: int, width: int = 8, base: str | None = None, size: int = 16) -> str:
     """Save a random generator, with the latents of the one in `base`; returns its path."""
     torch.manual_seed(seed)
     params = {"style_width": width, "mapping_layers": 1, "multiplier": 0.01, "width": 8}
-    nets = nn.ModuleDict({"g": StyleGAN2(params, 16).nets()["g"]})
+    nets = nn.ModuleDict({"g": StyleGAN2(params, size).nets()["g"]})
     if base:
         nets["g"].mapping.load_state_dict(checkpoint.load_model(base).nets["g"].mapping.state_dict())
-    checkpoint.save_model(Path(path), nets, {"recipe": "stylegan2", "params": params, "data": {"size": 16}})
+    checkpoint.save_model(Path(path), nets, {"recipe": "stylegan2", "params": params, "data": {"size": size}})
     return path
 
 
@@ -189,6 +189,9 @@ def test_two_generators_draw_the_same_latents(facekit, here):
     assert facekit("pairs", "no", *other).code == 2
     apart = facekit("pairs", "no", "--from", "a.safetensors", "--and", generator("c.safetensors", 3))
     assert (apart.code, "trained apart" in apart.err, "fine-tuned from a.safetensors" in apart.err) == (2, True, True)
+    larger = generator("large.safetensors", 4, base="a.safetensors", size=32)
+    other_size = facekit("pairs", "no", "--from", "a.safetensors", "--and", larger)
+    assert (other_size.code, "16 px" in other_size.err, "32 px" in other_size.err) == (2, True, True)
     assert facekit("pairs", "in", "no", *two).code == 2
 
 

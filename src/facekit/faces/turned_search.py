@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -27,15 +28,10 @@ class TurnedSearch:
     def detect(self, image: np.ndarray, effort: Effort = "first") -> list[Face]:
         """Return the faces in `image` (uint8 HxWx3 RGB), largest first, all found at the same turn of the photo."""
         best = self._found(image, effort)
-        score = _best(best) + UPRIGHT
         if _best(best) >= self._sure:
             return best
-        effort = "quick" if effort == "first" else effort
-        for quarters in (1, 3, 2):
-            faces = self._found(np.ascontiguousarray(np.rot90(image, quarters)), effort)
-            if _best(faces) > score:
-                best, score = [_back(face, image.shape, quarters) for face in faces], _best(faces)
-        return best
+        turned = look_turned(partial(self._found, effort="quick" if effort == "first" else effort), image)
+        return turned if _best(turned) > _best(best) + UPRIGHT else best
 
     def _found(self, image: np.ndarray, effort: Effort) -> list[Face]:
         return [face for face in self._detector.detect(image, effort) if face.score >= self._least]
@@ -46,7 +42,7 @@ def look_turned(find: Callable[[np.ndarray], list[Face]], image: np.ndarray) -> 
 
     They are those of the turn at which the best of them scores highest, in px of the image.
     """
-    turns = ([_back(f, image.shape, n) for f in find(np.ascontiguousarray(np.rot90(image, n)))] for n in (1, 2, 3))
+    turns = ([_back(f, image.shape, n) for f in find(np.ascontiguousarray(np.rot90(image, n)))] for n in (1, 3, 2))
     return max(turns, key=_best)
 
 

@@ -111,7 +111,7 @@ def _opened(path: Path) -> Iterator[Any]:
     except (SafetensorError, OSError, ValueError) as error:
         raise MissingError(
             f"{path} is not a complete safetensors file ({error})",
-            "download or train it again; pickled checkpoints (.pt, .pth) are not read as models: facekit import",
+            "download or train it again; pickled checkpoints (.pt, .pth) are not read as models; see facekit import",
         ) from error
 
 

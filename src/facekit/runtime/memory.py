@@ -64,8 +64,8 @@ class Heap:
     """Returns freed memory to the system at places where it would raise the peak of the process.
 
     The C library keeps freed memory in pieces, which may be too small for the next tensor and then count twice.
-    Returned memory costs page faults when it is needed again, a tenth of a training step: so this happens only if the
-    process holds more than it ever needed at that place, and memory is short, or `always`.
+    Returned memory costs page faults when it is needed again, so this happens only if the process holds more than it
+    ever needed at that place, and memory is short, or `always`.
     """
 
     def __init__(self, always: bool = False) -> None:

@@ -44,12 +44,12 @@ class LatentTeacher:
     def __init__(self, first: str, second: str, truncation: float, device: str):
         self.faces, model = open_generator(first, device)
         self.drawings, other = open_generator(second, device)
-        if self.faces.width != self.drawings.width:
+        check_related(self.faces, self.drawings, (first, second))
+        if self.faces.size != self.drawings.size:
             raise CardError(
-                f"latents of {first} have {self.faces.width} numbers, those of {second} {self.drawings.width}",
+                f"{first} draws {self.faces.size} px, {second} {self.drawings.size} px",
                 f"give a run that was fine-tuned from {first}",
             )
-        check_related(self.faces, self.drawings, (first, second))
         self.truncation, self.size = truncation, self.faces.size
         self.batch = 1 if device == "cpu" else 32
         self.inputs = {"from": files.digest(model.path), "and": files.digest(other.path)}
