@@ -58,7 +58,7 @@ def used(monkeypatch):
     for owner, name, value in ((winograd, "TILES", 1), (cpu_conv, "MANY_WEIGHTS", 3000), (cpu_norm, "PIECE", 1000)):
         monkeypatch.setattr(owner, name, value)
     monkeypatch.setattr(winograd, "wide", lambda: False)
-    places = (winograd, "conv2d"), (cpu_conv, "by_matrix_product"), (cpu_norm, "in_pieces")
+    places = (winograd, "conv2d"), (cpu_conv, "by_matrix_product"), (cpu_norm, "in_pieces"), (cpu_norm, "instance_norm")
     for owner, name in (*places, (cpu_conv.HeavyLinear, "apply")):
         real = getattr(owner, name)
 
@@ -84,7 +84,7 @@ def test_the_switch_changes_who_computes_and_not_the_result(used, recompute):
         moments = state.optims["G"].state  # after one step the first is the gradient, but for a factor
         gradients = {name: moments[p]["exp_avg"] for name, p in state.nets.named_parameters()}
         found.append((losses["far"], gradients))
-        assert used == ({"conv2d", "by_matrix_product", "in_pieces", "apply"} if on else set())
+        assert used == ({"conv2d", "by_matrix_product", "in_pieces", "instance_norm", "apply"} if on else set())
     (loss, gradients), (plain_loss, plain_gradients) = found
     assert loss.item() == pytest.approx(plain_loss.item(), rel=1e-5) and gradients.keys() == plain_gradients.keys()
     largest = max(gradient.abs().max() for gradient in plain_gradients.values())

@@ -74,3 +74,34 @@ def test_sixteen_bits_are_summed_in_thirty_two(piece):
     assert y.dtype == torch.bfloat16 and torch.allclose(y.float(), expected, rtol=1e-2, atol=1e-2)
     (of_x,), (of_wide,) = torch.autograd.grad(y, x, gradient.bfloat16()), torch.autograd.grad(expected, wide, gradient)
     assert of_x.dtype == torch.bfloat16 and torch.allclose(of_x.float(), of_wide, rtol=3e-2, atol=3e-2)
+
+
+@pytest.mark.parametrize("learnt", [True, False])
+def test_instance_norms_gradients_and_second_gradients_are_right(piece, learnt):
+    torch.manual_seed(0)
+    x = torch.randn(3, 2, 5, 3, dtype=torch.float64).to(memory_format=torch.channels_last).requires_grad_()
+    weight, bias = (torch.rand(2, dtype=torch.float64, requires_grad=True) if learnt else None for _ in range(2))
+    given = [part for part in (x, weight, bias) if part is not None]
+
+    def function(x, weight=None, bias=None):
+        return cpu_norm.instance_norm(x, weight, bias, 1e-5)
+
+    assert torch.autograd.gradcheck(function, given) and torch.autograd.gradgradcheck(function, given)
+
+
+@pytest.mark.parametrize("learnt", [None, torch.float32, torch.bfloat16])
+def test_instance_norm_of_sixteen_bits_has_the_gradients_of_thirty_two(piece, learnt):
+    torch.manual_seed(0)
+    given = torch.randn(2, 3, 16, 16) + 3  # far from 0: means in 16 bits would show
+    weight, bias = ((torch.rand(3) + 0.5).to(learnt) if learnt else None for _ in range(2))
+    gradient, found = torch.randn(2, 3, 16, 16).bfloat16(), []
+    for dtype in (torch.bfloat16, torch.float64):
+        x = given.bfloat16().to(dtype).to(memory_format=torch.channels_last).requires_grad_()
+        parts = [part.to(learnt if dtype is torch.bfloat16 else dtype) for part in (weight, bias) if learnt]
+        parts = [part.clone().requires_grad_() for part in parts]
+        y = cpu_norm.instance_norm(x, *(parts or (None, None)), 1e-5)
+        gradients = torch.autograd.grad(y, [x, *parts], gradient.to(dtype))
+        assert y.dtype == dtype and [part.dtype for part in gradients] == [part.dtype for part in (x, *parts)]
+        found.append((y, *gradients))
+    for ours, exact in zip(*found, strict=True):
+        assert torch.allclose(ours.double(), exact, rtol=2e-2, atol=2e-2)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-PIECE = 2**20  # numbers that are computed at once: they stay in the cache from one operation to the next
+PIECE = 2**17  # numbers that are computed at once: they stay in the cache from one operation to the next
 
 Affine = Callable[..., tuple[Tensor, Tensor]]
 """A function of mean, variance and parameters that returns scale and shift; all broadcast to [N, C, 1, 1]."""
@@ -34,14 +35,48 @@ def in_pieces(affine: Affine, correction: int, x: Tensor, *parameters: Tensor | 
 
 
 def instance_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """Return the instance normalisation of x [N, C, H, W], in pieces; weight and bias [C] or None."""
+    """Return the instance normalisation of x [N, C, H, W], in channels-last memory; weight and bias [C] or None."""
+    return InstanceNorm.apply(x, weight, bias, eps)  # type: ignore[no-any-return, no-untyped-call]
 
-    def affine(mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-        scale = (variance + eps).rsqrt()
-        scale = scale if weight is None else scale * weight
-        return scale, -mean * scale if bias is None else bias - mean * scale
 
-    return in_pieces(affine, 0, x, *(part if part is None else part[:, None, None] for part in (weight, bias)))
+class InstanceNorm(torch.autograd.Function):
+    """Group normalisation of torch with one channel per group, and a backward pass of its own.
+
+    In channels-last memory torch (2.13 to 2.15) walks over that of 16 bits number by number.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+        count, channels, height, width = x.shape
+        scale = x.new_ones(channels, dtype=sum_dtype(x)) if weight is None else weight.to(sum_dtype(x))
+        shift = torch.zeros_like(scale) if bias is None else bias.to(sum_dtype(x))  # of this type the moments are too
+        y, mean, inverse = torch.native_group_norm(x, scale, shift, count, channels, height * width, channels, eps)
+        ctx.eps, ctx.moments = eps, [part[:, :, None, None] for part in (mean, inverse)]
+        ctx.save_for_backward(x, weight, bias)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is wanted
+            needed = ctx.needs_input_grad[:3]
+            wanted = [part for part, wants in zip((x, weight, bias), needed, strict=True) if wants]
+            y = F.group_norm(x, x.shape[1], weight, bias, ctx.eps)
+            gradients = iter(torch.autograd.grad(y, wanted, gradient, create_graph=True))
+            return *(next(gradients) if wants else None for wants in needed), None
+        mean, inverse = ctx.moments
+        total, product = products(x, gradient)
+        product = (product - mean * total) * inverse  # with the normalised x, as its gradient is
+        scale = inverse if weight is None else inverse * weight[:, None, None].to(inverse.dtype)
+        area = x.shape[2] * x.shape[3]
+        slope = -scale * inverse * product / area
+        constant = -scale * total / area - slope * mean
+        return (
+            affine_of_both(x, gradient, slope, scale, constant),
+            None if weight is None else product.sum((0, 2, 3)).to(weight.dtype),
+            None if bias is None else total.sum((0, 2, 3)).to(bias.dtype),
+            None,
+        )
 
 
 class Normalise(torch.autograd.Function):
@@ -67,10 +102,7 @@ class Normalise(torch.autograd.Function):
             gradients = iter(torch.autograd.grad(y, wanted, gradient, create_graph=True))
             return None, None, *(next(gradients) if needed else None for needed in ctx.needs_input_grad[2:])
         mean, scale = ctx.small[0].detach(), ctx.affine_result[0].detach()
-        scale_gradient, shift_gradient = torch.zeros_like(mean), torch.zeros_like(mean)
-        for place in pieces(x):
-            scale_gradient[place[0]] += (x[place] * gradient[place]).sum((2, 3), True, dtype=mean.dtype)
-            shift_gradient[place[0]] += gradient[place].sum((2, 3), True, dtype=mean.dtype)
+        shift_gradient, scale_gradient = products(x, gradient)
         inputs = [part for part in ctx.small if part is not None]
         gradients = iter(
             torch.autograd.grad(ctx.affine_result, inputs, (scale_gradient, shift_gradient), retain_graph=True)
@@ -81,11 +113,7 @@ class Normalise(torch.autograd.Function):
         area = x.shape[2] * x.shape[3]
         twice = variance_gradient * (2 / (area - ctx.correction))
         constant = mean_gradient / area - twice * mean
-        x_gradient = torch.empty_like(x)
-        for place in pieces(x):
-            image = place[0]
-            centred = torch.addcmul(constant[image], x[place], twice[image])
-            x_gradient[place] = centred.addcmul_(gradient[place], scale[image])
+        x_gradient = affine_of_both(x, gradient, twice, scale, constant)
         return None, None, x_gradient, *parameter_gradients
 
 
@@ -115,6 +143,27 @@ def moments(x: Tensor, correction: int) -> list[Tensor]:
     for place in pieces(x):
         variance[place[0]] += (x[place] - mean[place[0]]).square_().sum((2, 3), True)
     return [mean, variance / (area - correction)]
+
+
+def products(x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sums of a gradient and of x times it over height and width, [N, C, 1, 1], in 32 bits or more."""
+    total = x.new_zeros(*x.shape[:2], 1, 1, dtype=sum_dtype(x))
+    product = torch.zeros_like(total)
+    for place in pieces(x):
+        wide = gradient[place].to(total.dtype)
+        total[place[0]] += wide.sum((2, 3), True)
+        product[place[0]] += (x[place] * wide).sum((2, 3), True)
+    return total, product
+
+
+def affine_of_both(x: Tensor, gradient: Tensor, slope: Tensor, scale: Tensor, constant: Tensor) -> Tensor:
+    """Return x slope + gradient scale + constant, in the type and memory layout of x."""
+    y = torch.empty_like(x)
+    for place in pieces(x):
+        image = place[0]
+        wide, wide_gradient = (part[place].to(slope.dtype) for part in (x, gradient))
+        y[place] = torch.addcmul(constant[image], wide, slope[image]).addcmul_(wide_gradient, scale[image])
+    return y
 
 
 def scale_and_shift(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
