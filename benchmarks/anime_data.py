@@ -1,4 +1,4 @@
-"""The training data of the weights `anime` at 256 px: varied photos and varied drawings, of every skin.
+"""The training data of the weights `anime` and `game` at 256 px: varied photos and varied drawings, of every skin.
 
 DATA holds selfie2anime-256, celebamask-256, face-masks, lfw-raw and utkface-128. Nearly all drawings have light skin,
 so discriminators take dark skin for a mistake, and a generator paints it light. Here skin is darkened by chance, in the
@@ -116,11 +116,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--drawings", default="selfie2anime-256", help="the set in DATA whose trainB is taken")
     options = parser.parse_args()
     photos(options.data, options.out / "trainA")
+    if options.drawings != "selfie2anime-256":  # whose photos are there already
+        for path in sorted((options.data / options.drawings / "trainA").iterdir()):
+            shutil.copy(path, options.out / "trainA" / f"own-{path.name}")
     drawings = options.out / "trainB"
     drawings.mkdir(parents=True, exist_ok=True)
-    for path in sorted((options.data / "selfie2anime-256/trainB").glob("*.jpg")):
+    for path in sorted((options.data / options.drawings / "trainB").glob("*.jpg")):
         shutil.copy(path, drawings)
     skin = Skin()
     own = {place: tones_of(skin, place) for place in (options.out / "trainA", drawings)}
