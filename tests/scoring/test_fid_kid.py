@@ -1,5 +1,7 @@
 """FID and KID as numbers: equal to clean-fid's and torch-fidelity's, right where the answer is known, and refusals."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -184,3 +186,14 @@ def test_a_subset_larger_than_a_set_is_refused():
         fid_kid.kid(draw(9, 4, 1), draw(20, 4, 2), subset_size=10)
     with pytest.raises(CardError, match="no pairs"):
         fid_kid.compare(draw(9, 4, 1), draw(20, 4, 2), "4", subset_size=1)
+
+
+def test_kid_of_many_images_keeps_no_more_than_its_subsets():
+    x = np.random.default_rng(0).normal(size=(20_000, 2))
+    tracemalloc.start()
+    try:
+        fid_kid.kid(x, x, subsets=100, subset_size=10)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**22  # 100 permutations of both sets would be eight times as much

@@ -122,13 +122,18 @@ def kid(
             "give more images or a smaller --subset-size",
         )
     draw = np.random.RandomState(seed)  # the generator of clean-fid and torch-fidelity
-    drawn = [[draw.choice(len(z), subset_size, replace=False) for z in (x, y)] for _ in range(subsets)]
+    drawn = [[_draw(draw, len(z), subset_size) for z in (x, y)] for _ in range(subsets)]
     if (len(x) + len(y)) ** 2 <= 4 * subsets * subset_size**2:  # fewer kernel entries than those of all subsets
         in_x, in_y = _members([a for a, _ in drawn], len(x)), _members([b for _, b in drawn], len(y))
         values = mmd.unbiased(x, y, in_x, in_y)
     else:
         values = np.concatenate([mmd.unbiased(x[a], y[b]) for a, b in drawn])
     return float(_finite(np.mean(values))), float(np.std(values))
+
+
+def _draw(draw: np.random.RandomState, count: int, size: int) -> np.ndarray:
+    """Return `size` of `count` indices; numpy's own result would keep all of them in memory."""
+    return draw.choice(count, size, replace=False).copy()
 
 
 def _members(chosen: Sequence[np.ndarray], count: int) -> np.ndarray:
