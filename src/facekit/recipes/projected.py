@@ -115,9 +115,14 @@ class ProjectedScene(Scene):
 
     @term("G", 0.0)
     def colour(self) -> Tensor:
-        """The translation has about the photo's colours in about their places: L1 of means over 8 x 8 cells."""
-        made, lit = (F.adaptive_avg_pool2d(x.float(), 8) for x in (self.fake, self.lit))
-        return F.l1_loss(made, lit)
+        """The translation has about the photo's colours in about their places: L1 of means over 8 x 8 cells.
+
+        Of lightness, that of the whole picture counts in full, and how a cell differs from it by `params.lightness`:
+        light and shadow fall on one face, and drawings are flat.
+        """
+        apart = F.adaptive_avg_pool2d(self.fake.float() - self.lit, 8)
+        grey = apart.mean(1, keepdim=True)
+        return (apart - (1 - self.params.lightness) * (grey - grey.mean((2, 3), True))).abs().mean()
 
     @term("G", 0.0)
     def stable(self) -> Tensor:
@@ -163,6 +168,7 @@ class ProjectedParams(TrunkParams):
     blocks: int = Field(4, ge=0, description="residual blocks at an eighth of the size")
     head_width: int = Field(128, ge=4, description="channels of the discriminator heads")
     lighting: float = Field(1.0, ge=0, le=1, description="how much the photos' light is varied")
+    lightness: float = Field(1.0, ge=0, le=1, description="how much of the photo's light and shadow `colour` asks for")
 
 
 class ProjectedCUT(Recipe):
