@@ -46,6 +46,28 @@ def test_the_colours_of_projected_cut_are_those_of_the_lit_photo_cell_by_cell():
     assert colour(Brighter()) == pytest.approx(0.25, abs=1e-6)
 
 
+def test_lightness_leaves_shadows_on_a_face_to_the_drawing_but_no_hues_and_not_the_whole_pictures_light():
+    torch.manual_seed(0)
+    photo = torch.rand(2, 3, 64, 64) - 0.5
+    left = torch.cat([torch.ones(64, 32), torch.zeros(64, 32)], 1)
+
+    def colour(change, lightness):
+        recipe = ProjectedCUT({"lighting": 0.0, "lightness": lightness}, 64)
+
+        class Changed(torch.nn.Module):
+            def forward(self, x):
+                return x + change
+
+        return recipe.Scene(recipe, torch.nn.ModuleDict({"ab": Changed()}), {"a": photo}, 0).colour().item()
+
+    flat = 0.2 * left - 0.1  # half a face lighter, the other darker
+    assert colour(flat, 1.0) == pytest.approx(0.1, abs=1e-6)
+    assert colour(flat, 0.3) == pytest.approx(0.03, abs=1e-6) and colour(flat, 0.0) == pytest.approx(0, abs=1e-6)
+    assert colour(0.2, 0.0) == pytest.approx(0.2, abs=1e-6)
+    hue = flat * torch.tensor([1.0, -1.0, 0.0])[:, None, None]
+    assert colour(hue, 0.0) == pytest.approx(colour(hue, 1.0), abs=1e-6) and colour(hue, 0.0) > 0.05
+
+
 def test_a_translation_that_moves_with_its_photo_is_stable():
     recipe = ProjectedCUT({"lighting": 0.0}, 64)
     face = images.to_tensor(images.resize(Image.fromarray(astronaut()[10:210, 125:325]), 64))[None].expand(2, 3, 64, 64)
