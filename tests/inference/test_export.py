@@ -374,3 +374,25 @@ def test_a_detector_is_refused_with_the_way_to_its_nets(export):
 def test_weights_that_translate_nothing_are_refused(export):
     done = export(model="facefeat")
     assert done.code == 2 and "translates nothing" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "unused"),
+    [
+        (["a.tflite", "--precision", "fp16"], "--precision"),
+        (["a.tflite", "--opset", "17", "--dynamic"], "--dynamic and --opset"),
+        (["a.mlpackage", "--precision", "int8", "--calibrate", "faces"], "--calibrate"),
+        (["a.mlpackage", "--dynamic"], "--dynamic"),
+        (["page", "--web", "--precision", "int8", "--calibrate", "faces"], "--precision and --calibrate"),
+        (["--hub", "me/faces", "--opset", "17"], "--opset"),
+    ],
+)
+def test_an_option_that_would_be_left_unused_is_refused(facekit, tmp_path, monkeypatch, words, unused):
+    monkeypatch.chdir(tmp_path)
+    done = facekit("export", "anime", *words, "--dry-run")
+    assert done.code == 2 and f"has no use for {unused}" in done.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_fixed_says_what_files_of_one_size_are(facekit, tmp_path):
+    assert facekit("export", "anime", tmp_path / "a.tflite", "--fixed", "--dry-run").code == 0

@@ -27,12 +27,16 @@ def export(
     ] = None,
     size: Annotated[Optional[int], typer.Option(min=16, help="edge of the images, px; else the model's own")] = None,
     dynamic: Annotated[
-        bool,
-        typer.Option("--dynamic/--fixed", help="any batch and every size that the nets take, or one image of one size"),
-    ] = True,
+        Optional[bool],
+        typer.Option(
+            "--dynamic/--fixed",
+            help="of ONNX: any batch and every size that the nets take, as without it, or one image of one size",
+        ),
+    ] = None,
     opset: Annotated[
-        int, typer.Option(min=13, max=20, help="version of ONNX's operators")  # as many as hold every recipe's nets
-    ] = 17,
+        Optional[int],
+        typer.Option(min=13, max=20, help="version of ONNX's operators; else 17"),  # these hold every recipe's nets
+    ] = None,
     precision: Annotated[
         Literal["fp32", "fp16", "int8"],
         typer.Option(help="fp16 halves the file; int8 quarters it and runs faster, with slight grain", metavar="NAME"),

@@ -57,8 +57,6 @@ def export(
     cannot run, and the outcome says so. Raises CardError for options that do not fit, MissingError for weights that
     cannot be loaded and without coremltools, FacekitError where the net cannot be converted or the pictures differ.
     """
-    if options.calibrate:
-        raise CardError("Core ML's int8 stores the weights in 8 bits and needs no faces", "leave out --calibrate")
     plan = planned(weights, options, recipe, precision=None if options.precision == "fp32" else options.precision)
     translator, values = plan.translator, plan.values
     net = onnx_export.open_generator(translator, options.source_label)

@@ -26,16 +26,34 @@ def export(
     `how` is recipe, force and dry_run. Raises CardError for a combination that makes no sense, and as the exports do.
     """
     if repository:
-        if out or web or options.precision != "fp32":
-            raise CardError("--hub uploads the weights themselves", "leave out OUT, --web and --precision")
+        if out or web:
+            raise CardError("--hub uploads the weights themselves", "leave out OUT and --web")
+        _refuse_unused("an upload of the weights themselves", options)
         return hub.push(weights, repository, private, how["recipe"], how["dry_run"])
     if out is None:
         raise CardError("there is no OUT", f"facekit export {weights} NAME.onnx, or --hub USER/NAME")
-    if web and options.precision != "fp32":
-        raise CardError("a page computes in fp32, as facekit does", "leave out --precision, or --web")
     if web:
+        _refuse_unused("a page, which computes in fp32,", options, "--opset")
         return web_export.export(weights, out, options, runtime, **how)
     if runtime:
         raise CardError("--runtime is for a page", "add --web")
-    kinds = {kind.SUFFIX: kind.export for kind in (litert_export, coreml_export)}
-    return kinds.get(out.suffix.lower(), export_file.export)(weights, out, options, **how)
+    if out.suffix.lower() == litert_export.SUFFIX:
+        _refuse_unused("a LiteRT file, which is of one size and in fp32,", options)
+        return litert_export.export(weights, out, options, **how)
+    if out.suffix.lower() == coreml_export.SUFFIX:
+        _refuse_unused("a Core ML file, which is of one size,", options, "--precision")
+        return coreml_export.export(weights, out, options, **how)
+    return export_file.export(weights, out, options, **how)
+
+
+def _refuse_unused(what: str, options: ExportOptions, *taken: str) -> None:
+    """Raise CardError for options that an export would leave unused."""
+    given = {
+        "--precision": options.precision != "fp32",
+        "--calibrate": options.calibrate is not None,
+        "--dynamic": options.dynamic is True,
+        "--opset": options.opset is not None,
+    }
+    unused = " and ".join(name for name, there in given.items() if there and name not in taken)
+    if unused:
+        raise CardError(f"{what} has no use for {unused}", f"leave out {unused}, or write an ONNX file")

@@ -33,7 +33,8 @@ def export(
     weights that cannot be loaded, FacekitError where the file's results differ from PyTorch's.
     """
     reduced = options.precision if options.precision != "fp32" else None
-    plan = planned(weights, options, recipe, dynamic=options.dynamic, opset=options.opset, precision=reduced)
+    dynamic, opset = options.dynamic is not False, options.opset or onnx_export.OPSET
+    plan = planned(weights, options, recipe, dynamic=dynamic, opset=opset, precision=reduced)
     translator, values = plan.translator, plan.values
     onnx_export.open_generator(translator, options.source_label)
     multiple = translator.model.recipe.multiple
@@ -45,7 +46,7 @@ def export(
             console.note(f"export: nothing to do, {out} is complete")
             return None
         if dry_run:
-            free = onnx_export.ways_to_write(options.dynamic, multiple)[0]
+            free = onnx_export.ways_to_write(dynamic, multiple)[0]
             shape = onnx_export.as_text(onnx_export.shape_of(free, translator.size))
             return plan.announced(f"{translator.name} of {plan.weights} to {out}, {shape}", out)
         with files.replacing(out) as part:
@@ -53,8 +54,8 @@ def export(
                 translator,
                 part,
                 options.source_label,
-                options.dynamic,
-                options.opset,
+                dynamic,
+                opset,
                 values,
                 options.precision,
                 faces,

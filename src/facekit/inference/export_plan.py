@@ -19,8 +19,8 @@ class ExportOptions:
     to: str | None = None
     source_label: str | None = None
     size: int | None = None
-    dynamic: bool = True
-    opset: int = 17
+    dynamic: bool | None = None  # True where it was asked for; an ONNX file is, unless this is False
+    opset: int | None = None
     precision: Precision = "fp32"
     calibrate: Path | None = None
 

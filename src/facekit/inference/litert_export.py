@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import CardError, FacekitError
+from ..errors import FacekitError
 from ..runtime import console
 from ..runtime.optional import needs
 from ..runtime.quiet import quiet_libraries
@@ -34,8 +34,6 @@ def export(
     cannot be loaded and without litert-torch, FacekitError where the net cannot be converted or the file's results
     differ from PyTorch's.
     """
-    if options.precision != "fp32":
-        raise CardError("--precision is for ONNX and Core ML files", "leave it out")
     plan = planned(weights, options, recipe)
     translator, values = plan.translator, plan.values
     net = onnx_export.open_generator(translator, options.source_label)

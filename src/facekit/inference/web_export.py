@@ -44,7 +44,7 @@ def export(
     options that do not fit the weights and for a folder with other things, MissingError for weights or a runtime that
     cannot be loaded, InputError for a download that fails, FacekitError where a net's results differ from PyTorch's.
     """
-    plan = planned(weights, options, recipe, web=True, opset=options.opset)
+    plan = planned(weights, options, recipe, web=True, opset=options.opset or onnx_export.OPSET)
     translator, values = plan.translator, plan.values
     drawing = Translator(translator.model, options.to, translator.net_size)
     onnx_export.open_generator(drawing, options.source_label)
@@ -91,8 +91,10 @@ def _refuse_foreign(out: Path, force: bool) -> None:
 def _write_nets(out: Path, drawing: Translator, options: ExportOptions) -> dict[str, float]:
     """Write the nets; returns how far each is from PyTorch."""
 
+    opset = options.opset or onnx_export.OPSET
+
     def write_model(path: Path) -> float:
-        return onnx_export.write(drawing, path, options.source_label, dynamic=False, opset=options.opset).difference
+        return onnx_export.write(drawing, path, options.source_label, dynamic=False, opset=opset).difference
 
     writers = (
         write_model,
