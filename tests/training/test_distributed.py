@@ -170,7 +170,7 @@ def two_agents(place, *arguments, **environment):
 
 @pytest.mark.slow
 def test_a_killed_process_of_two_machines_is_started_again_and_the_run_ends_as_undisturbed(place, later):
-    saving = ("--set", "run.save_every=1")
+    saving = ("--set", "run.save_every=1", "--force")  # forced, it must not begin anew each time
     run = ("--max-restarts", "1", "-m", "facekit", *line(place, "killed", 2, *saving))
     codes, said = two_agents(place, *run, KILL=str(place / "was-killed"))
     assert codes == [0, 0], said

@@ -21,6 +21,8 @@ PATIENCE = 600.0  # s for all processes to come to the start
 LATE = 300.0  # s after which a process that did not stop when its launcher had died is ended
 ERROR = "facekit/error"  # the key under which the first process to fail leaves its error
 _store: list[dist.Store] = []  # of the process group, once it is started
+_launcher: list[dist.Store] = []  # that of torchrun, which outlives the processes that it starts again
+_begun: set[str] = set()  # the work that this very process has begun
 
 
 def start(device: str) -> torch.device:
@@ -46,6 +48,7 @@ def start(device: str) -> torch.device:
 def _join(backend: str) -> None:
     """Start the process group; raises FacekitError or dist.DistError if the others cannot be reached."""
     store, number, count = next(dist.rendezvous("env://"))
+    _launcher[:] = [store]
     # torchrun restarts processes with the same store: they must not read the addresses of those that died
     store = dist.PrefixStore(_meet(store, number, count), store)
     dist.init_process_group(backend, store=store, rank=number, world_size=count)
@@ -105,6 +108,18 @@ def _stop_with(launcher: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(LATE)
     os._exit(1)
+
+
+def note_begun(work: str) -> None:
+    """Note for processes that torchrun starts in the place of dead ones that some work, by its name, has begun."""
+    _begun.add(work)
+    for store in _launcher:
+        store.set(f"facekit/begun/{work}", "1")
+
+
+def begun_before(work: str) -> bool:
+    """Whether a process that has died since noted that it had begun this work, under the same torchrun."""
+    return work not in _begun and any(store.check([f"facekit/begun/{work}"]) for store in _launcher)
 
 
 def rank() -> int:

@@ -125,6 +125,7 @@ def run_plan(
     plan.refuse_folder(folder)
     holding = lock.held(folder, "facekit train", wait=launch.wait) if first else contextlib.nullcontext()
     with distributed.failing_together(), launch.requests() as received, holding:
+        force = force and not (first and distributed.begun_before(str(folder)))  # what was started again goes on
         status = run_folder.check(folder, plan.values, force) if first else "finished"
         if not distributed.any_of(status != "finished", device):
             run_folder.tidy(folder)
@@ -149,6 +150,7 @@ def run_plan(
                 state.restart_average()
             run.begin(status, state.step)
             if first:
+                distributed.note_begun(str(folder))
                 launch.begun()
             start = "starting" if fresh else f"continuing from step {state.step}"
             console.note(f"train: {start}, {clock.steps} steps of {plan.card.data.batch} images per domain on {device}")
