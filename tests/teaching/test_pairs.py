@@ -263,3 +263,12 @@ def test_a_pipeline_draws_each_face_from_its_own_seed(pairs, pipeline):
     assert pairs("other", *told, "--seed", 1).code == 0
     assert Path("other/b/002.png").read_bytes() != Path("whole/b/002.png").read_bytes()
     assert pairs("no", "--teacher", "diffusers:no/such", "--prompt", "draw").code == 5
+
+
+def test_a_folder_in_which_no_pair_is_left_is_a_failure_that_says_where_to_look(facekit, here):
+    command = ("--teacher-command", f"{sys.executable} copy.py {{in}} {{out}}", "--detector", "cascade", "--size", 32)
+    done = facekit("pairs", "in", "out", "--no-align", *command)  # pictures that are no faces
+    assert done.code == 4 and "no pair is left: 4 no-face" in done.err and "dropped" in done.err
+    assert [name for name in listed("out") if not name.startswith("dropped/")] == []
+    again = facekit("pairs", "in", "out", "--no-align", *command)
+    assert again.code == 4 and "no pair is left" in again.err

@@ -127,6 +127,11 @@ def make_pairs(
     console.result(text, path=str(out), **made)
     if failed:
         raise failed
+    if dropped and not made["pairs"] and not run.get("shard"):
+        raise SomeFailed(
+            f"no pair is left: {dropped} dropped",
+            f"look at {out / DROPPED}; a milder limit, --keep REASON, or another teacher",
+        )
     return made
 
 
