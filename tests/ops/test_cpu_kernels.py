@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from facekit.nets.blocks import ILN, InstanceNorm2d
 from facekit.ops import cpu_conv, cpu_norm, winograd
+from facekit.ops.cpu_kernels import CpuKernels
 from facekit.recipe_api.base import Phase, Progress, term
 from facekit.storage import card
 from facekit.training.loop import train_step
@@ -58,7 +59,7 @@ def used(monkeypatch):
     for owner, name, value in ((winograd, "TILES", 1), (cpu_conv, "MANY_WEIGHTS", 3000), (cpu_norm, "PIECE", 1000)):
         monkeypatch.setattr(owner, name, value)
     monkeypatch.setattr(winograd, "wide", lambda: False)
-    places = (winograd, "conv2d"), (cpu_conv, "by_matrix_product"), (cpu_norm, "in_pieces"), (cpu_norm, "instance_norm")
+    places = (winograd, "conv2d"), (cpu_conv, "by_matrix_product"), (cpu_norm, "in_pieces")
     for owner, name in (*places, (cpu_conv.HeavyLinear, "apply")):
         real = getattr(owner, name)
 
@@ -84,9 +85,19 @@ def test_the_switch_changes_who_computes_and_not_the_result(used, recompute):
         moments = state.optims["G"].state  # after one step the first is the gradient, but for a factor
         gradients = {name: moments[p]["exp_avg"] for name, p in state.nets.named_parameters()}
         found.append((losses["far"], gradients))
-        assert used == ({"conv2d", "by_matrix_product", "in_pieces", "instance_norm", "apply"} if on else set())
+        assert used == ({"conv2d", "by_matrix_product", "in_pieces", "apply"} if on else set())
     (loss, gradients), (plain_loss, plain_gradients) = found
     assert loss.item() == pytest.approx(plain_loss.item(), rel=1e-5) and gradients.keys() == plain_gradients.keys()
     largest = max(gradient.abs().max() for gradient in plain_gradients.values())
     for name, gradient in gradients.items():
         assert (gradient - plain_gradients[name]).abs().max() < 1e-5 * largest, name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_torch_normalises_instances_but_where_it_is_slow(dtype, layout):
+    x = torch.rand(2, 4, 6, 6, dtype=dtype).to(memory_format=layout).requires_grad_()
+    with CpuKernels():
+        y = InstanceNorm2d(4, affine=True)(x)
+    slow = dtype is torch.bfloat16 and layout is torch.channels_last
+    assert ("InstanceNorm" in type(y.grad_fn).__name__) == slow
