@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from facekit.runtime import console
 from facekit.storage.entries import Entries
 from facekit.storage.folder import Folder, Source
 
@@ -32,8 +33,10 @@ def test_an_image_has_the_entry_that_the_whole_manifest_gives_it(tmp_path):
 
 def test_lines_of_other_folders_are_a_warning(tmp_path, capsys):
     (tmp_path / "manifest.jsonl").write_text('{"file": "../a.png"}\n{"file": "a.png"}\n{}\n')
+    token = console.current.set(console.Plain())
     with opened(tmp_path) as entries:
         assert entries.get("a.png")
+    console.current.reset(token)
     assert "2 lines do not name a file of this folder" in capsys.readouterr().err
 
 
