@@ -189,3 +189,31 @@ def test_shards_are_packed_into_a_store_and_read_there(served, facekit):
     packed, plain = Folder(f"{url}/out").sources(), Folder("in").sources()
     assert [s.name for s in packed] == [s.name for s in plain]
     assert [images_of.read(s.path).tobytes() for s in packed] == [images_of.read(s.path).tobytes() for s in plain]
+
+
+@pytest.mark.parametrize("place", ["same", "other"])
+def test_a_crawl_that_is_killed_goes_on(served, facekit, spawn, monkeypatch, tmp_path, place):
+    proxy, objects, url = served
+    proxy.failing, proxy.faults[:] = (proxy.put,), [""] * 4 + ["slow"] * 99
+    process = spawn.start("crawl", "local", f"{url}/out", "--from", "in", "--workers", 1)
+    until = time.monotonic() + 120
+    while len(images(objects())) < 1 and time.monotonic() < until:
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    time.sleep(1.2)  # what the proxy has taken arrives
+    proxy.faults.clear()
+    there = objects()
+    assert images(there) and "card.yaml" not in there and any(name.startswith(".crawl/") for name in there)
+    if place == "other":
+        monkeypatch.setenv("FACEKIT_CACHE", str(tmp_path / "other"))
+        assert facekit("crawl", "local", f"{url}/out", "--from", "in").code == 3  # its lock still counts
+        monkeypatch.setattr("facekit.storage.remote_lock.STALE", -1)
+    done = facekit("crawl", "local", f"{url}/out", "--from", "in")
+    assert done.code == 0, done.err
+    assert facekit("crawl", "local", "out", "--from", "in").code == 0
+    one, two = objects(), local("out")
+    assert images(one) == images(two) and len(images(one)) == len(NAMES)
+    assert sorted(one) == sorted(two)
+    lines = [re.sub(rb'"time": "[^"]*"', b"", found["manifest.jsonl"]).splitlines() for found in (one, two)]
+    assert sorted(lines[0]) == sorted(lines[1])

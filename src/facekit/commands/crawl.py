@@ -13,7 +13,7 @@ SITE = "safebooru, danbooru, safebooru.donmai.us, urls or local"
 CHOOSE, NET = "Which images", "Network"
 
 
-@outputs.may_be_urls("out", whole=True)
+@outputs.may_be_urls("out")
 def crawl(
     site: Annotated[str, typer.Argument(help=SITE)],
     out: Annotated[Path, typer.Argument(help="folder for the images")],

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import CardError, FacekitError, InputError, OutputError
-from ..storage import files, provenance
+from ..storage import content, files, provenance
 from ..storage.folder import FAILED, MANIFEST
 from ..storage.jsonl import append, drop_cut_line, line, read_lines
 from .base import Page
@@ -80,7 +80,7 @@ class Archive:
         self.db.close()
 
     @contextlib.contextmanager
-    def _change(self) -> Iterator[sqlite3.Connection]:
+    def change(self) -> Iterator[sqlite3.Connection]:
         """Apply several changes in one transaction."""
         with self.lock, _disk(self.folder):
             self.db.execute("BEGIN IMMEDIATE")
@@ -105,7 +105,7 @@ class Archive:
 
     def restart(self, label: str) -> None:
         """Start a label's walk again at the newest post; posts that are known stay known."""
-        with self._change() as db:
+        with self.change() as db:
             db.execute("DELETE FROM walks WHERE label = ?", (label,))
 
     def add(self, label: str, page: Page, filters: Filters, folder: str | None = None) -> list[Post]:
@@ -114,7 +114,7 @@ class Archive:
         `folder` is the sub-folder of the posts, their own `label` if None.
         """
         new: list[Post] = []
-        with self._change() as db:
+        with self.change() as db:
             db.execute("INSERT OR IGNORE INTO walks (label) VALUES (?)", (label,))
             skipped = json.loads(db.execute("SELECT skipped FROM walks WHERE label = ?", (label,)).fetchone()[0])
             for post in page.posts:
@@ -135,7 +135,7 @@ class Archive:
 
     def retry_failed(self, label: str) -> int:
         """Let the posts of a label that failed for good be tried again; return how many."""
-        with self._change() as db:
+        with self.change() as db:
             return db.execute(
                 "UPDATE posts SET state = 'again' WHERE state = 'failed' AND label = ?", (label,)
             ).rowcount
@@ -179,22 +179,26 @@ class Archive:
         """Give a checked file its name, its row and its manifest line; equal bytes are kept once."""
         assert self.folder
         with self.lock:
-            if self._rows(SAME, facts.md5, post.id):
-                part.unlink(missing_ok=True)
+            double = bool(self._rows(SAME, facts.md5, post.id))
+            if double:
                 self._set(post, "double", facts.md5)
-                return "double"
-            name = f"{post.id}_{facts.md5}.{facts.kind}"
-            name = f"{post.label}/{name}" if post.label else name
-            target = self.folder / name
-            if part != target:
-                files.make_folder(target.parent)
-                try:
-                    os.replace(part, target)
-                except OSError as error:
-                    files.cannot_write(target, error)
-            entry = entry_of(post, facts, name)
-            self._set(post, "done", facts.md5, name, entry)
-            self.append(entry)
+            else:
+                name = f"{post.id}_{facts.md5}.{facts.kind}"
+                name = f"{post.label}/{name}" if post.label else name
+                target = self.folder / name
+                if part != target:
+                    files.make_folder(target.parent)
+                    try:
+                        os.replace(part, target)
+                    except OSError as error:
+                        files.cannot_write(target, error)
+                entry = entry_of(post, facts, name)
+                self._set(post, "done", facts.md5, name, entry)
+                self.append(entry)
+        if double:
+            files.remove(part)
+            return "double"
+        files.announce(target)  # without the lock, because a store may take its time
         return "done"
 
     def append(self, entry: dict[str, Any]) -> None:
@@ -206,7 +210,7 @@ class Archive:
         self, post: Post, state: str, md5: str, file: str | None = None, entry: dict[str, Any] | None = None
     ) -> None:
         values = (state, md5, file, json.dumps(entry) if entry else None, post.id)
-        with self._change() as db:
+        with self.change() as db:
             db.execute(
                 "UPDATE posts SET state = ?, md5 = ?, file = ?, entry = ?, stage = NULL, reason = NULL WHERE id = ?",
                 values,
@@ -217,7 +221,7 @@ class Archive:
         stage = getattr(error, "stage", "read")
         state = "unwanted" if stage == "filter" else "again" if getattr(error, "again", False) else "failed"
         with self.lock:
-            with self._change() as db:
+            with self.change() as db:
                 values = (state, stage, error.message, post.id)
                 db.execute("UPDATE posts SET state = ?, stage = ?, reason = ? WHERE id = ?", values)
             if self.folder and state != "unwanted":
@@ -259,14 +263,31 @@ class Archive:
         self.list_failures()
 
     def _adopt(self, post: Post, path: Path, md5: str, filters: Filters) -> None:
-        """Keep a file that got its name just before a kill, if it is what its name says."""
-        if digest(path) == md5:
-            with contextlib.suppress(FetchError):
-                self.keep(post, path, validate(path, post, filters))
+        """Keep a file that got its name just before a kill, if it is what its name says.
+
+        An empty file may stand for an object in a store (see `storage.working_copy`).
+        """
+        assert self.folder
+        part = files.temporary(self.folder) if path.stat().st_size == 0 else path
+        try:
+            if part != path:
+                part.write_bytes(content.read_bytes(path))
+            if digest(part) == md5:
+                with contextlib.suppress(FetchError):
+                    self.keep(post, path, validate(part, post, filters))
+        except FileNotFoundError:  # somebody has removed it
+            pass
+        finally:
+            if part != path:
+                part.unlink(missing_ok=True)
 
     def files(self) -> Iterable[str]:
-        """Return the names of all images that were kept."""
-        return [row[0] for row in self._rows("SELECT file FROM posts WHERE state = 'done' ORDER BY turn")]
+        """Return the names of all images that were kept, and of those in the folder that a kill kept from it."""
+        assert self.folder
+        kept = {row[0] for row in self._rows("SELECT file FROM posts WHERE state = 'done'")}
+        ids = {row[0] for row in self._rows("SELECT id FROM posts WHERE state != 'done'")}
+        ours = ((path, OURS.fullmatch(path.name)) for path in self.folder.rglob("*_*.*"))
+        return kept | {path.relative_to(self.folder).as_posix() for path, ours in ours if ours and ours[1] in ids}
 
 
 def failure(post: Post, stage: str, reason: str, state: str) -> str:
@@ -296,19 +317,6 @@ def entry_of(post: Post, facts: ImageFacts, name: str) -> dict[str, Any]:
         "label": post.label or None,
     }
     return {**post.extra, **{key: value for key, value in values.items() if value not in (None, "", [])}}
-
-
-def forget(folder: Path) -> None:
-    """Delete a crawl from a folder: the images that it kept, its archive, manifest and list of failures."""
-    names = {str(row.get("file", "")) for row in read_lines(folder / MANIFEST)}
-    if (folder / NAME).exists():
-        with contextlib.suppress(InputError), contextlib.closing(Archive(folder)) as old:  # it may be damaged
-            names |= set(old.files())
-    for name in names:
-        if OURS.fullmatch(Path(name).name) and files.real(folder) in files.real(folder / name).parents:
-            files.remove(folder / name)
-    for name in (MANIFEST, FAILED, NAME, NAME + "-wal", NAME + "-shm"):
-        files.remove(folder / name)
 
 
 def _copy(old: Path, db: sqlite3.Connection) -> None:

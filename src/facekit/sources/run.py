@@ -11,16 +11,18 @@ from typing import Any
 
 from ..errors import CardError, InputError, Interrupted, SomeFailed
 from ..runtime import console
-from ..storage import card, claim, files, provenance
+from ..storage import card, claim, files, provenance, working_copy
 from ..storage.folder import FAILED, MANIFEST
 from ..storage.lock import held
 from . import find, tag_presets
-from .archive import NAME, Archive, forget
+from .archive import NAME, Archive
 from .base import Site
 from .crawler import CrawlResult, Walk, preview, run_walks
 from .filters import Filters, aspect_of, kinds, ratings
+from .forget import forget
 from .http_client import HttpClient
 from .size_estimate import size_of
+from .unsent import sent_in_parts
 from .url_guard import Hosts
 
 WORKERS = 4
@@ -73,13 +75,14 @@ def crawl(
         _refuse_foreign(out, force)
         state = claim.take(out, {**values, "options": earlier}, force=force)
         files.sweep(out, ours=False)  # an unfinished crawl recovers below
-        if state != "new" and (out / MANIFEST).exists() and not (out / NAME).exists():
+        recorded = (out / NAME).exists() or any(copy.parts.names for copy in working_copy.of(out))
+        if state != "new" and (out / MANIFEST).exists() and not recorded:
             raise InputError(
                 f"{out / NAME}, the record of what was downloaded, is missing",
                 "restore it, or start again with --force",
             )
-        with contextlib.closing(Archive(out)) as archive:
-            if state == "unfinished":
+        with contextlib.closing(Archive(out)) as archive, sent_in_parts(archive) as elsewhere:
+            if state == "unfinished" or elsewhere:
                 archive.recover({walk.label: walk.filters for walk in session.walks})
             _restart(session, archive, update, retry_failed)
             if state == "finished":

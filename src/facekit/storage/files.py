@@ -104,6 +104,11 @@ def replacing(path: Path) -> Iterator[Path]:
         if isinstance(cause, OSError):
             cannot_write(path, cause)
         raise
+    announce(path)
+
+
+def announce(path: Path) -> None:
+    """Tell those who follow that a file is complete under its name."""
     for follower in followers:
         follower.written(path)
 

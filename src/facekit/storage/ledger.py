@@ -65,3 +65,11 @@ class Ledger:
 def stamp_of(stat: os.stat_result) -> Stamp:
     """Return what changes when a file is written."""
     return stat.st_size, stat.st_mtime_ns
+
+
+def size_of(path: Path) -> int | None:
+    """Return the length of a file in bytes; None where there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None

@@ -2,14 +2,14 @@
 
 Files that are complete become objects in one go. Images then stay here as empty files: they show that the object is
 there, and `content` reads it from the store. Cards, manifests and other texts go up now and then, the card of a
-finished run last, after all else. So a bucket holds whole objects only, and a card only where everything is up.
+finished run last, after all else. So a bucket holds whole objects only, and a card only where everything is up. A
+record that grows as long as a command works goes up in parts (`record_parts`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import mimetypes
 import os
 import shutil
 import threading
@@ -17,23 +17,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from ..errors import CardError, OutputError
+from ..errors import OutputError
 from ..runtime import console
 from . import card, files, jsonl, packed, remote
 from .cache import cache_folder
 from .folder import is_inside
-from .ledger import Ledger, Stamp, stamp_of
+from .ledger import Ledger, Stamp, size_of, stamp_of
+from .output_names import FETCHED, HIDDEN, LATE, MANIFESTS, SHEET, STATE, logs_in, outputs_among, place_of, records_in
+from .record_parts import Record, RecordParts
 from .remote_lock import RemoteLock, name_of, token_in
 from .uploader import Uploader
 
 EVERY = 30.0  # seconds between two uploads of texts
 THREADS = 8
-FETCHED = (".yaml", ".jsonl", ".json", ".txt", ".csv", packed.INDEX)  # what commands read of their own output
-LATE = (*FETCHED, ".html")  # what changes as long as a command works
-HIDDEN = (".crawl.sqlite",)  # the hidden files that are output, too: they go up at the end
-MANIFESTS = "manifest*.jsonl"
-SHEET = "-sheet.png"  # contact sheets lie beside a folder
-STATE = "state.pt"  # of a run of training: it counts with the log up to it
 
 
 def of(folder: Path) -> list[WorkingCopy]:
@@ -54,15 +50,10 @@ class WorkingCopy:
     """
 
     def __init__(self, url: Path, whole: bool, shard: str | None, sheet: bool):
-        place, _, self.name = remote.address(url).rpartition("/")
-        if place.endswith("/"):
-            bucket = remote.address(url)
-            raise CardError(f"{bucket} is a whole bucket", f"name a folder in it: {bucket}/NAME")
-        if (mimetypes.guess_type(self.name)[0] or "").startswith(("image/", "video/")):
-            raise CardError(f"{place}/{self.name} is one file", "name a folder: single files are written to a disk")
+        self.top, self.name = place_of(url)
         key = hashlib.sha256(f"{remote.address(url)} {shard or ''}".encode()).hexdigest()[:16]
         self.root = files.real(cache_folder()) / "outputs" / key
-        self.url, self.top, self.here, self.whole = url, Path(place), self.root / self.name, whole
+        self.url, self.here, self.whole = url, self.root / self.name, whole
         self.beside = [self.name + SHEET] if sheet else []
         self.there: set[str] = set()  # what the store has
         self.cards: set[str] = set()  # those of finished runs among it
@@ -79,6 +70,7 @@ class WorkingCopy:
         """
         self.lock = RemoteLock(self.url, command, name_of(shard), token_in(self.root))
         self.lock.take()
+        self.parts = RecordParts(self.url, self.root, self.there, self._settle)
         self.uploader = Uploader(self.send, 1 if self.whole else THREADS)
         self.clock = threading.Thread(target=self._now_and_then, daemon=True)
         files.followers.append(self)
@@ -111,14 +103,27 @@ class WorkingCopy:
         if name in self.there and not name.endswith(LATE):
             self.uploader.drain()
             self._settle(name)
-            self._remove(name)
+            self.remove_object(name)
 
     def send(self, name: str) -> None:
         """Put a file into the store as it is now."""
+        self.parts.before_file()
         self._settle(name)
         if self.whole and name.endswith(STATE):
             self._send_texts()
         self._put(name)
+        self.parts.after_file()
+
+    def keep_record(self, record: Record) -> None:
+        """Send a record in parts from now on, and the files that a killed process has left here."""
+        self.parts.follow(record)
+        for name in self._changed():
+            if not name.endswith((*LATE, *HIDDEN)):
+                self.uploader.add(name, (self.root / name).stat().st_size)
+
+    def leave_record(self) -> None:
+        """Send what is new in the record, and then no more parts."""
+        self.parts.leave(self.uploader)
 
     def finish(self) -> None:
         """Send up all that is not there yet, the card of a finished run last, and remove the folder here."""
@@ -128,18 +133,23 @@ class WorkingCopy:
         self.uploader.drain()
         self._settle()
         changed = self._changed()
-        for name in changed:
-            if not name.endswith(card.NAME):
-                self.uploader.add(name, (self.root / name).stat().st_size)
+        last = (card.NAME, *HIDDEN, *(LATE if records_in(self.here) else ()))
+        for name in [one for one in changed if not one.endswith(last)]:
+            self.uploader.add(name, (self.root / name).stat().st_size)
         self.uploader.drain()
+        for name in [one for one in changed if one.endswith(HIDDEN)]:
+            self._put(name)
+        self.parts.remove(merged=True)
         with self.guard:
+            for name in [one for one in changed if one.endswith(last) and not one.endswith((card.NAME, *HIDDEN))]:
+                self._put(name)  # manifests name nothing that the record does not
             gone = self._gone({name for name in self.there if name.endswith(LATE)})
             for name in [one for one in gone if not one.endswith(".yaml")]:
-                self._remove(name)
+                self.remove_object(name)
             for name in [one for one in changed if one.endswith(card.NAME)]:
                 self._put(name)
             for name in [one for one in gone if one.endswith(".yaml")]:
-                self._remove(name)
+                self.remove_object(name)
         self.lock.give_back()
         shutil.rmtree(self.root, ignore_errors=True)
 
@@ -151,7 +161,7 @@ class WorkingCopy:
     def bring(self) -> None:
         """Fetch the objects that are here as empty files."""
         for name in sorted(self.there):
-            if name.startswith(f"{self.name}/") and _size(self.root / name) == 0:
+            if name.startswith(f"{self.name}/") and size_of(self.root / name) == 0:
                 self._fetch(name, remote.version(self.top / name))
 
     def meet(self) -> None:
@@ -173,17 +183,18 @@ class WorkingCopy:
             began = time.monotonic()
             try:
                 self.lock.refresh()
+                self.parts.send()
                 with self.guard:
-                    if not self.ended.is_set():
+                    if not self.ended.is_set() and not records_in(self.here):
                         self._send_texts()
             except BaseException as error:
                 self.uploader.fail(error)
             pause = max(EVERY, 20 * (time.monotonic() - began))  # manifests may be large
 
     def _finish_after_error(self) -> None:
-        """Send up what there is; where that fails, it stays here for the next time."""
+        """Send up what there is; where that fails, or a record was left open by a kill, it stays for the next time."""
         with contextlib.suppress(OutputError):
-            if self.uploader.failure is None:
+            if self.uploader.failure is None and not any(log.exists() for log in logs_in(self.here)):
                 self.finish()
                 return
         console.warn(f"not all is in {remote.address(self.url)}: what is missing waits here, for the same command")
@@ -198,20 +209,23 @@ class WorkingCopy:
         for name, (_, known) in self.same.rows.items():  # some stores list an object some time after it was written
             if name not in listed and remote.version(self.top / name) == known:
                 listed[name] = known
-        foreign = any(name.endswith(FETCHED) and not self.same.version(name) for name in listed)
-        if foreign or any(listed.get(name) != version for name, (_, version) in self.same.rows.items()):
-            for path in self._files():
-                path.unlink()
+        foreign = any(name.endswith((*FETCHED, *HIDDEN)) and not self.same.version(name) for name in listed)
+        changed = any(listed.get(name) != version for name, (_, version) in self.same.rows.items())
+        if foreign or changed or self.parts.others():
+            for path in [*self._files(), *logs_in(self.here)]:
+                path.unlink(missing_ok=True)
             self.same.clear()
+        if not records_in(self.here):
+            self.parts.disown()
         self._take_over({name: one for name, one in listed.items() if not os.path.lexists(self.root / name)})
         rows = [(path.parent, row.get("file")) for path in self.here.rglob(MANIFESTS) for row in jsonl.read_lines(path)]
         named = {self._name(folder / str(name)) for folder, name in rows if is_inside(name)}
         for name in sorted({*named, *self.beside} - listed.keys()):
-            if not _size(self.root / name) and (version := remote.version(self.top / name)):
+            if not size_of(self.root / name) and (version := remote.version(self.top / name)):
                 self._take_over({name: version})
-        self.there |= listed.keys()
+        self.there.update(listed)  # in place: `parts` looks at it, too
         for path in self._files():  # empty files of objects that somebody has removed
-            if _size(path) == 0 and self._name(path) not in self.there and not path.name.endswith(LATE):
+            if size_of(path) == 0 and self._name(path) not in self.there and not path.name.endswith(LATE):
                 path.unlink()
 
     def _take_over(self, listed: dict[str, str]) -> None:
@@ -263,7 +277,8 @@ class WorkingCopy:
             self.there.add(name)
             self.cards |= {name} if name.endswith(card.NAME) else set()
 
-    def _remove(self, name: str) -> None:
+    def remove_object(self, name: str) -> None:
+        """Remove an object at once; the file here stays."""
         remote.remove(self.top / name)
         with self.guard:
             self.there.discard(name)
@@ -275,11 +290,11 @@ class WorkingCopy:
         above = [str(folder) for folder in PurePosixPath(name).parents][:-1]
         with self.guard:
             for unfinished in (f"{folder}/{each}" for folder in above for each in (card.UNFINISHED, packed.UNFINISHED)):
-                if unfinished not in self.there:
+                if unfinished not in self.there or self._differs(unfinished):
                     self._put(unfinished)
             for name in self._gone(self.cards):
                 self._put(name.removesuffix(card.NAME) + card.UNFINISHED)
-                self._remove(name)
+                self.remove_object(name)
 
     def _send_texts(self) -> None:
         """Send up the texts that have changed, but no card of a finished run."""
@@ -291,14 +306,13 @@ class WorkingCopy:
 
     def _changed(self) -> list[str]:
         """Return the names of the files here that are not in the store as they are."""
-        found = []
-        for path in self._files():
-            name = self._name(path)
-            with contextlib.suppress(FileNotFoundError):  # removed in this moment
-                stamp = stamp_of(path.stat())
-                if self.same.stamp(name) != stamp and not self._is_stand_in(name, stamp):
-                    found.append(name)
-        return found
+        return [name for name in map(self._name, self._files()) if self._differs(name)]
+
+    def _differs(self, name: str) -> bool:
+        with contextlib.suppress(FileNotFoundError):  # removed in this moment
+            stamp = stamp_of((self.root / name).stat())
+            return self.same.stamp(name) != stamp and not self._is_stand_in(name, stamp)
+        return False
 
     def _is_stand_in(self, name: str, stamp: Stamp) -> bool:
         """Whether a file is empty because its object has the content."""
@@ -306,9 +320,8 @@ class WorkingCopy:
 
     def _gone(self, names: set[str]) -> list[str]:
         """Return those of the names whose files were removed here; none where somebody has emptied the cache."""
-        return (
-            sorted(name for name in names if not os.path.lexists(self.root / name)) if self.same.path.exists() else []
-        )
+        known = self.same.path.exists()
+        return sorted(name for name in names if known and not os.path.lexists(self.root / name))
 
     def _files(self) -> list[Path]:
         """Return the files here that are output."""
@@ -322,11 +335,8 @@ class WorkingCopy:
         if "" in found:
             raise OutputError(f"{remote.address(self.url)} is a file", "choose another output folder")
         self.lock.refuse_others([name for name in found if "/" not in name])
-        return {
-            f"{self.name}/{name}": version
-            for name, version in found.items()
-            if is_inside(name) and (name in HIDDEN or name.rpartition("/")[2][0] != ".")
-        }
+        self.parts.found(found)
+        return {f"{self.name}/{name}": found[name] for name in outputs_among(found)}
 
     def _name(self, path: Path) -> str:
         """Return the name of a file here; "" for one that lies elsewhere, or is no output."""
@@ -335,10 +345,3 @@ class WorkingCopy:
             return ""
         name = text[len(str(self.root)) + 1 :].replace(os.sep, "/")
         return name if name.startswith(f"{self.name}/") or name in self.beside else ""
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return None
