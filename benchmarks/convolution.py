@@ -28,14 +28,25 @@ def seconds(call) -> float:
     return time.perf_counter() - start
 
 
+def by_turns(call, rounds: int) -> str:
+    """Return the median milliseconds of a call with facekit's code and with torch's, and their ratio, as cells."""
+    from facekit.ops.cpu_kernels import CpuKernels
+
+    taken: dict[str, list[float]] = {"ours": [], "torch": []}
+    for _ in range(rounds + 1):
+        with CpuKernels():
+            taken["ours"].append(seconds(call))
+        taken["torch"].append(seconds(call))
+    ours, theirs = (1000 * statistics.median(times[1:]) for times in taken.values())
+    return f"{ours:.1f} | {theirs:.1f} | {theirs / ours:.2f}"
+
+
 def main() -> None:
     """Print a line for each shape."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     import torch
-
-    from facekit.ops.cpu_kernels import CpuKernels
 
     print(f"{machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
     print("| layer | images, channels, results, px, kernel, stride | ms | torch | ratio | and back | torch | ratio |")
@@ -53,15 +64,7 @@ def main() -> None:
             x.grad = conv.weight.grad = None
             there(x, conv).backward(slope)
 
-        figures = []
-        for call in (there, back):
-            taken: dict[str, list[float]] = {"ours": [], "torch": []}
-            for _ in range(options.rounds + 1):
-                with CpuKernels():
-                    taken["ours"].append(seconds(call))
-                taken["torch"].append(seconds(call))
-            ours, theirs = (1000 * statistics.median(times[1:]) for times in taken.values())
-            figures.append(f"{ours:.1f} | {theirs:.1f} | {theirs / ours:.2f}")
+        figures = [by_turns(call, options.rounds) for call in (there, back)]
         print(
             f"| {name} | {count}, {channels}, {results}, {size}, {kernel}, {stride} | {' | '.join(figures)} |",
             flush=True,

@@ -1,13 +1,13 @@
-"""Instance normalisation there and back in channels-last memory, as training on the processor has it, beside torch's.
+"""Norms there and back in channels-last memory, as training on the processor has them, beside torch's.
 
-Both are `F.group_norm` with one channel per group, which is right where `F.instance_norm` is not (see
-`facekit.nets.blocks.InstanceNorm2d`). Each is measured by turns with torch's; what counts is the ratio of the medians.
+Instance norms are `F.group_norm` with one channel per group, which is right where `F.instance_norm` is not (see
+`facekit.nets.blocks.InstanceNorm2d`); in 32 bits torch does them. AdaLIN is U-GAT-IT's. Each is measured by turns with
+torch's; what counts is the ratio of the medians.
 """
 
 import argparse
-import statistics
 
-from convolution import seconds
+from convolution import by_turns
 from machine import machine
 
 SHAPES = {  # images, channels, px
@@ -21,39 +21,34 @@ SHAPES = {  # images, channels, px
 
 
 def main() -> None:
-    """Print a line for each shape and type."""
+    """Print a line for each norm, shape and type."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     import torch
 
-    from facekit.nets.blocks import InstanceNorm2d
-    from facekit.ops.cpu_kernels import CpuKernels
+    from facekit.nets.blocks import AdaLIN, InstanceNorm2d
 
     print(f"{machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
-    print("| layer | images, channels, px | type | ms | torch | ratio |")
-    print("|---|---|---|---|---|---|")
+    print("| norm | layer | images, channels, px | type | ms | torch | ratio |")
+    print("|---|---|---|---|---|---|---|")
     for name, (count, channels, size) in SHAPES.items():
-        for dtype in (torch.float32, torch.bfloat16):
-            x = torch.rand(count, channels, size, size, dtype=dtype).to(memory_format=torch.channels_last)
-            norm, slope = InstanceNorm2d(channels, affine=True), torch.rand_like(x)
-            x.requires_grad_()
+        conditions = [torch.rand(count, channels, requires_grad=True) for _ in range(2)]  # AdaLIN's gamma and beta
+        norms = {"instance": (InstanceNorm2d(channels, affine=True), []), "AdaLIN": (AdaLIN(channels), conditions)}
+        for kind, (norm, more) in norms.items():
+            for dtype in (torch.float32, torch.bfloat16):
+                x = torch.rand(count, channels, size, size, dtype=dtype).to(memory_format=torch.channels_last)
+                slope = torch.rand_like(x)
+                x.requires_grad_()
 
-            def back(x=x, norm=norm, slope=slope):
-                x.grad = norm.weight.grad = norm.bias.grad = None
-                norm(x).backward(slope)
+                def back(x=x, norm=norm, more=more, slope=slope):
+                    for part in (x, *more, *norm.parameters()):
+                        part.grad = None
+                    norm(x, *more).backward(slope)
 
-            taken: dict[str, list[float]] = {"ours": [], "torch": []}
-            for _ in range(options.rounds + 1):
-                with CpuKernels():
-                    taken["ours"].append(seconds(back))
-                taken["torch"].append(seconds(back))
-            ours, theirs = (1000 * statistics.median(times[1:]) for times in taken.values())
-            print(
-                f"| {name} | {count}, {channels}, {size} | {str(dtype).removeprefix('torch.')} | {ours:.1f} |"
-                f" {theirs:.1f} | {theirs / ours:.2f} |",
-                flush=True,
-            )
+                cells = by_turns(back, options.rounds)
+                bits = str(dtype).removeprefix("torch.")
+                print(f"| {kind} | {name} | {count}, {channels}, {size} | {bits} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":

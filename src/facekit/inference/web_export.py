@@ -44,7 +44,8 @@ def export(
     options that do not fit the weights and for a folder with other things, MissingError for weights or a runtime that
     cannot be loaded, InputError for a download that fails, FacekitError where a net's results differ from PyTorch's.
     """
-    plan = planned(weights, options, recipe, web=True, opset=options.opset or onnx_export.OPSET)
+    opset = options.opset or onnx_export.OPSET
+    plan = planned(weights, options, recipe, web=True, opset=opset)
     translator, values = plan.translator, plan.values
     drawing = Translator(translator.model, options.to, translator.net_size)
     onnx_export.open_generator(drawing, options.source_label)
@@ -62,7 +63,7 @@ def export(
             return None
         for name, data in web_runtime.unpack(archive).items():
             files.write_bytes(out / RUNTIME / name, data)
-        differences = _write_nets(out, drawing, options)
+        differences = _write_nets(out, drawing, options.source_label, opset)
         files.write_text(out / CONFIG, json.dumps(_config(translator), indent=1) + "\n")
         for path in sorted(PAGE.iterdir()):
             files.write_bytes(out / path.name, _page(path, translator))
@@ -88,13 +89,11 @@ def _refuse_foreign(out: Path, force: bool) -> None:
         )
 
 
-def _write_nets(out: Path, drawing: Translator, options: ExportOptions) -> dict[str, float]:
+def _write_nets(out: Path, drawing: Translator, label: str | None, opset: int) -> dict[str, float]:
     """Write the nets; returns how far each is from PyTorch."""
 
-    opset = options.opset or onnx_export.OPSET
-
     def write_model(path: Path) -> float:
-        return onnx_export.write(drawing, path, options.source_label, dynamic=False, opset=opset).difference
+        return onnx_export.write(drawing, path, label, dynamic=False, opset=opset).difference
 
     writers = (
         write_model,

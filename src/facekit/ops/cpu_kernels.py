@@ -18,7 +18,7 @@ class CpuKernels(TorchFunctionMode):
 
     It replaces calls of `torch.conv2d` (`cpu_conv.conv2d`), of `F.linear` with many weights (`cpu_conv.HeavyLinear`),
     and, where gradients are wanted, of `cpu_norm.normalise` (`cpu_norm.in_pieces`) and instance normalisation of
-    16 bits in channels-last memory (`cpu_norm.instance_norm`).
+    bfloat16 in channels-last memory (`cpu_norm.instance_norm`).
     Results differ from torch's by at most about 1e-5 of their size. docs/cpu-kernels.md has the gains.
     """
 
@@ -66,13 +66,13 @@ class GroupNormCall(NamedTuple):
     eps: float = 1e-5
 
     def is_slow_instance_norm(self) -> bool:
-        """Return whether each channel is a group of numbers of 16 bits in channels-last memory."""
+        """Return whether each channel is a group, of bfloat16 in channels-last memory."""
         x = self.input
         return (
             x.dim() == 4
             and self.num_groups == x.shape[1]
             and _learns(x)
-            and x.dtype in (torch.bfloat16, torch.float16)
+            and x.dtype is torch.bfloat16
             and x.is_contiguous(memory_format=torch.channels_last)
             and not x.is_contiguous()
         )
