@@ -1,5 +1,8 @@
 """What is freed goes back to the system where more is held than was needed before, and only there."""
 
+import sys
+
+import numpy as np
 import pytest
 import torch
 
@@ -105,3 +108,19 @@ def test_a_job_may_take_no_more_than_its_control_groups_let_it(groups, own, file
     groups(own, files)
     found = memory.available_memory()
     assert found == free if free is not None else found is None or found > 10_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_mapped_array_that_is_let_go_takes_no_memory_and_keeps_its_content(tmp_path):
+    array = np.memmap(tmp_path / "file", np.uint8, "w+", shape=2**26)
+    array[:] = 7
+    held = memory.resident()
+    memory.let_go(np.asarray(array)[5:])
+    assert held - memory.resident() > 2**25
+    assert (array == 7).all() and (np.fromfile(tmp_path / "file", np.uint8) == 7).all()
+
+
+def test_of_an_array_in_memory_nothing_is_let_go():
+    array = np.arange(1000)
+    memory.let_go(array[3:])
+    assert array.sum() == 499500

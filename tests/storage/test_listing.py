@@ -6,7 +6,7 @@ import pytest
 
 import toy
 from facekit.storage import signatures
-from facekit.storage.folder import Folder, output_names
+from facekit.storage.folder import Folder, Source, output_names
 from facekit.storage.jsonl import read_lines
 from facekit.storage.listing import Listing, list_images, sub_folders
 
@@ -121,3 +121,10 @@ def test_outputs_of_files_without_an_ending_have_names_of_their_own(folder):
 )
 def test_a_file_is_named_by_its_first_bytes(head, kind):
     assert signatures.kind(head) == kind
+
+
+def test_sources_are_made_when_asked_for(tmp_path):
+    found = Folder(toy.fill(tmp_path, 3)).sources()
+    assert list(found) == [Source(tmp_path, name) for name in sorted(path.name for path in tmp_path.iterdir())]
+    assert list(found[1:]) == list(found)[1:] and found[-1] == list(found)[-1]
+    assert found[0] is not found[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import multiprocessing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from . import edge_smoothing
 
 
 def smooth_folder(
-    found: list[Source],
+    found: Sequence[Source],
     out: Path,
     options: dict[str, Any],
     backend: edge_smoothing.Backend,

@@ -6,10 +6,12 @@ import contextlib
 import ctypes
 import functools
 import itertools
+import mmap
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from . import control_groups
 
@@ -52,6 +54,17 @@ def trim() -> Callable[[int], int] | None:
 def resident() -> int:
     """Return the bytes of memory that this process holds (Linux)."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def let_go(array: Any) -> None:
+    """Take the pages of an array that is memory-mapped from a file out of this process, where the system can.
+
+    They stay in the file. Of any other array, nothing happens.
+    """
+    while array is not None and not isinstance(array, mmap.mmap):
+        array = getattr(array, "base", None)
+    if array is not None and hasattr(mmap, "MADV_DONTNEED"):
+        array.madvise(mmap.MADV_DONTNEED)
 
 
 def is_short(held: int) -> bool:

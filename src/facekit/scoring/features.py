@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from PIL import Image
 from ..errors import InputError, OutputError
 from ..runtime import console
 from ..runtime.engine import LOCAL, Engine
+from ..runtime.memory import let_go
 from ..runtime.workers import in_order, pool_of
 from ..storage import files, images
 from ..storage.cache import cache_folder
@@ -26,7 +28,7 @@ from .extractors import Extractor, default_workers
 from .image_set import ImageSet, describe_sizes, read, shortest_edge
 
 FORMAT = 2  # of the cache
-IN_MEMORY = 2**28  # bytes of features; larger sets are kept in a temporary file
+IN_MEMORY = 2**26  # bytes of features; larger sets are kept in a temporary file
 Batch = tuple[dict[str, Exception], "np.ndarray | None"]
 
 
@@ -72,7 +74,7 @@ class Work:
     reading: str
     resize: int | None
 
-    def __call__(self, group: list[Source]) -> Batch:
+    def __call__(self, group: Sequence[Source]) -> Batch:
         """Return the errors by name of those that cannot be read, and the features of the others, if any."""
         read = [_pixels(source, self.reading, self.extractor.edge, self.resize) for source in group]
         failed = {s.name: value for s, value in zip(group, read, strict=True) if isinstance(value, Exception)}
@@ -98,6 +100,7 @@ def _run(found: ImageSet, extractor: Extractor, resize: int | None, workers: int
             if features is not None:
                 rows[count : count + len(features)] = features
                 count += len(features)
+                let_go(rows)
             bar.advance(len(group))
     if not count:
         raise InputError(f"no image in {found.path} can be read", "the warnings say why")
@@ -145,7 +148,11 @@ def _cached(path: Path, count: int, dim: int) -> np.ndarray | None:
 
 
 def _is_finite(features: np.ndarray) -> bool:
-    return all(np.isfinite(features[i : i + 4096]).all() for i in range(0, len(features), 4096))
+    for start in range(0, len(features), 4096):
+        if not np.isfinite(features[start : start + 4096]).all():
+            return False
+        let_go(features)
+    return True
 
 
 def _keep(path: Path, features: np.ndarray) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CardError, InputError
+from ..runtime.memory import let_go
 from . import mmd
 
 SEED = 2020  # torch-fidelity's
@@ -106,6 +107,7 @@ def _parts(x: np.ndarray, rows: int = BLOCK) -> Iterator[np.ndarray]:
     """Yield the rows of x as float64, some at a time: x may be larger than memory."""
     for start in range(0, len(x), rows):
         yield np.asarray(x[start : start + rows], np.float64)
+        let_go(x)
 
 
 def kid(
@@ -127,13 +129,19 @@ def kid(
         in_x, in_y = _members([a for a, _ in drawn], len(x)), _members([b for _, b in drawn], len(y))
         values = mmd.unbiased(x, y, in_x, in_y)
     else:
-        values = np.concatenate([mmd.unbiased(x[a], y[b]) for a, b in drawn])
+        values = np.concatenate([mmd.unbiased(_rows(x, a), _rows(y, b)) for a, b in drawn])
     return float(_finite(np.mean(values))), float(np.std(values))
 
 
 def _draw(draw: np.random.RandomState, count: int, size: int) -> np.ndarray:
     """Return `size` of `count` indices; numpy's own result would keep all of them in memory."""
     return draw.choice(count, size, replace=False).copy()
+
+
+def _rows(x: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    found = x[indices]
+    let_go(x)
+    return found
 
 
 def _members(chosen: Sequence[np.ndarray], count: int) -> np.ndarray:
@@ -158,8 +166,8 @@ def _checked(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             f"{len(x)} images against {len(y)}: a score compares sets", "at least 2 images each; thousands say more"
         )
     for z in (x, y):
-        for start in range(0, len(z), BLOCK):
-            _finite(z[start : start + BLOCK])
+        for part in _parts(z):
+            _finite(part)
     return x, y
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,8 +55,10 @@ class ImageSet:
         return size(source.path, self.reading), _format(data, source.name).encode("ascii", "replace"), digest
 
     @property
-    def good(self) -> list[Source]:
+    def good(self) -> Sequence[Source]:
         """The sources that have not failed."""
+        if not self.failed:
+            return self.sources
         return [source for source in self.sources if source.name not in self.failed]
 
     def fail(self, source: Source, error: Exception) -> None:
@@ -65,7 +67,7 @@ class ImageSet:
         console.warn(f"skipped: {self.failed[source.name]}")
 
     def __len__(self) -> int:
-        return len(self.good)
+        return len(self.sources) - len(self.failed)
 
 
 def read(path: Path, reading: str = "facekit") -> Image.Image:

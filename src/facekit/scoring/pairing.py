@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +90,6 @@ def _stem(source: Source) -> str:
     return composed(source.name.rpartition(".")[0])
 
 
-def _by_stem(sources: list[Source]) -> dict[str, Source]:
+def _by_stem(sources: Sequence[Source]) -> dict[str, Source]:
     names = output_names(sources, "")
     return {composed(names[source.name]): source for source in sources}

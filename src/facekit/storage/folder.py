@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, overload
 
 from ..errors import CardError, FacekitError, InputError
 from ..runtime import console
@@ -54,6 +54,27 @@ class Source:
         except OSError:
             return {}
         return {"source_bytes": stat.st_size, "source_mtime": stat.st_mtime_ns, "source_ctime": stat.st_ctime_ns}
+
+
+class Sources(Sequence[Source]):
+    """The images `names` of a folder. Each source is made when it is asked for: a million of them are 50 MB."""
+
+    def __init__(self, folder: Path, names: Sequence[str]):
+        self.folder, self.names = folder, names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, index: int) -> Source: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sources: ...
+
+    def __getitem__(self, index: int | slice) -> Source | Sources:
+        if isinstance(index, slice):
+            return Sources(self.folder, self.names[index])
+        return Source(self.folder, self.names[index])
 
 
 class Folder:
@@ -109,7 +130,7 @@ class Folder:
             return card.load(self.path / card.NAME).get("command") == "align"
         return False
 
-    def sources(self) -> list[Source]:
+    def sources(self) -> Sequence[Source]:
         """The images and unreadable sub-folders as sources; raises InputError if there are none."""
         listing = self.listing
         if not listing.names and not listing.unreadable:
@@ -119,7 +140,8 @@ class Folder:
                     f"no images in {self.path}, but tar files without an index", f"facekit pack {self.path} writes it"
                 )
             raise InputError(f"no images in {self.path}{extra}", f"images end in {' '.join(SUFFIXES)}")
-        return [Source(self.path, name) for name in sorted([*listing.names, *listing.unreadable])]
+        broken = listing.unreadable
+        return Sources(self.path, sorted([*listing.names, *broken]) if broken else listing.names)
 
 
 def is_inside(name: Any) -> bool:
@@ -134,7 +156,7 @@ def is_inside(name: Any) -> bool:
     return bool(path.parts) and not (path.drive or path.root or ".." in path.parts)
 
 
-def open_source(path: str | Path, out: str | Path | None = None) -> list[Source]:
+def open_source(path: str | Path, out: str | Path | None = None) -> Sequence[Source]:
     """List the sources of a folder or of a single image file, without those in the output folder `out`.
 
     Raises InputError if there are none, CardError if `path` is `out`.

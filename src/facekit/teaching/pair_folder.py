@@ -82,7 +82,7 @@ def make_pairs(
     if options.latents:
         if source is not None:
             raise CardError("pairs of two generators need no input folder", "facekit pairs OUT --from RUN --and RUN")
-        found = latents(options.count, options.seed)
+        found: Sequence[Source] = latents(options.count, options.seed)
         drawing = LatentTeacher(*options.latents, options.truncation, device)
         teacher: Teacher = drawing
         read: Read = drawing.face
