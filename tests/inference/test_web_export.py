@@ -44,21 +44,21 @@ def test_the_folder_holds_all_that_a_web_server_needs(facekit, tmp_path, runtime
 
 
 def test_the_same_again_does_nothing_and_another_size_is_another_page(facekit, tmp_path, runtime):
-    call = ("export", "anime", tmp_path / "page", "--web", "--runtime", runtime)
-    facekit(*call)
+    call = ("export", "anime", tmp_path / "page", "--web", "--runtime", runtime, "--size")
+    facekit(*call, 64)
     stamp = (tmp_path / "page" / "model.onnx").stat().st_mtime_ns
-    again = facekit(*call)
+    again = facekit(*call, 64)
     assert again.code == 0 and "nothing to do" in again.out + again.err
     assert (tmp_path / "page" / "model.onnx").stat().st_mtime_ns == stamp
-    larger = facekit(*call, "--size", 512)
-    assert larger.code == 2 and "options.size: 256 -> 512" in larger.err
-    assert facekit(*call, "--size", 512, "--force").code == 0
+    larger = facekit(*call, 512)
+    assert larger.code == 2 and "options.size: 64 -> 512" in larger.err
+    assert facekit(*call, 512, "--force").code == 0
     config = json.loads((tmp_path / "page" / "config.json").read_text())
     assert (config["size"], config["result"]) == (256, 512)  # the nets draw at 256 px, and their picture is enlarged
 
 
 def test_a_stopped_export_goes_on(facekit, tmp_path, runtime, monkeypatch):
-    call = ("export", "anime", tmp_path / "page", "--web", "--runtime", runtime)
+    call = ("export", "anime", tmp_path / "page", "--web", "--runtime", runtime, "--size", 64)
     with monkeypatch.context() as patch:
         patch.setattr(web_nets, "write_parts", lambda path, model: 1 / 0)
         assert facekit(*call).code == 1

@@ -15,16 +15,17 @@ FEW = 30  # points that are drawn as dots too: a line of one point is invisible
 
 
 def losses(path: Path, log: Log) -> None:
-    """Draw every term of one run over its steps, on a logarithmic scale where all values are positive."""
+    """Draw every term of one run over its steps; on a logarithmic scale where all are positive and ten times apart."""
     terms = _terms([log])
     figure, (axes,) = _panels(1, 9, 4.5, legend=0.6 + LETTER * max(map(len, terms), default=0))
     for name in terms:
         points = _points(log, name)
         axes.plot(*zip(*points, strict=True), label=name, linewidth=1, marker=_marker(points))
-    if all(value is None or value > 0 for row in log for value in row["losses"].values()):
-        axes.set_yscale("log")
+    values = [value for row in log for value in row["losses"].values() if value is not None]
+    if values and 0 < 10 * min(values) <= max(values):
+        _logarithmic(axes)
     axes.set_xlabel("step")
-    axes.set_ylabel("loss, unweighted")
+    axes.set_title("loss, unweighted", fontsize=10, loc="left")
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     _write(figure, path)
@@ -93,6 +94,15 @@ def _panels(count: int, width: float = 4, height: float = 2.6, legend: float = 0
         hspace=(BOTTOM + TOP) / (height - BOTTOM - TOP),
     )
     return figure, [figure.add_subplot(lines, columns, index + 1) for index in range(count)]
+
+
+def _logarithmic(axes: Any) -> None:
+    """Make the vertical axis logarithmic, with plain numbers: matplotlib takes twice as long to draw powers."""
+    from matplotlib.ticker import NullLocator, StrMethodFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 def _finish(panel: Any, title: str) -> None:
