@@ -18,7 +18,7 @@ from ..runtime.memory import available_memory
 from ..storage.card import TrainCard
 from .activation_checkpointing import recompute
 
-MOST_CALLS = 200_000  # of torch while nets are built
+MOST_CALLS = 50_000  # of torch while nets are built
 ROOM = 1.25  # factor on the estimate, for temporary buffers of the libraries
 
 
