@@ -3,8 +3,8 @@
 DATA holds selfie2anime-256, celebamask-256, face-masks, lfw-raw and utkface-128. Nearly all drawings have light skin,
 so discriminators take dark skin for a mistake, and a generator paints it light. Here skin is darkened by chance, in the
 same share of the photos and of the drawings, where `segnet` sees it: how dark a face is no longer tells them apart.
-At last photos are framed as `facekit align` frames what people translate: from sets cut tighter or wider than that, nets
-learnt to draw chins and hair where they are in the drawings.
+At last photos are framed as `facekit align` frames what people translate: from sets that are cut tighter or wider, nets
+learnt to draw chins and hair where the drawings have them.
 """
 
 import argparse
