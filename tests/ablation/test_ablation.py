@@ -99,6 +99,7 @@ def study(tmp_path, facekit, tools):
 FLAGS = ("--drop", "noise", "--sweep", "losses.identity=1,20", "--seeds", 2)
 
 
+@pytest.mark.slow
 def test_it_trains_scores_and_reports_every_variant(study):
     run, out = study
     done = run(*FLAGS)
@@ -121,6 +122,7 @@ def test_it_trains_scores_and_reports_every_variant(study):
     assert len(list((out / "faces/b/toy-s1").glob("*.png"))) == 5
 
 
+@pytest.mark.slow
 def test_again_it_trains_only_what_is_missing(study):
     run, out = study
     assert run("--drop", "noise").code == 0
@@ -134,6 +136,7 @@ def test_again_it_trains_only_what_is_missing(study):
     assert (out / "runs/no-identity-s1/card.yaml").exists()
 
 
+@pytest.mark.slow
 def test_a_plan_is_cards_and_a_makefile_and_what_make_trained_is_taken(study, facekit):
     run, out = study
     done = run("--drop", "noise", "--plan")
@@ -220,6 +223,7 @@ def test_methods_with_other_preview_columns_stand_side_by_side(tmp_path):
     assert set(written) == {"b", "and back"} and all((tmp_path / name).exists() for name in written.values())
 
 
+@pytest.mark.slow
 def test_other_features_score_trained_runs_again(study, tools, tmp_path):
     class Corners(nn.Module):
         def forward(self, x):
@@ -235,6 +239,7 @@ def test_other_features_score_trained_runs_again(study, tools, tmp_path):
     assert all({"FID-6", "KID-6"} <= set(row["scores"]) and "FID-12" not in row["scores"] for row in found["rows"])
 
 
+@pytest.mark.slow
 def test_where_the_first_variant_fails_nothing_is_called_a_difference_from_it(study):
     run, out = study
     done = run("--set", "optim.lr=1e38", "--set", "run.log_every=1", "--sweep", "optim.lr=1e-3,1e-4")
@@ -297,6 +302,7 @@ def test_a_domain_may_have_any_name(study):
     assert "translated to ani/me" in (out / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_page_shows_how_far_it_is_and_refreshes_only_until_then(study, monkeypatch):
     pages = []
     train = runner.run.train

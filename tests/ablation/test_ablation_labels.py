@@ -167,6 +167,7 @@ def test_folders_without_a_common_label_are_refused(facekit, here):
     assert done.code == 2 and "--labels" in done.err
 
 
+@pytest.mark.slow
 def test_a_labelled_method_is_ablated_over_all_labels(tmp_path, facekit, tools, judge):
     (tmp_path / "many.py").write_text(RECIPE)
     for number, label in enumerate(("bright", "dark")):

@@ -186,6 +186,7 @@ def memory(count: int) -> int:
     return peak
 
 
+@pytest.mark.slow
 def test_an_image_takes_some_hundred_bytes():
     each = (memory(40_000) - memory(20_000)) / 20_000
     assert each < 600

@@ -289,6 +289,7 @@ def test_two_workers_make_what_one_makes(facekit, tmp_path):
         assert (tmp_path / "1" / name).read_text() == (tmp_path / "2" / name).read_text()
 
 
+@pytest.mark.slow
 def test_workers_of_the_neural_detector_end_and_make_what_one_makes(tmp_path):
     source = write(tmp_path / "in", *(f"{number}.png" for number in range(4)))
     work = "import sys, torch; torch.ones(2000, 2000) @ torch.ones(2000, 2000); "  # starts the threads of PyTorch

@@ -381,6 +381,7 @@ cli.main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "shown"),
     [
@@ -397,6 +398,7 @@ def test_a_process_with_torch_ends_without_its_clearing_up(arguments, code, show
     assert [text for text in ("handlers ran", "taken down") if text in done.stdout] == shown
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_output_that_cannot_be_written_is_no_success_with_torch_either(tmp_path):
     around = {**os.environ, "PYTHONPATH": str(ROOT / "src")}

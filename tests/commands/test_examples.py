@@ -63,6 +63,7 @@ def test_the_makefile_runs_the_chain_with_commands_that_parse(plan):
     assert "cyclegan" in steps[2] and steps[2][-2:] == ["--seed", "1"]
 
 
+@pytest.mark.slow
 def test_the_makefile_goes_from_a_board_to_a_folder_to_train_on(tmp_path, facekit):
     """Five portraits, one of them twice but for its compression, and a picture without a face."""
     photo = Image.fromarray(astronaut()[:256, 96:352])
@@ -83,6 +84,7 @@ def test_the_makefile_goes_from_a_board_to_a_folder_to_train_on(tmp_path, faceki
     assert told.code == 0 and "drawn: " in told.err
 
 
+@pytest.mark.slow
 def test_the_makefile_stops_where_most_drawings_have_no_face(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "drawings").mkdir()

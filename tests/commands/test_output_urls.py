@@ -207,6 +207,7 @@ def test_objects_that_the_store_lists_late_are_not_made_again(store, facekit, ot
     assert "nothing to do" in smooth(facekit).err
 
 
+@pytest.mark.slow
 def test_texts_go_up_in_between_and_the_lock_gives_signs_of_life(store, facekit, monkeypatch):
     monkeypatch.setattr(working_copy, "EVERY", 0.001)
     monkeypatch.setattr(remote_lock, "REFRESHED", -1)
@@ -307,6 +308,7 @@ def test_clean_copies_what_it_keeps(store, facekit):
     assert (done.code, "behind a URL" in done.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_pairs_and_crawled_pictures_lie_in_the_store(store, facekit, other_machine):
     Path("copy.py").write_text("import shutil, sys\nshutil.copy(*sys.argv[1:])\n")
     keep = [word for reason in ("no-face", "face-lost", "parts", "near-duplicate") for word in ("--keep", reason)]
@@ -383,6 +385,7 @@ def state(data):
     return torch.load(io.BytesIO(data), weights_only=True)
 
 
+@pytest.mark.slow
 def test_a_run_of_training_lies_in_the_store(train, store, other_machine):
     done = train("store://bucket/out")
     assert done.code == 0, done.err

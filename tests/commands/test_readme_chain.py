@@ -63,6 +63,7 @@ def here(tmp_path, monkeypatch):
     save_file(VGG("vgg19", ("conv5_1",)).state_dict(), "vgg.safetensors")
 
 
+@pytest.mark.slow
 def test_its_commands_lead_to_a_model_that_translates(here, facekit):
     block = README.read_text(encoding="utf-8").partition("## Train your own")[2].partition("\n## ")[0]
     commands = [shlex.split(line, comments=True)[1:] for line in re.findall(r"^    (facekit .*)$", block, re.M)]

@@ -60,6 +60,7 @@ def same_as_local(facekit, objects):
     assert set(one["manifest.jsonl"].splitlines()) == set(two["manifest.jsonl"].splitlines())
 
 
+@pytest.mark.slow
 def test_a_bucket_holds_what_the_folder_would_without_a_secret_and_the_next_command_reads_it(served, facekit):
     proxy, objects, url = served
     done = smooth(facekit, f"{url}/out")
@@ -113,6 +114,7 @@ def toy_smoothed(facekit):
     return images(local("out"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "number"), [("same", "SIGKILL"), ("other", "SIGKILL"), ("other", "SIGINT")])
 def test_a_command_that_is_ended_leaves_whole_objects_and_goes_on(
     served, facekit, spawn, monkeypatch, tmp_path, place, number
@@ -153,6 +155,7 @@ def test_a_bucket_that_is_not_there_or_not_ours_is_said_before_any_work(served, 
     assert objects() == {}
 
 
+@pytest.mark.slow
 def test_training_writes_to_a_bucket(served, facekit):
     _, objects, url = served
     toy.domains(Path("data"))
@@ -181,6 +184,7 @@ def test_of_two_commands_the_store_refuses_the_second(served, facekit):
     assert not objects()
 
 
+@pytest.mark.slow
 def test_shards_are_packed_into_a_store_and_read_there(served, facekit):
     _, objects, url = served
     done = facekit("pack", "in", f"{url}/out", "--shard-size", 1)
@@ -191,6 +195,7 @@ def test_shards_are_packed_into_a_store_and_read_there(served, facekit):
     assert [images_of.read(s.path).tobytes() for s in packed] == [images_of.read(s.path).tobytes() for s in plain]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["same", "other"])
 def test_a_crawl_that_is_killed_goes_on(served, facekit, spawn, monkeypatch, tmp_path, place):
     proxy, objects, url = served

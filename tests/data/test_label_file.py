@@ -323,6 +323,7 @@ def crawled(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_what_crawl_leaves_is_labelled_as_it_is(crawled):
     expected = {row["file"]: (row["label"],) for row in Folder(crawled).entries.values()}
     with told() as said:

@@ -114,6 +114,7 @@ def test_canvas_patch_levels_a_turned_mark():
     assert abs(column - 80) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 def test_a_portrait_on_its_side_or_head_is_found_and_stands_upright(photo, cascade, face, quarters):
     turned = np.ascontiguousarray(np.rot90(photo, quarters))

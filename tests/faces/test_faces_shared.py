@@ -46,12 +46,14 @@ def holds(face: Face, point: np.ndarray) -> bool:
     return x0 < point[0] < x1 and y0 < point[1] < y1
 
 
+@pytest.mark.slow
 def test_cascade_finds_press_photos(cascade):
     """lfw: the person meant stands in the middle of the photo."""
     found = [any(holds(f, np.array(p.shape[1::-1]) / 2) for f in cascade.detect(p)) for p in photos("lfw-raw", 20)]
     assert np.mean(found) >= 0.95
 
 
+@pytest.mark.slow
 def test_cascade_finds_faces_that_fill_the_frame(cascade):
     """Selfies: found, and a face as large as the photo's third rather than an eye or a mouth."""
     pictures = photos("selfie2anime-256/valA", 12)
@@ -60,6 +62,7 @@ def test_cascade_finds_faces_that_fill_the_frame(cascade):
     assert np.mean(right) >= 0.9
 
 
+@pytest.mark.slow
 def test_anime_cascade_finds_drawn_faces():
     file = SHARED / "weights" / "lbpcascade_animeface.xml"
     if not file.is_file():
@@ -76,6 +79,7 @@ def test_insightface_is_chosen_and_finds_faces_that_fill_the_frame(insight):
     assert all(face.measured for faces in found for face in faces)
 
 
+@pytest.mark.slow
 def test_cascade_levels_turned_heads(cascade, insight):
     """The residual roll of the aligned crop, as insightface's eyes see it."""
     residuals = []
@@ -88,6 +92,7 @@ def test_cascade_levels_turned_heads(cascade, insight):
     assert np.median(residuals) < 4
 
 
+@pytest.mark.slow
 def test_cascade_and_insightface_agree_on_the_eyes(cascade, insight):
     errors = []
     for photo in photos("lfw-raw", 12):

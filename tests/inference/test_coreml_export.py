@@ -122,6 +122,7 @@ def about(path):
     return json.loads((path / "about.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_package_is_written_once_and_says_that_it_was_not_compared(export, converter, tmp_path):
     out = tmp_path / "a.mlpackage"
     done = export(out, "--json")
@@ -153,6 +154,7 @@ def test_the_package_says_who_made_it_and_under_which_terms(tmp_path):
     assert coreml_export._about(planned(str(own), ExportOptions(), None))["license"] == "CC0, see here."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "computed", "bits"), [("fp32", 32, None), ("fp16", 16, None), ("int8", 16, 8)])
 def test_pictures_are_compared_on_macos_at_every_precision(
     export, converter, on_a_mac, tmp_path, precision, computed, bits
@@ -168,6 +170,7 @@ def test_pictures_are_compared_on_macos_at_every_precision(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "off"), [("fp32", 3), ("fp16", 40)])
 def test_a_package_whose_pictures_differ_is_not_kept(
     export, converter, on_a_mac, tmp_path, monkeypatch, precision, off

@@ -86,6 +86,7 @@ def test_faces_grow_to_their_place_in_the_photo_and_no_further(scale, drawn):
     assert translator.fitted([crop.face])[0].size == (128, 128)
 
 
+@pytest.mark.slow
 def test_pasted_faces_are_enlarged_by_the_net_that_was_asked_for():
     photo = Image.fromarray(data.astronaut()).resize((1024, 1024))
     sharp, soft = (np.asarray(load("anime", upscaler=name)(photo, paste=True), int) for name in ("upscaler", "none"))
@@ -95,6 +96,7 @@ def test_pasted_faces_are_enlarged_by_the_net_that_was_asked_for():
     assert rows.max() < 700 and columns.min() > 200  # the face alone
 
 
+@pytest.mark.slow
 def test_the_card_says_what_enlarged(tmp_path, facekit):
     FACE.save(tmp_path / "face.png")
     line = ["translate", tmp_path / "face.png"]

@@ -126,6 +126,7 @@ def state() -> dict[str, int]:
 # Every method
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", translating())
 def test_every_method_answers_as_in_pytorch(export, name):
     model = lively_model(name, Path("model.safetensors"))

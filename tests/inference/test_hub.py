@@ -100,6 +100,7 @@ def mine(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_weights_go_up_with_their_card_and_come_down_by_name(facekit, server, tmp_path):
     done = facekit("export", "anime", "--hub", "me/faces", "--json")
     assert done.code == 0, done.err
@@ -139,6 +140,7 @@ def test_a_dry_run_asks_nobody(facekit, server):
     assert done.code == 0 and "library_name: facekit" in done.out and not server.created
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("status", "said"), [(403, "may this account write there"), (500, "try again")])
 def test_a_hub_that_refuses_is_an_error_with_a_next_step(facekit, server, status, said, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # huggingface_hub waits between its tries

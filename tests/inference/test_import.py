@@ -473,6 +473,7 @@ def test_the_port_of_animegan2(facekit, x):
     same(made, net, x)
 
 
+@pytest.mark.slow
 def test_the_card_says_where_the_weights_are_from_and_training_continues_from_them(facekit, tmp_path):
     torch.save(resnet(width=8).state_dict(), "latest_net_G.pth")
     done = facekit("import", "latest_net_G.pth", "own.safetensors", "--as", "cyclegan", "--set", "data.size=32")
@@ -514,6 +515,7 @@ def test_what_does_not_fit_is_said(facekit, recipe, state, code, words):
     assert not checkpoint.Path("o.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_no_code_of_a_file_is_run(facekit):
     class Evil:
         def __reduce__(self):
@@ -531,6 +533,7 @@ class Harmful:
         return Path.touch, (Path("harm"),)
 
 
+@pytest.mark.slow
 def test_a_pickled_module_gives_its_weights_and_runs_nothing(facekit, x):
     net = resnet()
     held = {"generator": net, "options": argparse.Namespace(lr=1.0), "harm": Harmful(), "log": defaultdict(list, a=[1])}
@@ -542,6 +545,7 @@ def test_a_pickled_module_gives_its_weights_and_runs_nothing(facekit, x):
     assert not Path("harm").exists()
 
 
+@pytest.mark.slow
 def test_a_pickle_without_weights_is_a_sentence(facekit):
     torch.save({"net": Harmful()}, "x.pt")
     done = facekit("import", "x.pt", "o.safetensors", "--as", "cyclegan")

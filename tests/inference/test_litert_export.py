@@ -52,6 +52,7 @@ def converter(monkeypatch):
     monkeypatch.setattr(Interpreter, "off", 0.0)
 
 
+@pytest.mark.slow
 def test_the_file_is_written_once_with_its_card_beside_it(facekit, converter, tmp_path):
     call = ("export", "anime", tmp_path / "a.tflite", "--size", 32)
     done = facekit(*call, "--json")

@@ -28,6 +28,7 @@ def translate(path, x):
     return onnxruntime.InferenceSession(str(path)).run(None, {"image": x})[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "share", "far"), [("fp16", 0.52, 0.1), ("int8", 0.3, 8)])
 def test_a_smaller_file_draws_nearly_the_same(facekit, tmp_path, faces, precision, share, far):
     more = ("--calibrate", faces) if precision == "int8" else ()
@@ -48,6 +49,7 @@ def test_a_smaller_file_draws_nearly_the_same(facekit, tmp_path, faces, precisio
     assert facekit("export", "anime", tmp_path / "small.onnx", "--size", 64).code == 2
 
 
+@pytest.mark.slow
 def test_other_faces_are_another_export(facekit, tmp_path, faces):
     call = ("export", "anime", tmp_path / "a.onnx", "--size", 32, "--precision", "int8", "--calibrate")
     assert facekit(*call, faces).code == 0
@@ -76,6 +78,7 @@ def test_a_folder_without_faces_is_refused(facekit, tmp_path):
     assert facekit(*call, tmp_path / "lost").code == 3
 
 
+@pytest.mark.slow
 def test_a_file_that_draws_something_else_is_not_kept(facekit, tmp_path, faces, monkeypatch):
     monkeypatch.setattr(onnx_precision, "LIMIT", 1e-4)
     call = ("export", "anime", tmp_path / "a.onnx", "--size", 32, "--precision", "int8", "--calibrate", faces)

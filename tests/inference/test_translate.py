@@ -289,6 +289,7 @@ def test_a_folder_of_align_is_taken_as_it_is(translate, aligned, monkeypatch):
     assert (pixels("ada.png") == pixels("out/ada.png")).all()
 
 
+@pytest.mark.slow
 def test_every_face_of_a_group_is_pasted_into_one_picture(translate, here, white):
     group = Image.new("RGB", (2 * PORTRAIT.width, PORTRAIT.height))
     group.paste(PORTRAIT, (0, 0))
@@ -584,6 +585,7 @@ def test_running_out_of_memory_stops_the_folder(translate, monkeypatch):
     assert not Path("out/failed.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_loading_weights_leaves_the_compiler_out(both_ways):
     work = "import sys, torch; torch.nn.Conv2d(1, 1, 1, device='meta'); "  # for this alone PyTorch 2.6 imports sympy
     work += "before = set(sys.modules); "

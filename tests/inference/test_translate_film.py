@@ -181,6 +181,7 @@ def test_a_face_that_comes_and_goes_fades_in_and_out(translate):
         assert np.abs(one - other).max() <= 8
 
 
+@pytest.mark.slow
 def test_one_face_or_all_of_them(translate):
     def group(number):
         both = Image.new("RGB", (300, 140), clips.GREY)
@@ -250,6 +251,7 @@ def test_a_film_that_is_cut_short_ends_there_with_a_warning(translate):
     assert done.code == 3 and "no index" in done.err and not Path("no.mp4").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("out", ["out.gif", "out.webp", "out.apng", "out.mp4"])
 def test_animations_are_films_too(translate, out):
     first, *rest = (clips.portrait(number) for number in range(4))

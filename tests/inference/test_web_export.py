@@ -26,6 +26,7 @@ def runtime(tmp_path):
     return npm_archive(tmp_path / "runtime.tgz")
 
 
+@pytest.mark.slow
 def test_the_folder_holds_all_that_a_web_server_needs(facekit, tmp_path, runtime):
     done = facekit("export", "anime", tmp_path / "page", "--web", "--runtime", runtime)
     assert done.code == 0, done.err
@@ -43,6 +44,7 @@ def test_the_folder_holds_all_that_a_web_server_needs(facekit, tmp_path, runtime
     assert set(card["made"]["differences"]) == {"model", "detector", "points", "segnet", "upscaler"}
 
 
+@pytest.mark.slow
 def test_the_same_again_does_nothing_and_another_size_is_another_page(facekit, tmp_path, runtime):
     call = ("export", "anime", tmp_path / "page", "--web", "--runtime", runtime, "--size")
     facekit(*call, 64)
@@ -57,6 +59,7 @@ def test_the_same_again_does_nothing_and_another_size_is_another_page(facekit, t
     assert (config["size"], config["result"]) == (256, 512)  # the nets draw at 256 px, and their picture is enlarged
 
 
+@pytest.mark.slow
 def test_a_stopped_export_goes_on(facekit, tmp_path, runtime, monkeypatch):
     call = ("export", "anime", tmp_path / "page", "--web", "--runtime", runtime, "--size", 64)
     with monkeypatch.context() as patch:

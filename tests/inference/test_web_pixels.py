@@ -114,6 +114,7 @@ def warp_of(scale, degrees, x, y):
     return np.column_stack([linear, np.array([64, 64]) - linear @ (x, y)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "warp",
     [warp_of(1.3, 20, 120, 90), warp_of(0.45, -170, 130, 100), warp_of(0.15, 8, 20, 30), warp_of(0.9, 35, 250, 10)],
@@ -123,6 +124,7 @@ def test_a_face_is_cut_as_align_cuts_it(node, warp):
     assert apart(made, np.asarray(alignment.warp(SMOOTH, warp, 128))) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("warp", [warp_of(1.3, 20, 120, 90), warp_of(0.45, -100, 130, 100), warp_of(0.9, 5, 250, 10)])
 @pytest.mark.parametrize("headed", [False, True])
 def test_a_face_is_pasted_as_translate_pastes_it(node, warp, headed):

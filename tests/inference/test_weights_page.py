@@ -23,6 +23,7 @@ def pictures(page: Path) -> list[tuple[str, Image.Image]]:
     return [(title, Image.open(io.BytesIO(base64.b64decode(data)))) for data, title in found]
 
 
+@pytest.mark.slow
 def test_the_face_of_a_photo_before_and_after(tmp_path, facekit):
     photo, page = tmp_path / "me.png", tmp_path / "all.html"
     Image.fromarray(astronaut()[:, ::-1].copy()).save(photo)
@@ -37,6 +38,7 @@ def test_the_face_of_a_photo_before_and_after(tmp_path, facekit):
     assert "What it does badly" in text and "Research only" in text and "http" not in text.partition("<details>")[0]
 
 
+@pytest.mark.slow
 def test_runs_show_their_preview_and_helpers_say_why_they_show_none(tmp_path, facekit, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = Path("runs/<b>mine")

@@ -212,6 +212,7 @@ def test_a_model_whose_weights_lie_elsewhere_is_refused(tmp_path):
         face_embedding.onnx_embedding(tmp_path / "toy.onnx")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MOBILEFACENET.exists(), reason=f"{MOBILEFACENET} is not here")
 def test_mobilefacenet_gives_what_onnxruntime_gives():
     net = face_embedding.onnx_embedding(MOBILEFACENET)

@@ -92,6 +92,7 @@ def test_frozen_parts_do_not_train():
     assert d.blocks[1].first.weight.requires_grad
 
 
+@pytest.mark.slow
 def test_inversion_finds_a_picture_that_the_generator_drew():
     g, d = small()
     with torch.no_grad():

@@ -21,6 +21,7 @@ def piece(request, monkeypatch):
     monkeypatch.setattr(cpu_norm, "PIECE", request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("correction", [0, 1])
 def test_gradients_and_second_gradients_are_right(piece, correction):
     torch.manual_seed(0)

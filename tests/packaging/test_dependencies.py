@@ -37,6 +37,7 @@ def imported() -> set[str]:
     return found - set(sys.stdlib_module_names) - {"facekit"}
 
 
+@pytest.mark.slow
 def test_what_is_imported_is_declared():
     declared = {MODULES.get(name, name) for name in [*DECLARED, *(name for names in EXTRAS.values() for name in names)]}
     optional = {"pillow_heif", "pillow_jxl", "fsspec", "diffusers", "wandb", "mlflow"}

@@ -394,6 +394,7 @@ def test_the_shipped_weights_are_small_and_documented(anime):
     assert "anime" in anime.domains
 
 
+@pytest.mark.slow
 def test_a_photo_is_aligned_by_default(anime, tmp_path):
     photo = astronaut()
     Image.fromarray(photo).save(tmp_path / "me.png")
@@ -451,6 +452,7 @@ def test_the_game_weights_are_small_documented_and_draw_another_style_of_that_fa
     assert np.abs(made - other).mean() > 8
 
 
+@pytest.mark.slow
 def test_the_weights_called_as_the_domain_are_the_default(facekit, tmp_path):
     Image.fromarray(astronaut()[20:200, 130:310]).save(tmp_path / "face.png")
     call = ("translate", tmp_path / "face.png")

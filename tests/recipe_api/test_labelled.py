@@ -207,6 +207,7 @@ def test_unreadable_images_are_passed_over(faces):
         opened(faces)
 
 
+@pytest.mark.slow
 def test_the_balance_is_reported(faces, facekit):
     said = facekit("train", __file__, "--data", faces, "--dry-run").err
     assert "57 images with labels: blue 7 (12%), green 14 (25%), red 36 (63%); previews of 7, 7 for scores" in said
@@ -314,6 +315,7 @@ def trained(facekit, tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_a_preview_shows_every_label_beside_the_input(trained):
     (preview,) = (trained / "previews").glob("*.png")
     page = np.asarray(Image.open(preview)).astype(int)

@@ -50,6 +50,7 @@ def test_the_list_says_what_a_recipe_costs():
     assert set(overview.COSTS) <= set(rows)
 
 
+@pytest.mark.slow
 def test_the_costs_are_those_that_the_benchmark_counts():
     path = Path(__file__).parents[2] / "benchmarks" / "recipe_costs.py"
     spec = importlib.util.spec_from_file_location("recipe_costs", path)

@@ -32,6 +32,7 @@ def installed(tmp_path_factory):
     sys.path.remove(str(folder / "site"))
 
 
+@pytest.mark.slow
 def test_it_is_found_by_the_name_of_its_entry_point(installed, facekit):
     kind, preset = registry.find("tone")
     assert (kind.__name__, preset) == ("Tone", {})

@@ -85,6 +85,7 @@ def trained(request, random_helpers):
     return Trained(learner, before, losses, without)
 
 
+@pytest.mark.slow
 def test_two_steps_move_every_net_and_each_phase_teaches_its_own(trained):
     learner, last = trained.learner, trained.learner.recipe.phases[-1]
     for active, found in trained.losses:
@@ -102,6 +103,7 @@ def test_two_steps_move_every_net_and_each_phase_teaches_its_own(trained):
         assert moved.count(True) > 0.8 * len(moved), f"{net}: {moved.count(False)} parameters stayed"
 
 
+@pytest.mark.slow
 def test_a_saved_model_translates_as_before_and_keeps_size_and_range(trained, tmp_path):
     learner = trained.learner
     values = learner.card
@@ -131,6 +133,7 @@ def test_every_term_is_documented(name):
         assert term.doc.endswith(".") or "(" in term.doc
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSES)
 def test_every_term_can_be_dropped(name):
     values = small(name)

@@ -128,6 +128,7 @@ def test_zero_padding_shows_the_plane_at_the_border_alone():
     assert change.flatten(1).std(1).min() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "learns"), [("ramp", True), ("adain", True), ("plane_zero_pad", True), ("plane", False)]
 )
@@ -347,6 +348,7 @@ def test_adain_is_plain_instance_normalisation_where_its_style_is_zero():
         assert torch.allclose(plain(x), net(x, torch.tensor([50.0])), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_trains_from_folders_that_align_left(facekit, tmp_path):
     root = toy.domains(tmp_path / "set", 4, 32)
     row = {"file": "001.png", "roll": 20.0, "warp": [[1, 0, 0], [0, 1, 0]]}
@@ -400,6 +402,7 @@ def test_translate_levels_tilted_faces_and_turns_them_back_with_any_weights(face
     assert np.array_equal(np.asarray(images.read(tmp_path / "out" / "own.png")), np.asarray(wanted))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("old", "new"), [("level", "upright"), ("tell", "condition")])
 def test_the_old_name_of_rotation_works_with_a_warning(facekit, tmp_path, weights, old, new):
     folder = folder_of(tmp_path / "faces", {"own.png": {"roll": -12.5}})

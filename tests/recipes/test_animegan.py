@@ -241,6 +241,7 @@ def test_a_run_from_before_the_details_were_a_parameter_is_known_again(tmp_path)
 # The run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "last"), [("animegan", 4), ("cartoongan", 9)])
 def test_the_main_phase_starts_with_a_fresh_adam(name, last, monkeypatch):
     learner = learner_of(name, monkeypatch, {"warmup": (last + 1) / 100})
@@ -261,6 +262,7 @@ def learner_of(name, monkeypatch, params=None):
     return build_state(kind(checked.params, SIZE), terms, checked, torch.device("cpu"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "epochs"), [("animegan", 5), ("animegan2", 10), ("animegan2-lite", 10)])
 def test_the_warm_up_learns_content_only_for_the_authors_epochs(name, epochs, monkeypatch):
     learner = learner_of(name, monkeypatch)
@@ -326,6 +328,7 @@ def test_the_lite_net_needs_multiples_of_8(version, size, fits):
         made.check(size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["animegan", "animegan2", "animegan2-lite"])
 def test_the_memory_estimate_is_of_the_time_after_the_warm_up(name):
     kind, preset = registry.find(name)

@@ -315,6 +315,7 @@ def test_vgg_weights_that_are_not_there_are_a_clear_error(name, tmp_path):
         kind({"vgg": str(tmp_path / "vgg.safetensors")}, 32).helpers(None, {"content"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cartoongan", "artifygan-r3"])
 def test_it_trains_and_translates_from_the_command_line(name, tmp_path, facekit, monkeypatch):
     monkeypatch.setattr(pretrained, "load_vgg", lambda net, source, kind="vgg19": None)

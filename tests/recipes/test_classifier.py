@@ -74,6 +74,7 @@ def test_brightness_and_contrast_do_not_matter():
     assert not torch.allclose(net(x), net(x.flip(2)), atol=0.05)
 
 
+@pytest.mark.slow
 def test_it_learns_labels_and_reports_its_accuracy(tmp_path, facekit):
     data, run = faces(tmp_path / "data"), tmp_path / "run"
     options = [f"--set=params.{name}={value}" for name, value in TINY.items()]

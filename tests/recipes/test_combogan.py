@@ -194,6 +194,7 @@ def test_every_pair_comes_up_and_the_step_alone_tells_which():
     assert scene.pair == drawn[5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", [{}, {"adversarial": 0, "cycle": 0}])
 def test_both_turns_and_every_accumulated_batch_use_the_same_pair(weights):
     learner = learner_of(weights)
@@ -248,6 +249,7 @@ def test_a_pool_holds_the_translations_into_its_own_domain():
     assert [int(pool.count) for pool in learner.nets["pools"]] == into and sum(into) == 8
 
 
+@pytest.mark.slow
 def test_resume_is_exact_with_domains_that_have_not_learnt_yet():
     first, second = learner_of({"identity": 1, "latent": 1}), learner_of({"identity": 1, "latent": 1})
     train_step(first, batch_of(), Progress(0, 9))
@@ -265,6 +267,7 @@ def test_augmentation_changes_what_is_learnt_from():
         assert x.shape == y.shape and not torch.allclose(x, y, atol=0.1)
 
 
+@pytest.mark.slow
 def test_a_few_steps_close_the_cycle():
     learner = learner_of({"adversarial": 0, "judge": 0}, width=8, labels=LABELS[:2])
     for group in learner.optims["G"].param_groups:
@@ -388,6 +391,7 @@ def test_a_preview_shows_the_translation_and_the_way_back():
     assert torch.equal(columns["translation"], there) and torch.equal(columns["and back"], back)
 
 
+@pytest.mark.slow
 def test_it_trains_from_the_command_line_and_its_weights_know_their_labels(facekit, faces, tmp_path):
     small = [f"--set=params.{name}={value}" for name, value in SMALL.items() if name != "labels"]
     small += ["--set=params.labels=[train2, train10, train1]", "--size", SIZE, "--steps", 3]

@@ -184,6 +184,7 @@ def test_it_learns_where_drawn_faces_are(labelled, tmp_path, facekit):
         assert last < 0.85 * first, name
 
 
+@pytest.mark.slow
 def test_a_run_is_a_detector(labelled, tmp_path, facekit):
     given = ["--data", labelled, "--size", 64, "--batch", 2, "--set", "data.split=[6,1,3]"]
     given += ["--set", "params.width=4", "--set", "params.points_width=6"]

@@ -307,6 +307,7 @@ def test_it_trains_on_a_folder_per_label_and_translates(facekit, tmp_path, vgg):
     assert len(list((tmp_path / "out").glob("*.png"))) == 9
 
 
+@pytest.mark.slow
 def test_without_vggs_weights_nothing_but_the_contextual_loss_is_missing(facekit, tmp_path, monkeypatch):
     def offline(*given):
         raise MissingError("cannot be downloaded", "go online")

@@ -258,6 +258,7 @@ def test_the_penalty_is_computed_in_32_bits_under_autocast(learner_of):
     assert (False, torch.bfloat16) in seen  # the critic's
 
 
+@pytest.mark.slow
 def test_the_penalty_brings_the_critics_gradient_norm_near_1(learner_of):
     learner = learner_of({name: 0 for name in Face2Anime.terms() if name != "penalty"})
     for group in learner.optims["D"].param_groups:

@@ -63,6 +63,7 @@ def test_the_student_has_the_size_that_ships():
     assert 2 * count < 4e6  # bytes as fp16
 
 
+@pytest.mark.slow
 def test_the_student_comes_near_its_teacher():
     learner = learner_of(make({"width": 16, "lighting": 0, "mixed": 0}))
     values = [train_step(learner, [faces(step)], Progress(step, 50)) for step in range(50)]

@@ -79,6 +79,7 @@ def test_views_are_two_crops_of_each_image_in_its_place():
     assert small.amax() <= x.amax() + 1e-5 and small.amin() >= x.amin() - 1e-5
 
 
+@pytest.mark.slow
 def test_training_tells_images_apart():
     learner = learner_of(make({"lighting": 0.1, "crop": 0.9}))
     values = [train_step(learner, [{"a": pictures()}], Progress(step, 40))["contrast"] for step in range(40)]

@@ -99,6 +99,7 @@ def faces(count, seed):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("true_pairs", "depends"), [(True, True), (False, False)])
 def test_with_random_partners_all_faces_become_the_mean_face(true_pairs, depends):
     torch.manual_seed(0)
@@ -141,6 +142,7 @@ def test_variety_is_nothing_for_one_face_and_one_for_faces_as_different_as_real_
     assert made.finish(nets, layout, tmp_path) == {"variety_b": 1.0, "variety_a": 0.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairing", ["random", "nearest", "name"])
 def test_it_trains_with_every_pairing(facekit, tmp_path, pairing):
     root, run = pairs(tmp_path / "set"), tmp_path / "run"

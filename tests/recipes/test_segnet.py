@@ -34,6 +34,7 @@ def faces(root, count=6, size=32):
     return root
 
 
+@pytest.mark.slow
 def test_it_learns_parts_and_reports_their_iou(tmp_path, facekit):
     data, run = faces(tmp_path / "data"), tmp_path / "run"
     params = {"params.width": 6, "params.lighting": 0, "params.warp": 0.3, "run.ema": 0.8}
@@ -88,6 +89,7 @@ def test_logits_have_the_size_of_the_image(net):
     assert net(torch.zeros(1, 3, 48, 32)).shape == (1, 6, 48, 32)
 
 
+@pytest.mark.slow
 def test_a_trunk_takes_first_weights_as_far_as_a_file_reaches(tmp_path):
     whole = VGGSegmenter(6, "vgg16", False, 4)
     first = {f"features.{k}": torch.full_like(v, 0.5) for k, v in whole.features.state_dict().items() if int(k[0]) < 3}
@@ -131,6 +133,7 @@ def test_warps_move_photo_and_labels_alike():
     assert torch.equal(same, labels[:1])
 
 
+@pytest.mark.slow
 def test_translate_paints_the_parts(tmp_path, facekit):
     data, run = faces(tmp_path / "data"), tmp_path / "run"
     facekit("train-segnet", "--data", data, "--out", run, "--size", 32, "--batch", 2, "--steps", 1,
@@ -152,6 +155,7 @@ def test_the_shipped_weights_are_small_and_documented():
     assert checkpoint.load_model("segnet").recipe.params.classes[3:] == ("eyes", "nose", "mouth")
 
 
+@pytest.mark.slow
 def test_the_shipped_weights_find_the_parts_of_the_test_photos(shared, tmp_path):
     """The model card's figure, on the photos that it was measured on."""
     from facekit.data import face_masks

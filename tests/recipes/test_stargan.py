@@ -211,6 +211,7 @@ def test_the_discriminators_first_weights_let_labels_through_all_layers():
 # Turns and rates
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("critic_steps", "turns"), [(5, [4, 9]), (1, list(range(12))), (3, [2, 5, 8, 11])])
 def test_steps_are_the_discriminators_and_every_few_the_generators(critic_steps, turns):
     learner, moved = learner_of(critic_steps=critic_steps), []
@@ -332,6 +333,7 @@ def test_the_discriminator_learns_labels():
     assert values[-1] < 0.3 * values[0]
 
 
+@pytest.mark.slow
 def test_it_trains_the_same_twice_and_translates(facekit, tmp_path):
     for seed, label in enumerate(LABELS):
         toy.fill(tmp_path / "data" / label, 9, SIZE, seed)

@@ -72,6 +72,7 @@ def test_the_parts_that_count_are_eyes_and_mouth():
     assert found.part_match() > 0.5
 
 
+@pytest.mark.slow
 def test_it_learns_its_teacher(tmp_path, facekit):
     root = tmp_path / "pairs"
     toy.fill(root / "a", 6, 32)

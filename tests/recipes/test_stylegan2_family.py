@@ -124,6 +124,7 @@ def base(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_run_starts_from_its_base_and_has_its_size_and_widths(base, facekit):
     line = ("train", "stylegan2-structure", "--a", base / "references", "--steps", 2, "--batch", 2)
     assert facekit(*line, "--out", base / "alone").code == 2
@@ -224,6 +225,7 @@ def test_weights_that_translate_do_not_draw(base, facekit):
     assert (done.code, "translates" in done.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_public_checkpoint_starts_a_run_and_another_file_does_not(base, facekit, tmp_path):
     from support import public_stylegan2 as public
 
@@ -253,6 +255,7 @@ class Evil:
         return os.mkdir, ("evil",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["stylegan2", "stylegan2-freeze-g", "jojogan"])
 @pytest.mark.parametrize("file", ["zip.pt", "pickle.pt", "network.pkl", "cut.pt", "text.pt"])
 def test_a_file_that_is_no_checkpoint_is_refused_and_never_run(base, facekit, tmp_path, monkeypatch, recipe, file):

@@ -63,6 +63,7 @@ def pixels(folder):
     return np.stack([np.asarray(Image.open(path), float) for path in sorted(Path(folder).glob("*.png"))])
 
 
+@pytest.mark.slow
 def test_photos_are_found_and_drawn(here, facekit):
     line = ("translate", "in", "--weights", "tuned.safetensors", "--no-align")
     near = facekit("translate", "in", "out", *line[2:], "--to", "toons", "--control", "inversion_steps=15")
@@ -96,6 +97,7 @@ def test_weights_lie_between_those_of_two_generators():
         between(first, Generator(16, 8, 2, 0.02, 16), 0.5)
 
 
+@pytest.mark.slow
 def test_an_encoder_learns_latents_and_its_run_translates(here, facekit):
     toy.fill(Path("several"), 3)
     small = ("--steps", 1, "--batch", 1, "--set", "params.encoder_width=8")
@@ -113,6 +115,7 @@ def test_an_encoder_learns_latents_and_its_run_translates(here, facekit):
     assert set(rows("out")[0]) >= {"distance", "identity"}
 
 
+@pytest.mark.slow
 def test_the_encoder_comes_nearer_to_the_faces_of_its_generator():
     state = started(StyleGAN2Encoder, losses={"perceptual": 0, "identity": 0}, encoder_width=8)
     state.recipe.start(state.nets, None)

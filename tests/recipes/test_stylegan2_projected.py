@@ -83,6 +83,7 @@ def equal(one, other):
 # JoJoGAN
 
 
+@pytest.mark.slow
 def test_jojogan_looks_through_what_its_base_has(root, tmp_path, jojogan):
     assert jojogan(root / "heads", "--out", tmp_path / "one", steps=1).code == 0
     one = params_of(tmp_path / "one")
@@ -96,6 +97,7 @@ def test_jojogan_looks_through_what_its_base_has(root, tmp_path, jojogan):
     assert params_of(tmp_path / "three")["look"] == "discriminator"
 
 
+@pytest.mark.slow
 def test_jojogan_starts_from_the_averaged_weights(root, tmp_path, jojogan):
     assert jojogan(root / "heads", "--out", tmp_path / "style").code == 0
     own, base = state_of(tmp_path / "style")["nets"], state_of(root / "heads")
@@ -103,6 +105,7 @@ def test_jojogan_starts_from_the_averaged_weights(root, tmp_path, jojogan):
     assert not all(torch.equal(base["nets"][key], x) for key, x in base["ema"].items())
 
 
+@pytest.mark.slow
 def test_the_card_goes_before_the_base(root, tmp_path, jojogan):
     shutil.copy(root / "vgg.safetensors", tmp_path / "other.safetensors")
     chosen = ("--set", "params.look=trunk", "--set", f"params.vgg={tmp_path / 'other.safetensors'}")
@@ -111,6 +114,7 @@ def test_the_card_goes_before_the_base(root, tmp_path, jojogan):
         assert params_of(tmp_path / name)["vgg"] == str(tmp_path / "other.safetensors")
 
 
+@pytest.mark.slow
 def test_the_style_is_learned_through_the_trunk(root, tmp_path, jojogan):
     flags = ("--out", tmp_path / "style", "--set", "run.log_every=1", "--set", "optim.lr=0.01")
     assert jojogan(root / "heads", *flags, steps=25).code == 0
@@ -144,6 +148,7 @@ def started(kind, losses=None, **params):
     return build_state(kind(params, 64), weighted_terms(kind, losses or {}), values, torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_a_base_without_anything_to_look_through_is_refused(root, tmp_path, jojogan):
     weights = root / "plain" / "model.safetensors"  # the generator alone
     done = jojogan(weights, "--out", tmp_path / "no")
@@ -160,6 +165,7 @@ def test_a_look_of_another_name_is_refused(root, tmp_path, jojogan):
     assert (done.code, "look" in done.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_vgg_file_that_is_gone_is_named(root, tmp_path, jojogan, tune):
     gone = ("--set", f"params.vgg={tmp_path / 'gone.safetensors'}")
     for start in (jojogan, tune):
@@ -177,6 +183,7 @@ def test_a_base_of_another_size_is_refused(root, tmp_path, jojogan, tune, size):
 # fine-tuning under heads
 
 
+@pytest.mark.slow
 def test_generator_and_heads_start_from_the_base(root, tmp_path, tune):
     assert tune(root / "heads", "--out", tmp_path / "tuned").code == 0
     own, base = state_of(tmp_path / "tuned")["nets"], state_of(root / "heads")
@@ -188,12 +195,14 @@ def test_generator_and_heads_start_from_the_base(root, tmp_path, tune):
     assert (found["head_width"], found["vgg"]) == (4, str(root / "vgg.safetensors"))
 
 
+@pytest.mark.slow
 def test_a_base_with_its_own_discriminator_gets_new_heads(root, tmp_path, tune):
     given = ("--set", f"params.vgg={root / 'vgg.safetensors'}", "--set", "params.head_width=4")
     assert tune(root / "plain", "--out", tmp_path / "tuned", *given, steps=2).code == 0
     assert not [key for key in state_of(tmp_path / "tuned")["nets"] if key.startswith("d.")]
 
 
+@pytest.mark.slow
 def test_what_is_frozen_stays_and_the_rest_moves(root, tmp_path, tune):
     assert tune(root / "heads", "--out", tmp_path / "tuned", "--set", "params.freeze_g=2", steps=2).code == 0
     nets = state_of(tmp_path / "tuned")["nets"]
@@ -223,6 +232,7 @@ def test_the_structure_term_holds_the_layout(root):
     assert list(state.terms)[-1] == "structure" and "r1" not in state.terms
 
 
+@pytest.mark.slow
 def test_its_run_draws_pairs_and_translates_and_takes_an_encoder(root, tmp_path, tune, facekit):
     tuned, base = tmp_path / "tuned", root / "heads"
     assert tune(base, "--out", tuned, steps=2).code == 0
@@ -242,6 +252,7 @@ def test_its_run_draws_pairs_and_translates_and_takes_an_encoder(root, tmp_path,
     assert facekit(*line[:2], tmp_path / "again", *line[2:], "--weights", tmp_path / "finder").code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["jojogan", "tune"])
 def test_a_run_that_was_stopped_continues_to_the_bit(root, tmp_path, request, name):
     start = request.getfixturevalue(name)

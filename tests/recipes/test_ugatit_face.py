@@ -78,6 +78,7 @@ def test_it_costs_something_where_other_images_are_compared(method, reading):
     assert scene.segmentation().item() > 1e-3 and scene.feature().item() > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reading", ["source", "paper", "text"])
 @pytest.mark.parametrize("name", ["segmentation", "feature"])
 def test_both_losses_teach_both_generators(method, reading, name):

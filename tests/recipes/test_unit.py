@@ -240,6 +240,7 @@ def test_unit_needs_no_vgg():
     assert UNIT(PARAMS, SIZE).helpers(None, ["cycle"]) == {}
 
 
+@pytest.mark.slow
 def test_a_few_steps_draw_the_images_again():
     learner = learner_of(losses={"adversarial": 0, "judge_a": 0, "judge_b": 0, "cycle": 0, "cycle_prior": 0}, wd=0)
     for group in learner.optims["G"].param_groups:

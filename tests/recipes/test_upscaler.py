@@ -68,6 +68,7 @@ def drawings(folder):
     return sorted((folder / "drawings").glob("*.png"))
 
 
+@pytest.mark.slow
 def test_a_short_run_gives_back_edges_that_interpolation_loses(tmp_path, facekit):
     strokes(tmp_path / "drawings", 8)
     plain = [f"--set=losses.{name}=0" for name in ("perceptual", "adversarial", "judge")]

@@ -229,6 +229,7 @@ def test_the_numbers_of_its_preset():
     assert kind.defaults["data"] == {"size": 64, "batch": 32}
 
 
+@pytest.mark.slow
 def test_a_few_steps_draw_the_images_again(learner_of):
     only = {name: 0 for name in XGAN.terms() if name not in ("reconstruction", "semantic")}
     learner = learner_of(only)

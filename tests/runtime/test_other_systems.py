@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import importlib, os, pkgutil, sys, sysconfig
 import filelock, platformdirs, requests, skimage, torch, torch.distributed, typer  # they have Windows code of their own
@@ -39,6 +41,7 @@ assert (cache.get(1)["a"] == np.arange(12)).all() and cache.get(0) is None
 """
 
 
+@pytest.mark.slow
 def test_facekit_is_imported_without_what_windows_lacks():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr

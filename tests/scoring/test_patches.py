@@ -60,6 +60,7 @@ def test_the_pyramid_splits_an_image_into_details_and_a_rest():
     assert energy[0] > 20 * max(energy[1:])
 
 
+@pytest.mark.slow
 def test_the_deviation_shrinks_with_more_images(tmp_path):
     found = [
         measure(noisy(tmp_path / f"x{n}", count=n), noisy(tmp_path / f"y{n}", count=n, seed=9), resamples=20)[

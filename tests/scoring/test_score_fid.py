@@ -300,6 +300,7 @@ def test_help_names_the_extractors(facekit):
     assert done.code == 0 and "--features" in done.out and "TorchScript" in done.out
 
 
+@pytest.mark.slow
 def test_the_shared_inception_tells_photos_from_drawings(shared):
     """On the first 3 images of each."""
     data, file = shared / "data" / "selfie2anime-128", shared / "weights" / "inception-2015-12-05-768.onnx"

@@ -158,6 +158,7 @@ def test_controls_that_do_not_fit_and_photos_without_a_face_are_sentences(plain,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_film_gives_a_film_of_its_first_seconds(plain, tmp_path, monkeypatch):
     clips = pytest.importorskip("clips")
     monkeypatch.setattr(demo_run, "FILM_SECONDS", 1)

@@ -160,6 +160,7 @@ def test_format_and_size_are_as_asked(service, name, kind):
     assert reply.image.format == kind and min(reply.image.size) == 24
 
 
+@pytest.mark.slow
 def test_json_has_a_box_and_an_image_for_every_face(service):
     both = Image.new("RGB", (460, 200))
     for left in (0, 230):
@@ -355,6 +356,7 @@ def test_an_answer_that_takes_too_long_is_given_up_and_its_seat_is_free_again_af
         assert until(lambda: client("/translate?align=false", PHOTO).status == 200)
 
 
+@pytest.mark.slow
 def test_a_body_that_comes_too_slowly_is_given_up(studio):
     with running(studio, limits=dataclasses.replace(LIMITS, seconds=0.3)) as client:
         head = b"POST /translate HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 100\r\n\r\n"
@@ -389,6 +391,7 @@ def test_a_bug_is_no_secret_but_shows_nothing_of_the_code(service, studio, monke
 # The command
 
 
+@pytest.mark.slow
 def test_sigterm_ends_it_once_the_requests_that_it_has_are_answered(spawn, weights):
     process = spawn.start("serve", weights, "--recipe", toy.FILE, "--port", 0, "--detector", "cascade", "--json")
     try:

@@ -171,6 +171,7 @@ def test_an_image_that_the_user_deletes_does_not_come_again(board, out):
     assert not gone.exists() and max(board.served().values()) == 1
 
 
+@pytest.mark.slow
 def test_two_crawls_into_one_folder_are_refused(board, out):
     out.mkdir()
     first = Archive(out)
@@ -494,6 +495,7 @@ crawl("safebooru", sys.argv[3], tags="solo", limit=1000, address=sys.argv[4], al
 POINTS = ["named", "stored", "cut", "page stored", "card"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", POINTS)
 def test_a_kill_at_any_point_loses_and_doubles_nothing(board, out, point):
     counts = {"page stored": 2, "card": 1}
@@ -511,6 +513,7 @@ def test_a_kill_at_any_point_loses_and_doubles_nothing(board, out, point):
     assert len(again) <= 3 and again <= set(before)  # only what was under way: one file for each worker
 
 
+@pytest.mark.slow
 def test_kills_at_any_time_lose_and_double_nothing(out, spawn):
     with Booru([Entry(i) for i in range(1, 61)], page=15) as board:
         for wanted in (20, 40):
@@ -526,6 +529,7 @@ def test_kills_at_any_time_lose_and_double_nothing(out, spawn):
         assert sum(board.served().values()) <= 60 + 2 * 4  # at each kill, what four workers had under way
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_continue(out, spawn):
     with Booru([Entry(i) for i in range(1, 31)], page=15) as board:
         process = spawn.start(*command(board, out, "--rate", 20))

@@ -127,6 +127,7 @@ def whole(store, facekit, board):
     return found
 
 
+@pytest.mark.slow
 def test_another_machine_goes_on_from_every_moment(store, facekit, board, other_machine, whole):
     moments = 0
     while True:
@@ -150,6 +151,7 @@ def test_another_machine_goes_on_from_every_moment(store, facekit, board, other_
     assert moments > 15 and not unlike(store, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_machines_take_turns_and_all_are_lost(store, facekit, board, other_machine, whole, seed, monkeypatch, tmp_path):
     chance = random.Random(seed)
@@ -165,6 +167,7 @@ def test_machines_take_turns_and_all_are_lost(store, facekit, board, other_machi
     assert not unlike(store, whole)
 
 
+@pytest.mark.slow
 def test_an_image_goes_up_after_its_post_and_before_its_row(store, facekit, board, monkeypatch):
     assert go(facekit, board).code == 4
     known = {}
@@ -219,6 +222,7 @@ def test_the_same_machine_sends_what_it_had(store, facekit, board, whole):
     assert not unlike(store, whole) and sum(board.served().values()) <= 9 + 2  # both workers had one under way
 
 
+@pytest.mark.slow
 def test_a_higher_limit_goes_on_where_another_machine_was_lost(store, facekit, board, other_machine, whole):
     assert go(facekit, board, "--limit", 3).code == 0
     lost_after(2, ".jpg")

@@ -329,6 +329,7 @@ def test_a_limit_takes_the_first_images_and_a_later_run_continues(here):
 # stops
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_and_ends_as_if_uninterrupted(here):
     log = here / "log"
     run(here / "in", here / "whole")

@@ -83,6 +83,7 @@ def test_a_file_of_two_sources_is_one_image():
     assert made.count == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tops", [("",), ("a/", "b/")])
 def test_of_an_image_with_the_name_of_its_source_little_is_kept(tops):
     sources = [f"{number:06d}.jpg" for number in range(20_000)]

@@ -62,6 +62,7 @@ def test_a_folder_command_makes_of_a_bucket_what_it_makes_of_the_folder_and_writ
     assert not any(secret.encode() in written for secret in buckets.SECRETS)
 
 
+@pytest.mark.slow
 def test_credentials_that_expire_on_the_way_are_said_and_the_same_command_goes_on(
     bucket, facekit, tmp_path, monkeypatch
 ):

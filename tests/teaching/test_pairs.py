@@ -59,6 +59,7 @@ def rows(folder: str) -> list[dict]:
     return [json.loads(line) for line in (Path(folder) / "manifest.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_weights_draw_and_a_student_learns_from_the_folder(pairs, facekit, here):
     torch.manual_seed(0)
     values = {"recipe": str(toy.FILE), "data": {"size": 32}, "domains": {"a": "photo", "b": "anime"}}
@@ -81,6 +82,7 @@ def test_weights_draw_and_a_student_learns_from_the_folder(pairs, facekit, here)
     assert facekit("train", "student", "--data", "out", "--size", 32, "--steps", 1, *small, "--out", "run").code == 0
 
 
+@pytest.mark.slow
 def test_a_stopped_run_ends_with_the_same_files(pairs, here):
     command = ("--teacher-command", f"{sys.executable} copy.py {{in}} {{out}}", "--size", 16)
     assert pairs("whole", *command).code == 0
@@ -91,6 +93,7 @@ def test_a_stopped_run_ends_with_the_same_files(pairs, here):
     assert pairs("parts", *command, "--min-parts", 0.5).code == 2
 
 
+@pytest.mark.slow
 def test_failures_of_a_command_are_counted_and_tried_again(pairs, here):
     command = ("--teacher-command", f"'{sys.executable}' copy.py {{in}} {{out}}", "--size", 16)
     Path("broken").touch()
@@ -103,6 +106,7 @@ def test_failures_of_a_command_are_counted_and_tried_again(pairs, here):
     assert len(listed("out/b")) == 3 and Path("out/a/000.png").read_bytes() == Path("out/b/000.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_command_that_hangs_is_ended_with_what_it_started(tmp_path):
     late = tmp_path / "late"
     line = f"sh -c 'sleep 1.5 && touch {late} && cp {{in}} {{out}}'"
@@ -112,6 +116,7 @@ def test_a_command_that_hangs_is_ended_with_what_it_started(tmp_path):
     assert not late.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
@@ -134,6 +139,7 @@ def negative(path: str, shape: list) -> str:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [[1, 3, 16, 16], ["n", "h", "w", 3], [2, "h", "w", 3]])
 def test_an_onnx_file_draws_in_either_layout(pairs, shape):
     done = pairs("out", "--teacher", negative("t.onnx", shape), "--size", 16)
@@ -150,6 +156,7 @@ def test_an_onnx_file_that_does_not_fit_is_refused(pairs):
     assert pairs("out", "--teacher", "bad.onnx").code == 5
 
 
+@pytest.mark.slow
 def test_finished_drawings_are_paired_by_name_and_missing_ones_counted(pairs):
     toy.fill(Path("drawn"), 2, 32, seed=5)
     done = pairs("out", "--teacher", "drawn", "--size", 32)
@@ -177,6 +184,7 @@ def generator(path: str, seed: int, width: int = 8, base: str | None = None, siz
     return path
 
 
+@pytest.mark.slow
 def test_two_generators_draw_the_same_latents(facekit, here):
     two = ("--from", generator("a.safetensors", 0), "--and", generator("b.safetensors", 1, base="a.safetensors"))
     done = facekit("pairs", "out", *two, "-n", 3, *ANYTHING, "--keep", "near-duplicate")
@@ -195,6 +203,7 @@ def test_two_generators_draw_the_same_latents(facekit, here):
     assert facekit("pairs", "in", "no", *two).code == 2
 
 
+@pytest.mark.slow
 def test_pairs_are_dropped_for_what_is_wrong_with_them():
     filters = PairFilters(FilterOptions(face="facefeat", min_identity=0.5), "cpu", find_detector("cascade"))
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8))
@@ -265,6 +274,7 @@ def test_a_pipeline_draws_each_face_from_its_own_seed(pairs, pipeline):
     assert pairs("no", "--teacher", "diffusers:no/such", "--prompt", "draw").code == 5
 
 
+@pytest.mark.slow
 def test_a_folder_in_which_no_pair_is_left_is_a_failure_that_says_where_to_look(facekit, here):
     command = ("--teacher-command", f"{sys.executable} copy.py {{in}} {{out}}", "--detector", "cascade", "--size", 32)
     done = facekit("pairs", "in", "out", "--no-align", *command)  # pictures that are no faces

@@ -39,6 +39,7 @@ def run(net, x):
     return size, [loss, *torch.autograd.grad(loss, list(net.parameters()), allow_unused=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("net", "share"),
     [

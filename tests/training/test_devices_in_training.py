@@ -35,6 +35,7 @@ def every_term(kind):
     return weighted_terms(kind, {name: 1.0 for name, found in kind.terms().items() if not found.weight})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", distinct())
 def test_losses_are_computed_without_reading_a_number(name):
     kind, values = registry.find(name)[0], small(name)

@@ -125,6 +125,7 @@ def later(place, stopped):
     return torchrun(str(place / "several.py"), json.dumps(lines))
 
 
+@pytest.mark.slow
 def test_a_stopped_launcher_makes_all_save_once(stopped):
     done, step, left = stopped
     assert done.returncode != 0 and step == 3
@@ -132,6 +133,7 @@ def test_a_stopped_launcher_makes_all_save_once(stopped):
     assert "00000003.png" in left and "card.yaml" not in left and not any(name.endswith(".part") for name in left)
 
 
+@pytest.mark.slow
 def test_two_processes_stopped_on_the_way_equal_one(place, later, facekit):
     assert facekit(*line(place, "one", 4)).code == 0
     tensors = []
@@ -179,6 +181,7 @@ def test_a_killed_process_of_two_machines_is_started_again_and_the_run_ends_as_u
     assert killed.keys() == whole.keys() and all(torch.equal(killed[name], whole[name]) for name in whole)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes as Linux shows them")
 def test_processes_save_and_end_when_their_launcher_is_killed(place):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "facekit"]
@@ -219,6 +222,7 @@ def alive(process):
         return False
 
 
+@pytest.mark.slow
 def test_only_the_first_process_speaks(later):
     said = later.stderr
     assert said.count("continuing from step 3") == said.count("train: done") == 1
@@ -235,6 +239,7 @@ def test_a_refusal_in_the_first_process_ends_all_and_is_the_error_to_read(later)
     assert "this is a bug" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("started_before", [False, True])  # as Ray Train starts the group
 def test_the_error_of_one_process_reaches_the_others(tmp_path, started_before):
     script = tmp_path / "two.py"
@@ -298,6 +303,7 @@ torch.save({"decoded": decoded, "seen": torch.stack(seen)}, out / f"{distributed
 '''
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="processes share decoded images on Linux alone")
 def test_two_processes_decode_an_image_once_between_them_and_see_what_one_sees(tmp_path):
     toy.fill(tmp_path / "faces", 8, size=12)

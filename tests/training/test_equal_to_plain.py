@@ -34,16 +34,19 @@ METHODS = {  # parameters, px, images, steps
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_the_losses_are_those_of_the_plain_step(name, tmp_path):
     compare(name, {}, "fp32", 1e-5, METHODS[name][-1], tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_in_64_bits_they_are_so_to_ten_digits(name, tmp_path):
     compare(name, {}, "fp64", 1e-10, 5, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("heavy", "way"), [(10**9, "conv2d"), (2**12, "by_matrix_product")])
 @pytest.mark.parametrize(
     ("name", "precision", "tolerance", "steps"),

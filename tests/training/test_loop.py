@@ -263,6 +263,7 @@ class Breaking(toy.ToyScene):
         return (self.same - self.b).abs().mean() * (math.inf if self.step >= 3 else 1)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="there is no C++ compiler")
 def test_compiled_nets_learn_the_same_and_are_saved_as_before(monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_VEC_ISA_OK", "0")  # torch else compiles a program for each instruction set

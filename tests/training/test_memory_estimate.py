@@ -25,6 +25,7 @@ def test_parameters_are_counted_net_by_net():
     assert f"{sum(expected.values()):,} parameters" in str(guess)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "params", "size"), [(toy.Toy, {}, 16), (CycleGAN, {"width": 8, "blocks": 2, "d_width": 8}, 64)]
 )
@@ -46,6 +47,7 @@ def test_activations_are_those_that_autograd_keeps(kind, params, size, lean):
     assert both_phases / 3 < guess.activation_bytes < both_phases * 1.5
 
 
+@pytest.mark.slow
 def test_what_is_recomputed_is_not_counted():
     params = {"width": 8, "blocks": 2, "d_width": 8}
 
@@ -66,6 +68,7 @@ def test_a_larger_batch_and_precision_take_more_and_bf16_less():
     assert activations(batch=1, precision="bf16") == one // 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cyclegan", "ugatit", "ugatit-light", "projected-cut"])
 def test_every_method_can_be_estimated_at_full_size(name):
     kind, preset = find(name)
@@ -75,6 +78,7 @@ def test_every_method_can_be_estimated_at_full_size(name):
     assert guess.state_bytes >= 12 * sum(guess.parameters.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("room", "wanted", "found"),
     [(2**40, "auto", False), (2**20, "auto", True), (None, "auto", False), (2**40, True, True), (2**20, False, False)],
@@ -95,6 +99,7 @@ def test_other_errors_pass_through():
         raise RuntimeError("something else")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("key", "value"), [("blocks", 10**7), ("width", 10**12), ("width", 10**30)])
 def test_nets_that_no_machine_holds_are_refused_at_once(key, value):
     with pytest.raises(CardError, match="cannot be built"):

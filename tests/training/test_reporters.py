@@ -60,6 +60,7 @@ def mlflow(monkeypatch):
     return calls
 
 
+@pytest.mark.slow
 def test_wandb_gets_the_card_every_loss_and_each_preview(train, wandb):
     done = train("--report", "wandb")
     assert done.code == 0, done.err
@@ -73,6 +74,7 @@ def test_wandb_gets_the_card_every_loss_and_each_preview(train, wandb):
     assert pictures == [(2, "image"), (4, "image")] and len(wandb.of("finish")) == 1
 
 
+@pytest.mark.slow
 def test_a_continued_run_is_the_same_run(train, wandb, mlflow):
     assert train("--report", "wandb", "--report", "mlflow").code == 0
     assert train("--report", "wandb", "--report", "mlflow", steps=6).code == 0

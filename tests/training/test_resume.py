@@ -121,6 +121,7 @@ def assert_same(run, other):
         assert torch.equal(mine, his) if isinstance(mine, torch.Tensor) else mine == his
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_exits_130_and_the_same_command_continues(train, uninterrupted, tmp_path, number):
     stopped = train(tmp_path / "run", f"step:2:{int(number)}")
@@ -134,6 +135,7 @@ def test_a_signal_saves_and_exits_130_and_the_same_command_continues(train, unin
     assert_same(tmp_path / "run", uninterrupted)
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_ends_the_same(spawn, train, uninterrupted, place, tmp_path):
     run = tmp_path / "run"
     for at in ("step:3:9", "preview:0:9", "save:0:9"):
@@ -177,6 +179,7 @@ def test_force_starts_again(train, uninterrupted):
     assert not (uninterrupted / "previews" / "00000099.png").exists()
 
 
+@pytest.mark.slow
 def test_killed_at_any_file_operation_of_a_new_start_nothing_of_the_old_run_gets_into_it(train, tmp_path, monkeypatch):
     short = ("", "--steps", 2)
     assert train(tmp_path / "old", *short).code == 0
@@ -280,6 +283,7 @@ def test_a_start_that_saved_nothing_gives_way_to_other_flags(train, tmp_path):
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_a_folder_that_another_process_trains_into_is_left_alone(train, spawn, place, tmp_path):
     run = tmp_path / "run"
     given = ("train", place / "trouble.py", "--data", place / "data", "--out", run)
@@ -308,6 +312,7 @@ class Evil:
         return os.mkdir, ("evil",)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("damage", ["cut", "random", "pickle", "other"])
 def test_a_damaged_state_is_refused_and_never_run(train, tmp_path, monkeypatch, damage):

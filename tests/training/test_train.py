@@ -108,6 +108,7 @@ def test_a_dry_run_prints_a_card_that_trains_the_same(train, facekit, tmp_path):
     assert torch.equal(weights(tmp_path / "run"), weights(tmp_path / "again"))
 
 
+@pytest.mark.slow
 def test_another_card_in_the_same_folder_is_refused_with_the_difference(train, tmp_path):
     train()
     before = weights(tmp_path / "run")
@@ -118,6 +119,7 @@ def test_another_card_in_the_same_folder_is_refused_with_the_difference(train, t
     assert not torch.equal(weights(tmp_path / "run"), before)
 
 
+@pytest.mark.slow
 def test_a_card_from_before_a_field_was_there_is_the_same_run(train, tmp_path):
     train()
     path = tmp_path / "run" / "card.yaml"
@@ -367,6 +369,7 @@ def test_images_that_are_enlarged_are_warned_about(train):
     assert "enlarged" not in train("--dry-run").err
 
 
+@pytest.mark.slow
 def test_previews_of_a_run_below_its_training_images_are_not_training_images(train, data, tmp_path):
     out = "data/trainA/runs/one"
     assert train("--steps", 2, out=out).code == 0

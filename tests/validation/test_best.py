@@ -68,6 +68,7 @@ def test_the_lowest_score_is_kept(train, scripted):
     )
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_translations_and_change_nothing_in_the_run(train, facekit):
     assert train().code == 0
     (last,) = [row["scores"] for row in rows() if row["step"] == 6]
@@ -143,6 +144,7 @@ def test_it_ends_when_the_scores_no_longer_fall(train, scripted):
     assert "nothing to do" in train("--set", "run.patience=2", steps=100).err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["before", "after"])
 def test_a_run_that_was_killed_at_a_score_ends_the_same(train, monkeypatch, where):
     assert train().code == 0
