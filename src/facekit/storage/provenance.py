@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import getpass
 import platform
 import subprocess
@@ -43,6 +44,7 @@ def collect(*packages: str) -> dict[str, Any]:
     }
 
 
+@functools.cache  # the code of a process stays what it was
 def _git() -> str | None:
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
