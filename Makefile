@@ -34,6 +34,7 @@ demo: install ## one bundled photo -> its face -> an anime face, in demo/
 	@echo "look at demo/anime-sheet.png"
 
 test: install-dev ## all tests, on all cores
+	$(PYTHON) -m compileall -q src
 	$(PYTHON) -m pytest -n auto
 
 docs: install-dev ## the documentation site, in site/
