@@ -98,14 +98,28 @@ def fill(folder: Path, count: int, names: list[str], faces: bool = False) -> Non
         os.link(originals / f"{index % SOURCES}.png", tops[index % len(tops)] / f"{index:07d}.png")
 
 
-def timed(command: list[str], folder: Path) -> tuple[float, float, float]:
-    """Run a command in a folder; return its seconds, its seconds of processor time and its peak memory in MiB."""
+def timed(command: list[str], folder: Path) -> tuple[float, float, float, float]:
+    """Run a command in a folder; return its seconds, its seconds of processor time, its peak memory, and the memory
+    that was its own at most, without the pages of libraries and other files (0 where the system does not say), in MiB.
+    """
     start, around = time.perf_counter(), {**os.environ, "FACEKIT_CACHE": str(folder / "cache")}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=folder, env=around)
-    _, status, used = os.wait4(process.pid, 0)
+    process, own = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=folder, env=around), 0.0
+    while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
+        own = max(own, own_memory(process.pid))
+        time.sleep(0.05)
+    _, status, used = ended
     if status:
         raise SystemExit(f"{command} ended with {os.waitstatus_to_exitcode(status)}")
-    return time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+    return time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, own
+
+
+def own_memory(process: int) -> float:
+    """Return the MiB that a process holds beside pages of files (Linux); 0 where that is not said."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon")), 0)
 
 
 def starts(name: str, count: int, folder: Path) -> None:
@@ -164,6 +178,7 @@ for name in arguments.commands:
                 measured_before(folder)
                 runs = [("the report", more, count), runs[-1]]
             for title, extra, done in runs:
-                seconds, used, memory = timed([*COMMANDS[name], *extra], folder)
+                seconds, used, memory, own = timed([*COMMANDS[name], *extra], folder)
                 each = f"{1e6 * used / done:.0f} us of processor time an image"
-                print(f"{name} {count:>7,} {title:11} {seconds:7.1f} s  {used:7.1f} s used  {each}  {memory:5.0f} MiB")
+                held = f"{memory:5.0f} MiB, {own:.0f} without pages of files"
+                print(f"{name} {count:>7,} {title:11} {seconds:7.1f} s  {used:7.1f} s used  {each}  {held}", flush=True)
