@@ -2,7 +2,7 @@
 
 Photos are those of UTKFace, whose file names say AGE_SEX_RACE_DATE as that data set labels people: up to --most of each
 sex and race, evenly from the sorted names. They are translated by the weights and compared with drawings; none of them
-should have been trained on. Distances of drawings from photos follow from the photos' framing, too: compare groups.
+should have been trained on. The set's photos are cut tighter than `facekit align` cuts them: see --align.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from PIL import Image
 from utkface import chosen
 
 CARDS = ("KID", "identity-cosine", "landmark-distance", "IoU-mouth", "colour-skin", "colour-hair")
+SOME_FAILED = 4  # exit code: no face was found in some of the photos
 FACEKIT = [sys.executable, "-m", "facekit"]
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -29,6 +30,7 @@ parser.add_argument("--features", default="facekit", help="as of score-fid")
 parser.add_argument("--size", type=int, help="px of the translations (default: the weights' own)")
 parser.add_argument("--most", type=int, default=40, help="photos of each sex and race")
 parser.add_argument("--bootstrap", type=int, default=300)
+parser.add_argument("--align", action="store_true", help="cut the faces out as `translate` does with photos")
 parser.add_argument("--every", action="store_true", help="every measure, not only those of the model cards")
 arguments = parser.parse_args()
 
@@ -47,12 +49,20 @@ photos = chosen(arguments.photos, arguments.most)
 with tempfile.TemporaryDirectory() as place:
     top = Path(place)
     (top / "photos").mkdir()
+    for path in photos:
+        (top / "photos" / path.name).symlink_to(path.resolve())
+    if arguments.align:
+        (top / "photos").rename(top / "whole")
+        cut = ["align", "-q", top / "whole", top / "photos", "--size", arguments.size or 256]
+        done = subprocess.run([*FACEKIT, *map(str, cut)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if done.returncode not in (0, SOME_FAILED):
+            raise SystemExit("the photos could not be aligned")
     with open(top / "groups.csv", "w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["file", "labels"])
         for path, groups in photos.items():
-            (top / "photos" / path.name).symlink_to(path.resolve())
-            table.writerow([path.name, "|".join(f"{kind}={group}" for kind, group in groups.items())])
+            for made in (top / "photos").glob(f"{path.stem}.*"):
+                table.writerow([made.name, "|".join(f"{kind}={group}" for kind, group in groups.items())])
     size = ["--size", str(arguments.size)] if arguments.size else []
     translate = ["translate", "-q", "--no-align", top / "photos", top / "out", "--weights", arguments.weights, *size]
     score = [
@@ -77,7 +87,7 @@ names = list(dict.fromkeys(n for kind in scores["groups"].values() for one in ki
 names = [name for name in names if name != "images" and not name.endswith((" low", " high"))]
 names = sorted(names if arguments.every else (name for name in names if name.startswith(CARDS)))
 print(machine())
-print(f"{len(photos)} photos, {arguments.weights}\n")
+print(f"{len(photos)} photos, {arguments.weights}{', aligned' if arguments.align else ''}\n")
 print("| | images | " + " | ".join(names) + " |")
 print("|---" * (len(names) + 2) + "|")
 for kind, groups in scores["groups"].items():
