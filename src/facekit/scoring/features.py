@@ -29,6 +29,7 @@ from .image_set import ImageSet, describe_sizes, read, shortest_edge
 
 FORMAT = 2  # of the cache
 IN_MEMORY = 2**26  # bytes of features; larger sets are kept in a temporary file
+ROWS = 4096  # of features at a time
 Batch = tuple[dict[str, Exception], "np.ndarray | None"]
 
 
@@ -148,8 +149,8 @@ def _cached(path: Path, count: int, dim: int) -> np.ndarray | None:
 
 
 def _is_finite(features: np.ndarray) -> bool:
-    for start in range(0, len(features), 4096):
-        if not np.isfinite(features[start : start + 4096]).all():
+    for start in range(0, len(features), ROWS):
+        if not np.isfinite(features[start : start + ROWS]).all():
             return False
         let_go(features)
     return True
@@ -158,6 +159,9 @@ def _is_finite(features: np.ndarray) -> bool:
 def _keep(path: Path, features: np.ndarray) -> None:
     try:
         with files.replacing(path) as part, part.open("wb") as file:
-            np.save(file, features)
+            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(features))
+            for start in range(0, len(features), ROWS):  # all at once, a mapped array would be in memory whole
+                features[start : start + ROWS].tofile(file)
+                let_go(features)
     except OutputError as error:
         console.warn(f"the features are not cached: {error.message}")
