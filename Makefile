@@ -33,9 +33,9 @@ demo: install ## one bundled photo -> its face -> an anime face, in demo/
 	$(FACEKIT) translate --to anime demo/photos demo/pasted --paste
 	@echo "look at demo/anime-sheet.png"
 
-test: install-dev ## all tests, on all cores
+test: install-dev ## all tests, on all cores: one process more than cores, because some tests wait
 	$(PYTHON) -m compileall -q src
-	$(PYTHON) -m pytest -n auto
+	$(PYTHON) -m pytest --dist worksteal -n $$($(PYTHON) -c "from facekit.runtime.cores import usable_cores; print(usable_cores() + 1)")
 
 docs: install-dev ## the documentation site, in site/
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=src $(PYTHON) -m mkdocs build
