@@ -35,7 +35,7 @@ demo: install ## one bundled photo -> its face -> an anime face, in demo/
 
 test: install-dev ## all tests, on all cores: one process more than cores, because some tests wait
 	$(PYTHON) -m compileall -q src
-	$(PYTHON) -m pytest --dist worksteal -n $$($(PYTHON) -c "from facekit.runtime.cores import usable_cores; print(usable_cores() + 1)")
+	$(PYTHON) -m pytest -n $$($(PYTHON) -c "from facekit.runtime.cores import usable_cores; print(usable_cores() + 1)")
 
 docs: install-dev ## the documentation site, in site/
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=src $(PYTHON) -m mkdocs build
