@@ -16,7 +16,7 @@ import toy
 from facekit.errors import CardError, InputError, Interrupted, OutOfMemory, SomeFailed
 from facekit.runtime import console
 from facekit.storage import card, images
-from facekit.storage.folder import Folder, Source, open_source, output_names
+from facekit.storage.folder import Chosen, Folder, Source, open_source, output_names
 from facekit.storage.folder_map import Outcome, folder_map
 from facekit.storage.jsonl import read_lines
 from facekit.storage.listing import Listing
@@ -92,6 +92,19 @@ def test_a_folder_lists_images_of_all_sub_folders_in_order_and_counts_the_rest(h
     folder = Folder(here / "in")
     assert folder.names == ["Z.JPG", "x/000.png", "x/001.png", "x/002.png", "y/000.png", "y/001.png"]
     assert folder.listing.others == 2
+
+
+def test_chosen_items_are_made_when_they_are_asked_for():
+    class Made(list):
+        def __getitem__(self, number):
+            asked.append(number)
+            return f"{number}.png"
+
+    asked = []
+    chosen = Chosen(Made(range(9)), (number for number in range(9) if number % 3))
+    assert len(chosen) == 6 and not asked
+    assert chosen[2] == "4.png" and asked == [4]
+    assert list(chosen[1:3]) == ["2.png", "4.png"] and list(chosen)[-1] == "8.png"
 
 
 def test_what_facekit_notes_beside_images_is_not_foreign(here):

@@ -21,7 +21,7 @@ from ..runtime import console
 from ..runtime.cores import usable_cores
 from ..runtime.device import find_device, share_threads
 from ..storage import card, claim, content, files, image_files, lock, provenance
-from ..storage.folder import Source, open_source, output_names
+from ..storage.folder import Source, open_source, output_names, without
 from ..storage.folder_map import folder_map
 from ..storage.listing import SUFFIXES
 from ..storage.manifest import Output
@@ -46,7 +46,7 @@ def translate_folder(source: Path, out: Path, options: TranslateOptions, dry_run
     """
     single = content.is_file(source) and (out.is_file() or (bool(out.suffix) and not out.is_dir()))
     sheet = sheet_path(out, single)
-    found = [image for image in open_source(source, out) if files.real(image.path) != sheet]
+    found = without(open_source(source, out), sheet)
     if out.is_file() and not content.is_file(source):
         raise CardError(f"{out} is a file, {source} a folder", "give a folder for the output")
     if options.sheet and not options.run.get("force"):
@@ -270,7 +270,7 @@ def sheet_path(out: Path, single: bool) -> Path:
 
 
 def _translate_images(
-    found: list[Source],
+    found: Sequence[Source],
     out: Path,
     values: dict[str, Any],
     work: Translation,

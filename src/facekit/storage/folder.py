@@ -7,12 +7,12 @@ import contextlib
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path, PurePath
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 from ..errors import CardError, FacekitError, InputError
 from ..runtime import console
@@ -23,6 +23,7 @@ from .jsonl import read_lines
 from .listing import SUFFIXES, Listing, list_images
 from .remote import is_remote
 
+T = TypeVar("T")
 MANIFEST = "manifest.jsonl"
 FAILED = "failed.jsonl"
 PLAIN = re.compile(r"[^./\\:\0][^/\\:\0]*(/[^./\\:\0][^/\\:\0]*)*")  # a relative name that cannot mean anything else
@@ -75,6 +76,27 @@ class Sources(Sequence[Source]):
         if isinstance(index, slice):
             return Sources(self.folder, self.names[index])
         return Source(self.folder, self.names[index])
+
+
+class Chosen(Sequence[T]):
+    """Those of many items whose numbers are given; none is made before it is asked for."""
+
+    def __init__(self, items: Sequence[T], numbers: Iterable[int]):
+        self.items, self.numbers = items, array("q", numbers)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Chosen[T]: ...
+
+    def __getitem__(self, index: int | slice) -> T | Chosen[T]:
+        if isinstance(index, slice):
+            return Chosen(self.items, self.numbers[index])
+        return self.items[self.numbers[index]]
 
 
 class Folder:
@@ -170,6 +192,12 @@ def open_source(path: str | Path, out: str | Path | None = None) -> Sequence[Sou
     if not folder.names and not folder.listing.unreadable and out and Folder(path).names:
         raise InputError(f"no images in {path} outside the output {out}", "choose another input folder")
     return folder.sources()
+
+
+def without(sources: Sequence[Source], path: Path) -> Sequence[Source]:
+    """Leave out the image at `path`, which is free of links, such as the contact sheet of an earlier run."""
+    there = {n for n, one in enumerate(sources) if one.name.endswith(path.name) and real(one.path) == path}
+    return Chosen(sources, (n for n in range(len(sources)) if n not in there)) if there else sources
 
 
 class OutputNames(Mapping[str, str]):

@@ -16,7 +16,7 @@ from ..runtime import console
 from ..runtime.engine import LOCAL, Engine
 from ..runtime.workers import piece_size, pool_of, stoppable
 from . import card, claim, files, jsonl, lock, working_copy
-from .folder import Source
+from .folder import Chosen, Source
 from .folder_work import Piece, done_apart, done_together
 from .made import Made
 from .manifest import Manifest, Output, notes
@@ -124,7 +124,7 @@ class Job:
     state: claim.State
     manifest: Manifest
     mine: Sequence[Source]
-    todo: list[Source]
+    todo: Sequence[Source]
     cleaned: bool
     replace: bool
 
@@ -155,7 +155,7 @@ def _plan(
     mine = sources[part.index - 1 :: part.count][:limit]
     states = [manifest.state(source) for source in mine]
     again = ("new", "changed", "failed") if retry_failed else ("new", "changed")
-    todo = [source for source, state in zip(mine, states, strict=True) if state in again]
+    todo = Chosen(mine, (number for number, state in enumerate(states) if state in again))
     stale = _stale(manifest, mirror) if part.whole else set()
     outdated = itertools.chain((source.name for source in todo), stale)
     known = {name for name in outdated if made.of(name) or name in manifest.failed}
