@@ -12,8 +12,16 @@ from typer.testing import CliRunner
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch comes in: sums are bit-identical for one number of threads only
 os.environ["FACEKIT_SETTINGS"] = os.devnull  # no defaults of whoever runs the tests
+os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # its pool, and a program for each instruction set,
+os.environ["TORCHINDUCTOR_VEC_ISA_OK"] = "0"  # take longer than what the tests compile
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("FACEKIT_SHARED", ROOT.parent / "shared"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that hold a slow test come first: one that is begun last keeps a single core busy at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @dataclass

@@ -147,6 +147,7 @@ def test_a_plan_is_cards_and_a_makefile_and_what_make_trained_is_taken(study, fa
     assert done.code == 0 and done.err.count("train: nothing to do") == 2
 
 
+@pytest.mark.slow
 def test_a_variant_that_fails_is_a_row_that_says_why(study):
     run, out = study
     done = run("--sweep", "optim.lr=1e38", "--set", "run.log_every=1")
@@ -192,6 +193,7 @@ def test_a_dry_run_lists_the_variants_and_writes_nothing(study):
     assert any(set(line.get("variants", ())) == {"toy", "no-noise"} for line in lines)
 
 
+@pytest.mark.slow
 def test_where_no_part_of_a_face_is_found_the_rest_is_scored(study, monkeypatch):
     from facekit.errors import InputError
     from facekit.scoring import preservation
@@ -294,6 +296,7 @@ def test_too_few_held_out_images_are_noticed_before_training(study, tmp_path):
     assert not (out / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_domain_may_have_any_name(study):
     run, out = study
     done = run("--set", "domains.a=real/../photo", "--set", "domains.b=ani/me")

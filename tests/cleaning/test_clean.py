@@ -190,6 +190,7 @@ def test_what_was_rejected_before_is_never_overwritten(facekit, source, tmp_path
     assert moved["copy.png"] == first and "copy_.png" in moved and pictures(source) == KEPT
 
 
+@pytest.mark.slow
 def test_a_split_keeps_groups_together_and_is_the_same_every_time(facekit, tmp_path):
     for seed in range(30):
         for copy in range(2):

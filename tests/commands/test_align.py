@@ -59,6 +59,7 @@ def two_faces() -> Image.Image:
     return canvas
 
 
+@pytest.mark.slow
 def test_the_manifest_says_where_the_face_was(facekit, tmp_path):
     result = facekit("align", write(tmp_path / "in", "ada.jpg"), tmp_path / "out")
     assert result.code == 0, result.err
@@ -92,6 +93,7 @@ def test_the_warp_puts_the_face_back(facekit, tmp_path):
     assert red[y, x].tolist() == [255, 0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("degrees", [-25, 20])
 def test_roll_is_the_angle_clockwise_and_the_face_is_level(facekit, tmp_path, degrees):
     write(tmp_path / "in", "ada.png", photo=clockwise(degrees))
@@ -101,6 +103,7 @@ def test_roll_is_the_angle_clockwise_and_the_face_is_level(facekit, tmp_path, de
     assert abs(roll(seen.landmarks)) < 6
 
 
+@pytest.mark.slow
 def test_the_largest_face_or_all_of_them(facekit, tmp_path):
     write(tmp_path / "in", "pair.png", photo=two_faces())
     facekit("align", tmp_path / "in", tmp_path / "one")
@@ -121,6 +124,7 @@ def test_a_second_face_never_overwrites_another_photo(facekit, tmp_path):
     assert len(rows(tmp_path / "out")) == len(left(tmp_path / "out")) == 3
 
 
+@pytest.mark.slow
 def test_photos_that_fail_do_not_stop_the_others(facekit, tmp_path):
     source = write(tmp_path / "in", "a.jpg", "z.jpg", "cut.jpg")
     write(source, "black.png", photo=Image.new("RGB", (64, 64)))
@@ -146,6 +150,7 @@ def test_photos_that_fail_do_not_stop_the_others(facekit, tmp_path):
     assert again.code == 4 and "nothing to do" in again.err
 
 
+@pytest.mark.slow
 def test_a_detector_that_does_not_suit_the_images_is_said(facekit, tmp_path):
     source = write(tmp_path / "in", "dot.png", photo=Image.new("RGB", (1, 1)))
     write(source, "black.png", photo=Image.new("RGB", (24, 24)))
@@ -193,6 +198,7 @@ def test_new_photos_are_added(facekit, tmp_path):
     assert (tmp_path / "out" / "ada.png").stat().st_mtime_ns == old
 
 
+@pytest.mark.slow
 def test_other_options_into_the_same_output_are_refused(facekit, tmp_path):
     source = write(tmp_path / "in", "ada.png")
     facekit("align", source, tmp_path / "out", "--size", 64)
@@ -212,6 +218,7 @@ def test_a_single_photo_is_a_source(facekit, tmp_path):
     assert rows(tmp_path / "out")["ada.png"]["source"] == "ada.jpg"
 
 
+@pytest.mark.slow
 def test_names_and_folders_are_kept(facekit, tmp_path):
     write(tmp_path / "in", "a.jpg", "a.png", "sub folder/ä 顔.jpg", "sub folder/deep/a.webp")
     assert facekit("align", tmp_path / "in", tmp_path / "out").code == 0
@@ -268,6 +275,7 @@ def test_limit_takes_the_first_photos(facekit, tmp_path):
     assert sorted(left(tmp_path / "out")) == ["a.png", "b.png"]
 
 
+@pytest.mark.slow
 def test_shards_together_are_the_whole(facekit, tmp_path):
     source = write(tmp_path / "in", "a.png", "b.png", "c.png")
     assert facekit("align", source, tmp_path / "out", "--shard", "1/2").code == 0
@@ -278,6 +286,7 @@ def test_shards_together_are_the_whole(facekit, tmp_path):
     assert card(tmp_path / "out")["made"]["images"] == 3
 
 
+@pytest.mark.slow
 def test_two_workers_make_what_one_makes(facekit, tmp_path):
     source = write(tmp_path / "in", "a.png", "b.png")
     write(source, "black.png", photo=Image.new("RGB", (64, 64)))
@@ -367,6 +376,7 @@ def test_insightface_aligns_photos(facekit, tmp_path, shared):
     assert card(tmp_path / "out")["options"]["detector"] == "insightface:buffalo_sc"
 
 
+@pytest.mark.slow
 def test_foreign_images_are_never_overwritten(facekit, tmp_path):
     write(tmp_path / "in", "ada.jpg", "deep/ada.jpg")
     write(tmp_path / "mine", "ada.png")

@@ -60,6 +60,7 @@ def faces(tmp_path, monkeypatch):
 TRANSLATE = ("translate", "in", "out", "--weights", "model.safetensors", "--recipe", toy.FILE, "--no-align")
 
 
+@pytest.mark.slow
 def test_help_and_version_import_nothing_heavy(light):
     shown = light("--help")
     assert all(name in shown and command.group in shown for name, command in COMMANDS.items())
@@ -67,6 +68,7 @@ def test_help_and_version_import_nothing_heavy(light):
     assert light("--version") == f"facekit {package.__version__}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["train", "translate"])
 def test_help_of_a_command_imports_nothing_heavy(light, name):
     assert "--card" in light(name, "--help")
@@ -76,6 +78,7 @@ def test_a_module_of_the_name_is_the_command(spawn):
     assert spawn("--version").out == f"facekit {package.__version__}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_with_the_shared_flags(facekit, name):
     done = facekit(name, "--help")
@@ -99,6 +102,7 @@ def test_the_table_of_the_readme_lists_every_command():
     assert re.findall(r"^\| \[`facekit (\S+)[^|]*`\]", README, re.M) == list(COMMANDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_of_a_command_ends_with_examples_that_parse(facekit, name):
     shown = facekit(name, "--help").out
@@ -242,6 +246,7 @@ def test_arguments_and_flags_win_over_the_card(facekit, faces):
     assert sorted(p.name for p in Path("other").glob("0*")) == ["000.jpg", "001.jpg", "002.jpg"]
 
 
+@pytest.mark.slow
 def test_a_train_card_repeats_its_run(facekit, tmp_path):
     data = toy.domains(tmp_path / "data")
     assert facekit("train", toy.FILE, "--data", data, "--steps", 2, "--out", tmp_path / "run").code == 0
@@ -270,6 +275,7 @@ def test_a_card_that_does_not_fit_is_refused(facekit, tmp_path, text, words):
     assert words in re.sub(r"[\s│]+", " ", done.err)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "count", "expected"), [("facekit ", 1, "translate"), ("facekit align --", 2, "--size")]
 )
@@ -278,6 +284,7 @@ def test_the_shell_completes_commands_and_options(light, words, count, expected)
     assert expected in found.split()
 
 
+@pytest.mark.slow
 def test_recipes_are_completed(light):
     found = light(_FACEKIT_COMPLETE="complete_bash", COMP_WORDS="facekit train ugatit-l", COMP_CWORD="2")
     assert found.split() == ["ugatit-light"]
@@ -313,6 +320,7 @@ def test_names_from_weights_that_a_shell_would_run_are_not_completed(monkeypatch
     assert completion.targets(Context, "") == ["Black Hair", "all"]
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_gone_ends_the_command_without_a_word(spawn):
     reader, writer = os.pipe()
     os.close(reader)
@@ -357,6 +365,7 @@ def test_the_python_functions_take_plain_strings(faces):
     assert len(list(Path("out").glob("*.png"))) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_cuts_no_word_off_at_80_columns(name, facekit, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")

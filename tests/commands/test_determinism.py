@@ -44,6 +44,7 @@ def pictures(folder: str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(Path(folder).rglob("*.png"))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_images_and_lines_are_equal_for_any_number_of_workers(facekit, here, name):
     command, *rest = COMMANDS[name]
@@ -55,6 +56,7 @@ def test_images_and_lines_are_equal_for_any_number_of_workers(facekit, here, nam
     assert lines[0] == lines[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["smooth-edges", "translate"])
 def test_images_and_lines_are_equal_for_any_number_of_shards(facekit, here, name):
     command, *rest = COMMANDS[name]
@@ -98,6 +100,7 @@ def test_scores_are_equal_for_any_number_of_workers(facekit, here):
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_two_trainings_are_equal(facekit, here):
     data = toy.domains(Path("data"), 4)
     for run in ("one", "two"):

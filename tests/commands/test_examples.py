@@ -21,6 +21,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = [f"--set=params.{key}={value}" for key, value in {"width": 4, "blocks": 1, "d_width": 4, "pool": 2}.items()]
 
 
+@pytest.mark.slow
 def test_the_example_recipe_trains_and_translates(facekit, tmp_path):
     data = toy.domains(tmp_path / "data", 4, 32)
     recipe = EXAMPLES / "blur_cycle.py"

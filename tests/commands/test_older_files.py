@@ -25,6 +25,7 @@ def old(tmp_path, monkeypatch):
     return tmp_path / "old"
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_complete(facekit, old):
     before = {path: path.read_bytes() for path in Path("run").glob("*.*")}
     done = facekit("train", "--card", "run/card.yaml", "--out", "run")
@@ -32,6 +33,7 @@ def test_a_finished_run_is_complete(facekit, old):
     assert all(path.read_bytes() == data for path, data in before.items())
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_continues(facekit, old):
     values = card.load(Path("run/card.yaml"))
     values["run"]["steps"] = 5

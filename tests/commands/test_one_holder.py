@@ -47,6 +47,7 @@ def commands(here: Path) -> list[list[object]]:
     ]
 
 
+@pytest.mark.slow
 def test_a_second_command_is_refused_whatever_it_writes(facekit, here):
     holder = subprocess.Popen([sys.executable, "-c", HOLD, *OUTPUTS], stdout=subprocess.PIPE, text=True)
     try:

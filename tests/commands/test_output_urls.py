@@ -82,6 +82,7 @@ def test_a_cluster_cannot_write_to_a_store(store, facekit):
     assert not buckets.Store.log
 
 
+@pytest.mark.slow
 def test_a_second_run_from_any_machine_reads_the_notes_alone(store, facekit, other_machine):
     assert smooth(facekit).code == 0
     other_machine()
@@ -342,6 +343,7 @@ def test_shards_are_packed_into_a_store_and_read_there(store, facekit, other_mac
     assert objects(store, "bucket/again")["labels.csv"] == b"file,label\n"
 
 
+@pytest.mark.slow
 def test_faces_go_from_store_to_store(store, facekit, other_machine):
     Path("photos").mkdir()
     Image.fromarray(astronaut()).save("photos/one.png")
@@ -410,6 +412,7 @@ def test_a_run_of_training_lies_in_the_store(train, store, other_machine):
     assert [name for name in objects(store) if "previews" in name] == ["previews/00000002.png"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["same", "other"])
 def test_training_goes_on_from_the_newest_save(train, store, other_machine, place):
     saves = iter(range(99))
@@ -442,6 +445,7 @@ def test_training_goes_on_from_the_newest_save(train, store, other_machine, plac
     assert objects(store)["log.jsonl"] == local("out")["log.jsonl"]
 
 
+@pytest.mark.slow
 def test_a_run_is_not_put_among_its_images_nor_by_several_processes(facekit, store, monkeypatch):
     toy.domains(Path("data"))
     for path in Path("data").rglob("*.png"):

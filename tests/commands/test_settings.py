@@ -27,6 +27,7 @@ def kinds(folder: str) -> set[str]:
     return {path.suffix for path in Path(folder).iterdir()} & {".png", ".jpg", ".webp"}
 
 
+@pytest.mark.slow
 def test_a_default_holds_until_a_card_or_a_flag_says_otherwise(write, facekit, drawings):
     write("translate: {format: webp, no_such: 1}")
     assert facekit("recipes").code == 0

@@ -90,6 +90,7 @@ def test_a_put_that_fails_is_done_again(served, facekit, faults):
     same_as_local(facekit, objects)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["same", "other"])
 def test_credentials_that_expire_on_the_way_lose_nothing(served, facekit, monkeypatch, tmp_path, place):
     proxy, objects, url = served
@@ -145,6 +146,7 @@ def test_a_command_that_is_ended_leaves_whole_objects_and_goes_on(
     same_as_local(facekit, objects)
 
 
+@pytest.mark.slow
 def test_a_bucket_that_is_not_there_or_not_ours_is_said_before_any_work(served, facekit):
     proxy, objects, url = served
     done = smooth(facekit, f"{proxy.scheme}://no-such-bucket-at-all/out")
@@ -171,6 +173,7 @@ def test_training_writes_to_a_bucket(served, facekit):
     assert done.code == 0 and "continuing from step 6" in done.err
 
 
+@pytest.mark.slow
 def test_of_two_commands_the_store_refuses_the_second(served, facekit):
     _, objects, url = served
     held = remote_lock.RemoteLock(Path(f"{url}/out"), "align", ".facekit.lock", "of another machine")

@@ -49,6 +49,7 @@ def test_a_card_runs_no_recipe_file(facekit, here, command):
     assert not Path("ran").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [card.NAME, card.UNFINISHED])
 def test_a_card_in_the_output_folder_runs_no_recipe_file(facekit, here, name):
     Path("run").mkdir()
@@ -136,6 +137,7 @@ def test_lines_hold_no_control_characters_and_say_the_same(tmp_path):
     assert json.loads(text) == {**row, "size": None} == next(jsonl.read_lines(tmp_path / "x.jsonl"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     ['{"file": ["a"], "source": ["b"]}', '{"file": ".", "source": "000.png"}', '{"file": 1}', "[" * 100_000, "NaN"],
@@ -150,6 +152,7 @@ def test_strange_lines_of_a_manifest_stop_nothing(facekit, here, line):
     assert sorted(path.name for path in Path("out").glob("*.png")) == ["000.png", "001.png"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "name"),
     [

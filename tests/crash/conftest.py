@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-PLACES = int(os.environ.get("FACEKIT_CRASH_PLACES", "10"))  # at most, of one command; .ci/run asks for 50
+PLACES = int(os.environ.get("FACEKIT_CRASH_PLACES", "8"))  # at most, of one command; .ci/run asks for 50
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink")
 TIMES = re.compile(rb'"time": "[^"]*"|"(source_)?ctime": \d+')
 MOMENTS = ("argv", "start", "end", "last_start", "requests")  # what a card notes of one run

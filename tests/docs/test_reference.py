@@ -72,6 +72,7 @@ def test_the_page_of_cards_has_every_key():
         assert f"| `{key}` |" in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OURS)
 def test_a_recipe_has_a_page_with_its_losses_and_parameters(name):
     page = docs_reference.method_pages().get(name)
@@ -97,6 +98,7 @@ def test_every_page_is_in_the_navigation():
     assert yaml.safe_load(text)["strict"] is True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "line"), LINES)
 def test_every_command_line_in_the_docs_parses(page, line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -87,6 +87,7 @@ def test_a_face_that_fills_the_frame_is_found(photo, cascade):
     assert np.linalg.norm(face.landmarks[:2] + (x0, y0) - EYES, axis=1).max() < 0.25 * 42
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (7, 5), (23, 23), (64, 64), (300, 200)])
 @pytest.mark.parametrize("colour", [0, 128, 255])
 def test_a_plain_picture_has_no_face(cascade, shape, colour):

@@ -104,6 +104,7 @@ def test_cascade_and_insightface_agree_on_the_eyes(cascade, insight):
     assert np.median(errors) < 0.08
 
 
+@pytest.mark.slow
 def test_default_framing_is_that_of_the_training_photos(insight):
     """template() against where insightface sees the landmarks of selfie2anime's photos, as fractions of the side."""
     seen = [insight.detect(picture)[:1] for picture in photos("selfie2anime-128/trainA", 24)]

@@ -79,6 +79,7 @@ def test_a_face_of_the_first_copy_ends_the_search_unless_every_face_is_wanted(sq
     assert any(np.allclose(at, (900, 500), atol=6) for at in middles(squares.detect(image, "every")))
 
 
+@pytest.mark.slow
 def test_two_hundred_faces_in_one_picture(squares):
     places = [(44 + 64 * (i % 20), 44 + 64 * (i // 20)) for i in range(200)]
     faces = find_faces(detectors.Sure(squares, 0.5), picture(1312, 704, places, 32), every=True)
@@ -230,6 +231,7 @@ class Dots(nn.Module):
         return torch.cat([rough + self.off, points.flatten(1), torch.ones(len(x), 1)], 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("degrees", [0, 50, 180, -100])
 @pytest.mark.parametrize("size", [18, 60, 300])
 def test_the_second_look_finds_the_points_of_a_face_of_any_size_and_roll(degrees, size):

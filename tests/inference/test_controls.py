@@ -39,6 +39,7 @@ def tinted():
     return torch.stack([FACE[:, 0] * 0.6 + 0.4, FACE[:, 1] * 0.6 + 0.1, FACE[:, 2] * 0.6 - 0.1], 1)
 
 
+@pytest.mark.slow
 def test_hair_and_skin_keep_the_photos_colour(parts):
     drawn = tinted()
     kept = PhotoKeeper(colours=True)(FACE, drawn)
@@ -57,6 +58,7 @@ def test_black_lines_stay_black_and_white_stays_white():
     assert kept[..., 61:63, :].mean() < -0.9
 
 
+@pytest.mark.slow
 def test_the_background_stays_and_the_head_is_painted(parts):
     kept = PhotoKeeper(background=True)(FACE, torch.full_like(FACE, -1.0))
     assert (kept - FACE).abs()[..., :8, :8].max() < 0.02
@@ -85,6 +87,7 @@ def here(tmp_path, monkeypatch):
     checkpoint.save_model(Path("m.safetensors"), nn.ModuleDict({"ab": toy.Toy({}, 16).nets()["ab"]}), values)
 
 
+@pytest.mark.slow
 def test_translate_takes_them_as_flags_and_notes_them_in_the_card(here, facekit):
     line = ("translate", "in", "out", "--weights", "m.safetensors", "--recipe", toy.FILE, "--no-align")
     assert facekit(*line, "--strength", 0.25, "--background", "keep").code == 0

@@ -141,6 +141,7 @@ def test_the_package_is_written_once_and_says_that_it_was_not_compared(export, c
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mlpackage", "a.mlpackage.card.yaml", "weights"]
 
 
+@pytest.mark.slow
 def test_the_package_says_who_made_it_and_under_which_terms(tmp_path):
     told = coreml_export._about(planned("anime", ExportOptions(), None))
     assert told["author"] == "the facekit authors" and "anime" in told["short_description"]
@@ -185,6 +186,7 @@ def test_a_package_whose_pictures_differ_is_not_kept(
     assert done.code == 1 and "macOS 13" in done.err
 
 
+@pytest.mark.slow
 def test_a_net_that_cannot_be_converted_is_an_error_with_a_way_out(export, converter, tmp_path, monkeypatch):
     monkeypatch.setattr(converter, "convert", lambda *more, **options: 1 / 0)
     done = export(tmp_path / "a.mlpackage", "--size", 16)
@@ -197,6 +199,7 @@ def test_without_the_converter_the_line_that_installs_it_is_shown(export, tmp_pa
     assert done.code == 5 and "pip install 'facekit-anime[coreml]'" in done.err
 
 
+@pytest.mark.slow
 def test_somebody_elses_folder_and_options_that_do_not_fit_are_refused(export, converter, tmp_path):
     mine = tmp_path / "a.mlpackage"
     mine.mkdir()

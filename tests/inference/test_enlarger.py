@@ -78,6 +78,7 @@ def test_other_weights_are_refused(tmp_path):
         Enlarger(str(tmp_path / "nothing"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scale", "drawn"), [(0.5, 256), (2.0, 128), (0.01, 512)], ids=["larger", "smaller", "huge"])
 def test_faces_grow_to_their_place_in_the_photo_and_no_further(scale, drawn):
     translator = load("anime", upscaler="none")

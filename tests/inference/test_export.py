@@ -148,6 +148,7 @@ def test_every_method_answers_as_in_pytorch(export, name):
     assert float(onnx_export.read_metadata(Path("out.onnx"))["difference"]) < 1e-4
 
 
+@pytest.mark.slow
 def test_each_direction_has_its_own_nets_only(export):
     model = lively_model("cyclegan", Path("model.safetensors"))
     for to in ("a", "b"):
@@ -174,6 +175,7 @@ def test_weights_that_must_know_the_source_say_so(export):
     assert not Path("out.onnx").exists()
 
 
+@pytest.mark.slow
 def test_the_example_of_the_docs_translates_as_facekit_does(facekit, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert facekit("export", "anime", "anime.onnx", "--size", 64).code == 0
@@ -252,6 +254,7 @@ def test_a_failed_export_leaves_the_old_file(export):
     assert Path("out.onnx").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "shape"),
     [
@@ -299,6 +302,7 @@ def test_a_second_run_writes_nothing(export):
     assert done.code == 0 and "nothing to do" in done.err and state() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["--fixed", "weights"])
 def test_another_export_under_the_name_is_refused_with_the_difference(export, change):
     export()

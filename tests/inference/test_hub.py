@@ -118,6 +118,7 @@ def test_weights_go_up_with_their_card_and_come_down_by_name(facekit, server, tm
     assert (tmp_path / "theirs.png").read_bytes() == (tmp_path / "ours.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_card_that_is_missing_is_asked_for_and_no_path_goes_up(facekit, server, mine, tmp_path):
     done = facekit("export", mine, "--hub", "me/faces", "--private", "--recipe", toy.FILE)
     assert done.code == 0, done.err
@@ -128,6 +129,7 @@ def test_a_card_that_is_missing_is_asked_for_and_no_path_goes_up(facekit, server
     assert all(str(tmp_path).encode() not in data for data in server.files.values())
 
 
+@pytest.mark.slow
 def test_no_token_is_shown_or_kept(facekit, server, tmp_path):
     done = facekit("export", "anime", "--hub", "me/faces", "--debug")
     assert server.tokens == {"Bearer hf_secret"}

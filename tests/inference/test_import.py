@@ -367,6 +367,7 @@ def same(made, net, x, spread=0.01):
     assert expected.std() > spread
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [False, True])
 @pytest.mark.parametrize(("name", "side", "to"), [("latest_net_G_A", [], "b"), ("other", ["--side", "g_ba"], "a")])
 def test_a_generator_of_cyclegan_or_cut(facekit, x, cut, name, side, to):
@@ -398,6 +399,7 @@ def test_a_folder_of_cyclegan_holds_both_directions_and_discriminators_by_their_
     assert torch.equal(found["db.layers.0.weight"], judge.model[0].weight)  # D_A belongs to G_A: it judges B
 
 
+@pytest.mark.slow
 def test_stargan_without_its_running_statistics(facekit, x):
     net = stargan()
     torch.save(net.state_dict(), "200000-G.ckpt")
@@ -416,6 +418,7 @@ def test_labels_must_be_named_and_as_many_as_the_weights_have(facekit):
     assert done.code == 2 and "2 are named" in done.err
 
 
+@pytest.mark.slow
 def test_unit(facekit, x):
     nets = {"a": unit(), "b": unit()}
     torch.save({domain: net.state_dict() for domain, net in nets.items()}, "gen_00001000.pt")
@@ -423,6 +426,7 @@ def test_unit(facekit, x):
     same(made, lambda x: nets["b"].dec.model(nets["a"].enc.model(x)), x)
 
 
+@pytest.mark.slow
 def test_combogan(facekit, x, tmp_path):
     nets = [combogan() for _ in range(3)]
     for number, net in enumerate([*(encoder for encoder, _ in nets), *(decoder for _, decoder in nets)]):
@@ -448,6 +452,7 @@ def test_cartoongan_of_znxlwm(facekit, x):
     same(made, lambda x: net.up_convs(net.resnet_blocks(net.down_convs(x))), x)
 
 
+@pytest.mark.slow
 def test_ugatit_with_its_discriminators(facekit, x):
     nets = {"genA2B": UGATIT(), "genB2A": UGATIT(), "disLA": Judge(), "disLB": Judge()}
     judge = nets["disLB"]
@@ -491,6 +496,7 @@ def test_the_card_says_where_the_weights_are_from_and_training_continues_from_th
     assert facekit("translate", "in", "out", "--weights", "own.safetensors", "--no-align").code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "state", "code", "words"),
     [

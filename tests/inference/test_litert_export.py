@@ -67,6 +67,7 @@ def test_the_file_is_written_once_with_its_card_beside_it(facekit, converter, tm
     assert facekit("export", "anime", tmp_path / "a.tflite", "--size", 64, "--force").code == 0
 
 
+@pytest.mark.slow
 def test_a_file_that_answers_differently_is_not_kept(facekit, converter, tmp_path, monkeypatch):
     monkeypatch.setattr(Interpreter, "off", 0.01)
     done = facekit("export", "anime", tmp_path / "a.tflite", "--size", 32)
@@ -74,6 +75,7 @@ def test_a_file_that_answers_differently_is_not_kept(facekit, converter, tmp_pat
     assert not (tmp_path / "a.tflite").exists()
 
 
+@pytest.mark.slow
 def test_a_net_that_cannot_be_converted_is_an_error_with_a_way_out(facekit, converter, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["litert_torch"], "convert", lambda net, example: 1 / 0)
     done = facekit("export", "anime", tmp_path / "a.tflite", "--size", 32)

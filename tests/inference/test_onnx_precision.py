@@ -58,6 +58,7 @@ def test_other_faces_are_another_export(facekit, tmp_path, faces):
     assert done.code == 2 and "inputs.calibrate" in done.err and "3 faces say little" in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -87,12 +88,14 @@ def test_a_file_that_draws_something_else_is_not_kept(facekit, tmp_path, faces, 
     assert not (tmp_path / "a.onnx").exists()
 
 
+@pytest.mark.slow
 def test_tools_that_fail_are_an_error_with_a_way_out(facekit, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_precision, "_halve", lambda path: 1 / 0)
     done = facekit("export", "anime", tmp_path / "a.onnx", "--size", 32, "--precision", "fp16")
     assert done.code == FacekitError.code and "--precision fp32" in done.err and not (tmp_path / "a.onnx").exists()
 
 
+@pytest.mark.slow
 def test_the_metadata_tells_how_far_it_is(facekit, tmp_path):
     assert facekit("export", "anime", tmp_path / "a.onnx", "--size", 32, "--precision", "fp16").code == 0
     told = onnx_export.read_metadata(tmp_path / "a.onnx")

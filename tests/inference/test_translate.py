@@ -161,6 +161,7 @@ def test_a_size_is_kept_exactly_and_large_ones_are_enlarged(translate, here):
     assert (pixels("40.png") == np.asarray(enlarged)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "size", "expected"),
     [((40, 20), None, (32, 16)), ((20, 40), 32, (32, 64)), ((500, 500), 24, (24, 24)), ((1, 1), None, (16, 16))],
@@ -269,6 +270,7 @@ def aligned(facekit, here):
     return "faces"
 
 
+@pytest.mark.slow
 def test_photos_are_aligned_first(translate, here):
     photos(here / "photos", "ada.jpg")
     assert translate("photos", "out", align=True).code == 0
@@ -278,6 +280,7 @@ def test_photos_are_aligned_first(translate, here):
     assert card()["options"]["detector"] == "cascade"
 
 
+@pytest.mark.slow
 def test_a_folder_of_align_is_taken_as_it_is(translate, aligned, monkeypatch):
     def detect(*_):
         raise AssertionError("looked for a face")
@@ -304,6 +307,7 @@ def test_every_face_of_a_group_is_pasted_into_one_picture(translate, here, white
     assert done.code == 2 and "--paste" in done.err
 
 
+@pytest.mark.slow
 def test_paste_stays_inside_the_folder_of_photos(translate, aligned):
     PORTRAIT.save("secret.png")
     manifest = Path("faces/manifest.jsonl")
@@ -312,6 +316,7 @@ def test_paste_stays_inside_the_folder_of_photos(translate, aligned):
     assert images() == ["more/ada.png"] and "outside" in Path("out/failed.jsonl").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [True, False])
 def test_paste_changes_the_face_and_nothing_else(translate, aligned, white, cut):
     done = translate(aligned if cut else "photos", "out", "--paste", align=True, weights=white)
@@ -325,6 +330,7 @@ def test_paste_changes_the_face_and_nothing_else(translate, aligned, white, cut)
     assert 0.1 < share < 0.7
 
 
+@pytest.mark.slow
 def test_the_edge_of_a_pasted_face_is_soft(translate, here, white):
     Image.fromarray((np.asarray(PORTRAIT) * 0.6).astype(np.uint8)).save("in/000.png")
     assert translate("in/000.png", "out.png", "--paste", align=True, weights=white).code == 0
@@ -335,6 +341,7 @@ def test_the_edge_of_a_pasted_face_is_soft(translate, here, white):
     assert ((share > 0.05) & (share < 0.95)).sum() >= 6
 
 
+@pytest.mark.slow
 def test_paste_without_the_photos_is_refused_at_once(translate, aligned):
     Path("photos").rename("elsewhere")
     done = translate(aligned, "out", "--paste")
@@ -346,6 +353,7 @@ def test_paste_of_cut_faces_is_refused(translate):
     assert done.code == 2 and "--no-align" in done.err and not Path("out").exists()
 
 
+@pytest.mark.slow
 def test_photos_without_a_face_are_reported_and_the_rest_is_done(translate, here):
     photos(here / "in", "ada.png")
     Path("in/cut.jpg").write_bytes(b"\xff\xd8\xff")
@@ -358,6 +366,7 @@ def test_photos_without_a_face_are_reported_and_the_rest_is_done(translate, here
     assert card()["made"]["images"] == 1
 
 
+@pytest.mark.slow
 def test_one_photo_without_a_face_leaves_nothing_and_the_advice_works(translate, here):
     before = state()
     done = translate("in/000.png", "me.png", align=True)

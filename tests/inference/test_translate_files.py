@@ -114,6 +114,7 @@ def test_transparency_is_kept_on_request(here):
     assert Image.open("opaque.png").mode == "RGB"
 
 
+@pytest.mark.slow
 def test_transparency_of_a_pasted_photo_and_of_a_cut_face(here):
     layer = PORTRAIT.copy()
     alpha = Image.new("L", layer.size, 255)

@@ -74,6 +74,7 @@ def white_at(frame: np.ndarray, number: int) -> bool:
     return bool((frame[row - 6 : row + 6, column - 6 : column + 6] > 235).all())
 
 
+@pytest.mark.slow
 def test_films_are_enlarged_by_the_net_only_where_it_is_asked_for(translate):
     clips.write(Path("a.mp4"), times=[0, 1])
     asked = {"plain.mp4": (), "none.mp4": ("--upscaler", "none"), "sharp.mp4": ("--upscaler", "upscaler")}
@@ -102,6 +103,7 @@ def sound(path) -> list[bytes]:
         return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
 
 
+@pytest.mark.slow
 def test_a_face_is_followed_and_everything_else_stays(translate):
     uneven = [0, 1, 2, 5, 6, 9, 10, 11]
     tags = {"colorspace": 1, "color_range": 1, "color_primaries": 1, "color_trc": 1}
@@ -121,6 +123,7 @@ def test_a_face_is_followed_and_everything_else_stays(translate):
     assert translate("a.mp4", "out.mp4", "--no-smooth").code == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("out", "made"),
     [
@@ -163,6 +166,7 @@ def test_odd_sizes_are_kept_or_cut_by_one(translate):
         assert all(white_at(frame, number) for number, frame in enumerate(clips.frames(name)))
 
 
+@pytest.mark.slow
 def test_a_face_that_comes_and_goes_fades_in_and_out(translate):
     def seldom(number):
         there = 4 <= number < 14 and number != 9
@@ -197,6 +201,7 @@ def test_one_face_or_all_of_them(translate):
             assert (middles > 235).sum() == count and middles[0] > 235
 
 
+@pytest.mark.slow
 def test_a_part_at_another_rate(translate):
     clips.write(Path("a.mp4"), times=range(16), sound="aac")
     done = translate("a.mp4", "out.mp4", "--start", "0.4", "--end", "0:01.2", "--fps", 5)
@@ -210,6 +215,7 @@ def test_a_part_at_another_rate(translate):
         assert translate("a.mp4", "no.mp4", *wrong).code in (2, 3) and not Path("no.mp4").exists()
 
 
+@pytest.mark.slow
 def test_a_stopped_film_continues_and_ends_the_same(translate, monkeypatch):
     clips.write(Path("a.mp4"), times=[0, 1, 2, 4, 5, 6, 8, 9], sound="aac")
     monkeypatch.setattr(film, "PIECE", 3)
@@ -235,6 +241,7 @@ def test_a_stopped_film_continues_and_ends_the_same(translate, monkeypatch):
     assert not Path("out.mp4.parts").exists()
 
 
+@pytest.mark.slow
 def test_a_film_that_is_cut_short_ends_there_with_a_warning(translate):
     def noisy(number: int) -> Image.Image:  # so that all frames take about as many bytes
         face = np.asarray(clips.portrait(number), float)
@@ -302,6 +309,7 @@ def test_whole_frames_without_align(translate):
     assert all((frame > 240).all() for frame in clips.frames("out.mp4"))
 
 
+@pytest.mark.slow
 def test_what_cannot_be_is_said_before_the_work(translate, monkeypatch):
     clips.write(Path("a.mp4"), lambda number: Image.new("RGB", (64, 48), clips.GREY), times=range(2))
     done = translate("a.mp4", "out.mp4")
@@ -321,6 +329,7 @@ def test_what_cannot_be_is_said_before_the_work(translate, monkeypatch):
     assert not Path("no.mp4").exists()
 
 
+@pytest.mark.slow
 def test_tags_and_place(translate):
     clips.write(Path("a.mp4"), times=range(2))
     with av.open("a.mp4") as source, av.open("tagged.mp4", "w", options={"movflags": "use_metadata_tags"}) as target:

@@ -92,6 +92,7 @@ def test_a_runtime_without_a_page_is_refused(facekit, tmp_path, runtime):
     assert done.code == 2 and "--web" in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["missing", "no archive", "another package", "cut short"])
 def test_a_file_that_is_not_the_runtime_is_refused_with_the_way_to_get_it(facekit, tmp_path, runtime, kind):
     path = tmp_path / "wrong.tgz"
@@ -156,6 +157,7 @@ def test_a_download_that_fails_says_how_to_do_without(registry, monkeypatch):
     assert "--runtime FILE" in told.value.hint
 
 
+@pytest.mark.slow
 def test_the_detectors_files_find_what_pytorch_finds_at_any_size(tmp_path):
     web_nets.write_detector(tmp_path / "detector.onnx")
     web_nets.write_points(tmp_path / "points.onnx")

@@ -57,6 +57,7 @@ def apart(one, other):
     return int(np.abs(one - other).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(20, 30), (52, 11), (91, 80)])
 @pytest.mark.parametrize("name", ["bicubic", "lanczos"])
 def test_resize_is_pillows(node, size, name):
@@ -64,12 +65,14 @@ def test_resize_is_pillows(node, size, name):
     assert apart(made, np.asarray(Image.fromarray(NOISE).resize(size, Image.Resampling[name.upper()]))) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [2, 3, 5])
 def test_reduce_is_pillows(node, factor):
     made = node(f"M.reduce(image, {factor})", NOISE)
     assert apart(made, np.asarray(Image.fromarray(NOISE).reduce(factor))) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bilinear", "bicubic"])
 def test_affine_is_pillows(node, name):
     places = [0.7, 0.2, -3.3, -0.25, 0.8, 4.6]
@@ -78,6 +81,7 @@ def test_affine_is_pillows(node, name):
     assert apart(made, np.asarray(Image.fromarray(NOISE).transform(*how))) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("radius", [0.6, 2.56, 9.3])
 def test_blur_is_pillows(node, radius):
     made = node(f"M.gaussianBlur(image, {radius})", NOISE)
@@ -96,6 +100,7 @@ def test_composite_is_pillows(node):
     assert apart(made, np.asarray(Image.composite(*images))) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(26, 18), (25, 19), (13, 9), (40, 37)])
 def test_area_is_opencvs(node, size):
     made = node(f"M.area(image, {size[0]}, {size[1]})", NOISE)

@@ -58,6 +58,7 @@ def test_runs_show_their_preview_and_helpers_say_why_they_show_none(tmp_path, fa
     assert re.search(r"<h2>runs/broken</h2>.*?No picture: [^<]{10}", text, re.S)
 
 
+@pytest.mark.slow
 def test_other_files_are_not_overwritten(tmp_path, facekit):
     mine = tmp_path / "mine.html"
     mine.write_text("my own")

@@ -63,6 +63,7 @@ def test_grey_is_that_of_pillow():
     assert np.abs(lightcnn.grey(x)[0, 0].numpy() - wanted).max() < 1 / 255
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["module.", ""])
 @pytest.mark.parametrize("classes", [3, 0])
 @pytest.mark.parametrize("wrapped", [True, False])
@@ -97,6 +98,7 @@ def test_a_file_of_another_net_is_refused(tmp_path):
         face_embedding.lightcnn("lightcnn-4", path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_reach_the_colour_image(kind):
     torch.manual_seed(0)

@@ -71,6 +71,7 @@ def test_parameter_count_of_the_parts_of_ugatit():
     assert count(net.up) == 378_624
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "patch", "far"), [(256, 30, 6), (128, 14, 2), (112, 12, 1)])
 def test_map_sizes(size, patch, far):
     with torch.device("meta"):
@@ -350,6 +351,7 @@ def test_lighting_keeps_the_range_and_strength_0_changes_nothing():
     assert torch.allclose(augment.lighting(x, 0.0), x, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize(
     "make",

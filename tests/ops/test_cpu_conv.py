@@ -131,6 +131,7 @@ def test_threads_do_not_share_scratch_memory():
     assert len(wrong) == 60 and not any(wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -77,6 +77,7 @@ def test_sixteen_bits_are_summed_in_thirty_two(piece):
     assert of_x.dtype == torch.bfloat16 and torch.allclose(of_x.float(), of_wide, rtol=3e-2, atol=3e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learnt", [True, False])
 def test_instance_norms_gradients_and_second_gradients_are_right(piece, learnt):
     torch.manual_seed(0)

@@ -149,6 +149,7 @@ def test_every_term_can_be_dropped(name):
         assert set(train_step(learner, batch_of(values), Progress(0, 2))) == active - dropped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSES)
 def test_the_step_takes_bf16(name):
     values = small(name)

@@ -76,6 +76,7 @@ def batch_of(count=2, size=32):
     return {**pictures, "a_roll": torch.tensor([10.0, -20.0])[:count], "b_roll": torch.tensor([0.0, 35.0])[:count]}
 
 
+@pytest.mark.slow
 def test_parameter_counts_at_full_size():
     full = {mode: CycleGANAngle({"mode": mode}, 256) for mode in MODES}
     small = CycleGANAngle({"blocks": 6}, 128)
@@ -304,6 +305,7 @@ def test_both_turns_of_a_step_see_the_same_angles(monkeypatch):
     assert len(drawn) == 2  # once for a and once for b: the discriminators' turn takes them over
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode_trains_and_translates(mode):
     recipe = made(mode)
@@ -376,6 +378,7 @@ def weights(tmp_path):
     return out
 
 
+@pytest.mark.slow
 def test_translate_tells_the_angle_of_the_manifest(facekit, tmp_path, weights):
     folder = folder_of(tmp_path / "faces", {"own.png": {"roll": -12.5}})
     more = ["--weights", weights["cyclegan-angle"], "--to", "b", "--device", "cpu"]
@@ -389,6 +392,7 @@ def test_translate_tells_the_angle_of_the_manifest(facekit, tmp_path, weights):
     assert not np.array_equal(np.asarray(told), np.asarray(untold))
 
 
+@pytest.mark.slow
 def test_translate_levels_tilted_faces_and_turns_them_back_with_any_weights(facekit, tmp_path, weights):
     folder = folder_of(tmp_path / "faces", {"own.png": {"roll": -12.5}})
     tilted = rolled.tilt(face(), -12.5)

@@ -38,6 +38,7 @@ def test_nets_have_the_parameters_of_their_sources(make, expected):
         assert sum(p.numel() for p in make().parameters()) == expected
 
 
+@pytest.mark.slow
 def test_images_keep_their_size_and_every_fourth_px_is_judged():
     with torch.device("meta"):
         for net, height in ((AnimeGenerator(), 36), (AnimeGenerator2(), 36), (AnimeLite(), 40)):
@@ -47,6 +48,7 @@ def test_images_keep_their_size_and_every_fourth_px_is_judged():
             assert AnimeDiscriminator(instance=instance)(torch.empty(1, 3, 256, 256)).shape == (1, 1, 64, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("version", "norm"), [("v1", InstanceNorm2d), ("v2", nn.GroupNorm), ("v2-lite", nn.GroupNorm)])
 def test_the_first_version_normalises_instances_the_second_layers(version, norm):
     kind, _ = registry.find("animegan")
@@ -207,6 +209,7 @@ def test_the_first_version_halves_an_image_by_taking_every_second_px():
     assert torch.allclose(old(x), old.strided(x) + old.resized(mean), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("details", "v1", "v2"), [("tensorflow", {1e-5, 1e-6}, {1e-12}), ("pytorch", {1e-5}, {1e-5})])
 def test_norms_have_the_epsilons_of_the_framework(details, v1, v2):
     kind, _ = registry.find("animegan")
@@ -215,6 +218,7 @@ def test_norms_have_the_epsilons_of_the_framework(details, v1, v2):
         assert {m.eps for m in net.modules() if isinstance(m, (nn.InstanceNorm2d, nn.GroupNorm))} == expected
 
 
+@pytest.mark.slow
 def test_weights_saved_before_the_details_were_a_parameter_keep_the_old_ones(tmp_path):
     values = {"recipe": "animegan", "params": {"net": "v1", "width": 8, "d_width": 4}, "data": {"size": 64}}
     made = registry.find("animegan")[0]({**values["params"], "details": "pytorch"}, 64)
@@ -273,6 +277,7 @@ def test_the_warm_up_learns_content_only_for_the_authors_epochs(name, epochs, mo
         assert all(float(v) > 0 for k, v in found.items()) == ("d" in nets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "first", "g", "d", "batch"),
     [

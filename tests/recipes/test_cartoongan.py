@@ -32,6 +32,7 @@ def count(net):
     return sum(p.numel() for p in net.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
@@ -63,6 +64,7 @@ def test_instance_norms_start_with_scales_between_0_and_1_as_the_authors_torch_c
         assert scales.mean() == pytest.approx(0.5, abs=0.05) and scales.std() == pytest.approx(1 / 12**0.5, abs=0.04)
 
 
+@pytest.mark.slow
 def test_images_keep_their_size_and_every_fourth_px_is_judged():
     with torch.device("meta"):
         x = torch.empty(1, 3, 256, 256)
@@ -230,6 +232,7 @@ def learner_of(name, monkeypatch, params=None, losses=None):
     return build_state(kind(checked.params, SIZE), terms, checked, torch.device("cpu"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cartoongan", "artifygan-r3"])
 def test_the_warm_up_learns_content_only_for_a_share_of_the_run(name, monkeypatch):
     learner = learner_of(name, monkeypatch, {"warmup": 0.1})
@@ -259,6 +262,7 @@ def test_the_learning_rate_is_the_authors():
     assert [at(e) for e in (20, 119, 120, 170, 220)] == pytest.approx([1e-5, 1e-5, 1e-5, 5e-6, 0], abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "blocks", "kernel", "lr", "w", "epochs"),
     [
@@ -298,6 +302,7 @@ def test_the_discriminator_sees_earlier_translations(monkeypatch):
     assert int(learner.nets.pool.count) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cartoongan", "artifygan-r3"])
 def test_the_memory_estimate_is_of_the_time_after_the_warm_up(name):
     kind, preset = registry.find(name)
@@ -332,6 +337,7 @@ def test_it_trains_and_translates_from_the_command_line(name, tmp_path, facekit,
     assert done.code == 3 and "no smoothed partner" in done.err
 
 
+@pytest.mark.slow
 def test_the_smoothed_set_is_named_by_a_flag(facekit, tmp_path):
     import toy
 

@@ -175,6 +175,7 @@ def test_accuracies_of_attributes_count_images_with_and_without_alike():
     assert found == {"accuracy": 0.75, "mean_accuracy": 0.625, "label_accuracy": {"a": 0.5, "b": 0.75}}
 
 
+@pytest.mark.slow
 def test_attributes_are_scored_on_all_test_images(tmp_path, facekit):
     """Images without any attribute count too."""
     root = faces(tmp_path / "data", 12)

@@ -217,6 +217,7 @@ def test_d_judges_the_translations_that_g_made():
     assert [name for name, _ in calls].count("decoders") == 4
 
 
+@pytest.mark.slow
 def test_domains_outside_the_pair_stay_as_they_are_whatever_adams_momentum():
     learner = learner_of()
     calls = used(learner)

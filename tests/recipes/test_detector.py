@@ -173,7 +173,7 @@ def test_folding_the_norms_changes_nothing():
 
 @pytest.mark.slow
 def test_it_learns_where_drawn_faces_are(labelled, tmp_path, facekit):
-    given = ["--size", 64, "--batch", 8, "--lr", 0.004, "--set", "params.width=8", "--set", "params.points_width=6"]
+    given = ["--size", 64, "--batch", 4, "--lr", 0.004, "--set", "params.width=8", "--set", "params.points_width=6"]
     given += ["--steps", 150, "--set", "run.log_every=10", "--out", tmp_path / "run"]
     done = facekit("train-detector", "--data", labelled, *given)
     assert done.code == 0, done.err
@@ -234,6 +234,7 @@ def test_the_last_layer_is_fitted_whatever_a_few_wrong_labels_say():
     assert torch.allclose(weights_of(x, y, counts, rounds=1, ridge=1e-9), truth, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_second_look_fitted_to_drawn_faces_finds_their_points(labelled):
     torch.manual_seed(0)
     net = FacePoints(6)

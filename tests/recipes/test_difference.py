@@ -74,6 +74,7 @@ def test_accumulated_batches_count_as_one():
     assert torch.allclose(learner.nets["difference"].vector, whole.nets["difference"].vector, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [20, 100])
 def test_there_is_a_snapshot_of_every_tenth(steps):
     learner = learner_of(steps, mode="literal", rate=0.1)
@@ -114,6 +115,7 @@ def test_translating_adds_the_vector_and_back_takes_it_away():
     assert torch.allclose(DifferenceVector({"snapshot": 3}, SIZE).translate(nets, x, "a"), (x - 3).clamp(-1, 1))
 
 
+@pytest.mark.slow
 def test_training_tells_flat_domains_apart_and_draws_its_snapshots(facekit, tmp_path):
     for side, grey in (("trainA", 60), ("trainB", 160)):
         (tmp_path / "set" / side).mkdir(parents=True)

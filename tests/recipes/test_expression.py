@@ -168,6 +168,7 @@ def test_its_parts_are_switched_on_singly_as_in_table_1():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind", "masked"),
     [
@@ -293,6 +294,7 @@ def test_bf16_trains_the_whole(learner_of):
     assert all(torch.isfinite(value) for value in found.values()) and len(found) == 8
 
 
+@pytest.mark.slow
 def test_it_trains_on_a_folder_per_label_and_translates(facekit, tmp_path, vgg):
     for seed, label in enumerate(LABELS):
         toy.fill(tmp_path / "data" / label, 9, SIZE, seed)

@@ -54,6 +54,7 @@ def count(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters())
 
 
+@pytest.mark.slow
 def test_without_its_own_losses_it_is_cyclegan():
     found = []
     for kind, weights in ((CycleGAN, {}), (Face2Anime, dict.fromkeys(OWN, 0))):
@@ -69,6 +70,7 @@ def test_without_its_own_losses_it_is_cyclegan():
             assert ours[name].item() == pytest.approx(plain[name].item(), rel=1e-6), name
 
 
+@pytest.mark.slow
 def test_each_loss_is_a_term_that_can_be_dropped(learner_of):
     everything = set(Face2Anime.terms())
     assert everything == set(CycleGAN.terms()) | set(OWN)
@@ -79,6 +81,7 @@ def test_each_loss_is_a_term_that_can_be_dropped(learner_of):
         assert all(torch.isfinite(value) for value in found.values())
 
 
+@pytest.mark.slow
 def test_dropped_losses_cost_nothing(learner_of):
     learner = learner_of(dict.fromkeys(OWN, 0))
     called = []
@@ -120,6 +123,7 @@ def test_the_semantic_loss_may_leave_the_images_own_code(learner_of, detach):
     assert (gradient is None) == detach
 
 
+@pytest.mark.slow
 def test_the_domain_loss_is_the_papers_with_its_sign_corrected(learner_of):
     """As printed the classifier would maximise a loss that is least where it is right: it could never learn."""
     learner = learner_of(reversal=0.5)
@@ -138,6 +142,7 @@ def test_the_domain_loss_is_the_papers_with_its_sign_corrected(learner_of):
         assert any(x.abs().max() > 1e-6 for x in given)
 
 
+@pytest.mark.slow
 def test_the_classifier_learns_to_tell_the_codes_apart(learner_of):
     only = {name: 0 for name in Face2Anime.terms() if name != "domain"}
     learner = learner_of(only, reversal=0.0)
@@ -203,6 +208,7 @@ def test_vgg_may_be_the_recogniser(monkeypatch):
         Recogniser("anime", checkpoint.load_model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compare", ["source", "target"])
 def test_the_perceptual_loss_compares_with_the_image_or_with_one_of_its_target(learner_of, compare):
     learner = learner_of(compare=compare)
@@ -247,6 +253,7 @@ def test_the_penalty_teaches_the_critic_and_no_other(learner_of):
     assert all(p.grad.abs().max() > 0 for n in taught for k, p in learner.nets[n].named_parameters() if "weight" in k)
 
 
+@pytest.mark.slow
 def test_the_penalty_is_computed_in_32_bits_under_autocast(learner_of):
     seen = []
     learner = learner_of(precision="bf16")
@@ -267,6 +274,7 @@ def test_the_penalty_brings_the_critics_gradient_norm_near_1(learner_of):
     assert values[-1] < 0.5 * values[0]
 
 
+@pytest.mark.slow
 def test_critics_may_have_more_turns_than_the_generators(learner_of):
     learner = learner_of(critic_steps=3)
     found = [set(train_step(learner, batch_of(1), Progress(step, 4))) for step in range(4)]
@@ -286,6 +294,7 @@ def test_its_presets_have_lsgan_or_critics():
         assert all(terms[name].weight == 1 for name in ("semantic", "domain", "perceptual"))
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_step_is_estimated(face_weights):
     given = {**PARAMS, "recogniser": face_weights}
     values = card.TrainCard.model_validate({"recipe": "face2anime", "params": given, "data": {"size": SIZE}})

@@ -161,6 +161,7 @@ def test_learning_rate_rises_falls_and_ends_at_zero():
     assert factors[-1] < 0.001
 
 
+@pytest.mark.slow
 def test_the_command_trains_it_and_scores_it(tmp_path):
     for domain in "ab":
         (tmp_path / domain).mkdir()

@@ -102,6 +102,7 @@ def test_features_are_those_of_the_saved_net_at_any_size(tmp_path):
         model.recipe.translate(model.nets, pictures(), "b")
 
 
+@pytest.mark.slow
 def test_the_command_learns_from_one_folder_with_sub_folders(tmp_path):
     for number, picture in enumerate(pictures(count=12)):
         path = tmp_path / "data" / ("photos" if number % 2 else "drawings") / f"{number}.png"

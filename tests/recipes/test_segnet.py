@@ -84,8 +84,11 @@ def test_the_vgg_trunk_is_the_published_one(kind, batch_norm, trunk):
     assert sum(p.numel() for p in net.features.parameters()) == trunk
 
 
-@pytest.mark.parametrize("net", [UNet(6, 4), VGGSegmenter(6, "vgg16", True, 4).eval()])
-def test_logits_have_the_size_of_the_image(net):
+@pytest.mark.parametrize(
+    "make", [lambda: UNet(6, 4), pytest.param(lambda: VGGSegmenter(6, "vgg16", True, 4), marks=pytest.mark.slow)]
+)
+def test_logits_have_the_size_of_the_image(make):
+    net = make().eval()
     assert net(torch.zeros(1, 3, 48, 32)).shape == (1, 6, 48, 32)
 
 

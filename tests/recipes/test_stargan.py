@@ -76,6 +76,7 @@ def test_shapes(size, layers, patches):
     assert source.shape == (2, 1, patches, patches) and logits.shape == (2, 5)
 
 
+@pytest.mark.slow
 def test_the_layers_are_the_authors():
     net, judge = StarGANGenerator(5), StarGANDiscriminator(5)
     convolutions = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
@@ -324,6 +325,7 @@ def test_several_labels_train():
     assert found["classify_real"].item() == pytest.approx(3 * math.log(2), rel=0.2)  # of an untrained net
 
 
+@pytest.mark.slow
 def test_the_discriminator_learns_labels():
     only = {name: 0 for name in StarGAN.terms() if name != "classify_real"}
     learner = learner_of(only)

@@ -135,12 +135,14 @@ def test_a_fine_tuned_run_starts_from_its_base_and_has_its_size_and_widths(base,
     assert {path.name for path in (drawn / "tuned").iterdir()} >= {"seed000000.png", "seed000001.png"}
 
 
+@pytest.mark.slow
 def test_a_size_other_than_that_of_the_base_is_refused(base, facekit):
     line = ("train", "stylegan2-structure", "--a", base / "references", "--init", base / "base")
     done = facekit(*line, "--size", 32)
     assert (done.code, "16 px" in done.err, "--size 16" in done.err) == (2, True, True)
 
 
+@pytest.mark.slow
 def test_jojogan_trains_from_two_drawings(tmp_path, base, facekit):
     for name, face in (("left", clips.PORTRAIT), ("right", ImageOps.mirror(clips.PORTRAIT))):
         (tmp_path / "references").mkdir(exist_ok=True)
@@ -151,6 +153,7 @@ def test_jojogan_trains_from_two_drawings(tmp_path, base, facekit):
     assert facekit("sample", base / "style", base / "styled", "-n", 1).code == 0
 
 
+@pytest.mark.slow
 def test_a_reference_without_a_face_is_refused(tmp_path, base, facekit):
     (tmp_path / "two").mkdir()
     clips.PORTRAIT.save(tmp_path / "two" / "face.png")
@@ -163,6 +166,7 @@ def test_a_reference_without_a_face_is_refused(tmp_path, base, facekit):
     assert facekit(*line, "--set", "params.find_face=false").code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["stylegan2", "stylegan2-projected", "stylegan2-freeze-g", "stylegan2-structure"])
 def test_one_image_is_refused_and_jojogan_named(tmp_path, base, facekit, recipe):
     toy.fill(tmp_path / "one", 1)
@@ -173,17 +177,20 @@ def test_one_image_is_refused_and_jojogan_named(tmp_path, base, facekit, recipe)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_too_many_references_are_refused(tmp_path, base, facekit):
     toy.fill(tmp_path / "many", 11)
     done = facekit("train", "jojogan", "--a", tmp_path / "many", "--size", 16, *FLAGS, "--init", base / "base")
     assert (done.code, "1 to 10" in done.err) == (3, True)
 
 
+@pytest.mark.slow
 def test_a_second_folder_is_refused(base, facekit):
     done = facekit("train", "stylegan2", "--a", base / "faces", "--b", base / "faces", "--size", 16, *FLAGS)
     assert (done.code, "--b" in done.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_pictures_depend_on_their_seed_alone_and_are_drawn_once(base, facekit):
     few, many = base / "few", base / "many"
     assert facekit("sample", base / "base", few, "-n", 1, "--seed", 3).code == 0
@@ -198,6 +205,7 @@ def test_pictures_depend_on_their_seed_alone_and_are_drawn_once(base, facekit):
     assert (many / "seed000002.png").exists() and (many / "seed000001.png").stat().st_mtime_ns == stamp
 
 
+@pytest.mark.slow
 def test_layers_are_swapped_from_a_size_on(base, facekit):
     line = ("sample", base / "base", base / "swapped", "-n", 1)
     assert facekit(*line, "--with", base / "base", "--swap-at", 7).code == 2
@@ -208,6 +216,7 @@ def test_layers_are_swapped_from_a_size_on(base, facekit):
     assert facekit("sample", base / "base", base / "mixed", "-n", 2, "--mix-at", 8).code == 0
 
 
+@pytest.mark.slow
 def test_layers_of_a_generator_that_was_trained_apart_are_refused(base, facekit, tmp_path):
     line = ("train", "stylegan2", "--a", base / "faces", "--size", 16, "--batch", 4, "--steps", 0, *FLAGS)
     assert facekit(*line, "--seed", 9, "--out", tmp_path / "other").code == 0
@@ -220,6 +229,7 @@ def test_layers_of_a_generator_that_was_trained_apart_are_refused(base, facekit,
     assert "trained apart" not in facekit(*two[:-1], base / "tuned", "--force").err
 
 
+@pytest.mark.slow
 def test_weights_that_translate_do_not_draw(base, facekit):
     done = facekit("sample", "anime", base / "no")
     assert (done.code, "translates" in done.err) == (2, True)
@@ -260,7 +270,8 @@ class Evil:
     ("file", "recipe"),
     [
         *((file, "stylegan2") for file in ("zip.pt", "pickle.pt", "network.pkl", "cut.pt", "text.pt")),
-        *((file, recipe) for file in ("zip.pt", "network.pkl") for recipe in ("stylegan2-freeze-g", "jojogan")),
+        ("zip.pt", "stylegan2-freeze-g"),
+        ("network.pkl", "jojogan"),
     ],
 )
 def test_a_file_that_is_no_checkpoint_is_refused_and_never_run(base, facekit, tmp_path, monkeypatch, recipe, file):

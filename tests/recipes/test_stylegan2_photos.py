@@ -141,6 +141,7 @@ def test_the_losses_of_the_encoder_are_those_of_the_page():
     assert torch.allclose(scene.identity(), 1 - F.cosine_similarity(one, other).mean(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_projected_heads_judge_and_the_generator_learns(random_helpers):
     state = started(ProjectedStyleGAN2, 64, head_width=8)
     before = {name: value.clone() for name, value in state.nets.named_parameters()}

@@ -122,6 +122,7 @@ def test_the_style_is_learned_through_the_trunk(root, tmp_path, jojogan):
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_mean_of_the_layers_of_the_trunk(root):
     own = {"look": "trunk", "vgg": str(root / "vgg.safetensors")}
     state = started(JoJoGAN, **own)
@@ -160,6 +161,7 @@ def test_a_base_without_anything_to_look_through_is_refused(root, tmp_path, jojo
     assert jojogan(root / "heads" / "model.safetensors", "--out", tmp_path / "also").code == 0
 
 
+@pytest.mark.slow
 def test_a_look_of_another_name_is_refused(root, tmp_path, jojogan):
     done = jojogan(root / "heads", "--out", tmp_path / "no", "--set", "params.look=eyes")
     assert (done.code, "look" in done.err) == (2, True)
@@ -173,6 +175,7 @@ def test_a_vgg_file_that_is_gone_is_named(root, tmp_path, jojogan, tune):
         assert (done.code, "gone.safetensors" in done.err, "params.vgg=FILE" in done.err) == (5, True, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [32, 128])
 def test_a_base_of_another_size_is_refused(root, tmp_path, jojogan, tune, size):
     for start in (jojogan, tune):
@@ -217,6 +220,7 @@ def test_what_is_frozen_stays_and_the_rest_moves(root, tmp_path, tune):
     assert any(not torch.equal(nets[key], nets[f"source.{key[2:]}"]) for key in mapping)
 
 
+@pytest.mark.slow
 def test_the_structure_term_holds_the_layout(root):
     state = started(ProjectedStructure, head_width=4, vgg=str(root / "vgg.safetensors"), structure_levels=2)
     state.recipe.start(state.nets, None)

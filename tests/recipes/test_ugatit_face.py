@@ -99,6 +99,7 @@ def test_equation_4s_second_term_as_printed_teaches_nothing(method):
     assert value.item() > 1e-3 and (gradient is None or gradient.abs().max() == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("progress", "alpha"), [(0.0, 0.0), (0.1, 0.5), (0.2, 1.0), (1.0, 1.0)])
 def test_the_parts_loss_rises_over_the_ramp(method, progress, alpha):
     full = scene_of(method(reading="text"), 1.0).segmentation()
@@ -107,6 +108,7 @@ def test_the_parts_loss_rises_over_the_ramp(method, progress, alpha):
     assert ramped.segmentation().item() == pytest.approx(alpha * full.item(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_there_and_back_counts_while_the_other_rises(method):
     made = method(ramp=0.2, reconstruction=3.0)
     nets = nn.ModuleDict(made.nets())
@@ -157,6 +159,7 @@ def test_the_papers_numbers_stand_in_its_preset():
     kind(values["params"], 112).check(112)
 
 
+@pytest.mark.slow
 def test_one_discriminator_per_domain(helpers):
     params = {**PARAMS, "segnet": helpers["segnet"], "face": helpers["facefeat"], "single_scale_d": True}
     values = card.TrainCard.model_validate({"recipe": "ugatit-face", "params": params, "data": {"size": SIZE}})
@@ -171,6 +174,7 @@ def test_one_discriminator_per_domain(helpers):
     )
 
 
+@pytest.mark.slow
 def test_without_its_two_losses_it_is_ugatit(helpers):
     params = {**PARAMS, "segnet": helpers["segnet"], "face": helpers["facefeat"]}
     plain = {k: v for k, v in PARAMS.items() if k != "ramp"}

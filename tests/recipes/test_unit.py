@@ -53,6 +53,7 @@ def test_parameter_counts():
     assert [count(scale) for scale in judge.scales] == 3 * [2_757_057]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "maps"), [(256, (16, 8, 4)), (128, (8, 4, 2)), (112, (7, 3, 1))])
 def test_map_sizes(size, maps):
     with torch.device("meta"):
@@ -118,6 +119,7 @@ def test_tying_moves_the_shared_blocks_next_to_the_latents():
     assert len(list(net.encoders["a"])) == 9 + 1 and len(net.last) == len(net.first) == 1
 
 
+@pytest.mark.slow
 def test_tied_blocks_are_still_the_same_objects_after_saving_and_loading(tmp_path):
     learner = learner_of({"tie_latent_layers": 1}, ema=0.5)
     train_step(learner, batch_of(), Progress(0, 2))
@@ -210,6 +212,7 @@ def no_weights(monkeypatch):
     monkeypatch.setattr(pretrained, "load_vgg", lambda net, source, kind="vgg19": None)
 
 
+@pytest.mark.slow
 def test_its_perceptual_loss_looks_at_relu5_3_of_vgg16(no_weights):
     learner = learner_of(name="unit-vgg")
     assert learner.helpers.vgg.names[-1] == "relu5_3" and len(learner.helpers.vgg.names) == 30

@@ -84,6 +84,7 @@ def test_shared_layers_are_the_same_objects_and_counted_once():
     assert torch.equal(net.encode(x, "a"), net.encoder("a")(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ema", [0.0, 0.5])
 def test_shared_layers_are_still_the_same_objects_after_saving_and_loading(learner_of, tmp_path, ema):
     learner = learner_of(ema=ema)
@@ -100,6 +101,7 @@ def test_shared_layers_are_still_the_same_objects_after_saving_and_loading(learn
             assert not torch.equal(before, net.decode(net.encode(batch_of()[0]["a"], "a"), "a"))
 
 
+@pytest.mark.slow
 def test_a_resumed_learner_has_the_same_shared_layers(learner_of):
     first, second = learner_of(), learner_of()
     train_step(first, batch_of(), Progress(0, 4))

@@ -6,6 +6,7 @@ from PIL import Image
 from facekit.reports import plots
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "scale"),
     [

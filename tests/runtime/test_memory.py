@@ -110,6 +110,7 @@ def test_a_job_may_take_no_more_than_its_control_groups_let_it(groups, own, file
     assert found == free if free is not None else found is None or found > 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_mapped_array_that_is_let_go_takes_no_memory_and_keeps_its_content(tmp_path):
     array = np.memmap(tmp_path / "file", np.uint8, "w+", shape=2**26)

@@ -150,6 +150,7 @@ def test_clean_fid_is_taken_from_where_it_is_kept_and_gives_its_own_features(cac
     assert found.run(features.pixels(picture, 299)[None]) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_channels_last_and_folded_norms_change_no_feature_of_clean_fid(tmp_path):
     from cleanfid.features import InceptionV3W
 
@@ -161,6 +162,7 @@ def test_channels_last_and_folded_norms_change_no_feature_of_clean_fid(tmp_path)
     assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(expected)
 
 
+@pytest.mark.slow
 def test_a_file_of_clean_fid_that_cannot_be_frozen_gives_its_features_all_the_same(tmp_path, monkeypatch):
     path = toy_scores.write_clean(tmp_path / "inception-2015-12-05.pt", convolutions())
     x = np.random.default_rng(0).uniform(0, 255, (2, 3, 299, 299)).astype(np.float32)

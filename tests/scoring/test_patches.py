@@ -30,6 +30,7 @@ def test_equal_sets_are_at_distance_0_at_every_level(tmp_path):
     assert measure(x, noisy(tmp_path / "y")) == {"SWD-64": 0, "SWD-32": 0, "SWD-16": 0, "SWD": 0}
 
 
+@pytest.mark.slow
 def test_blur_is_seen_at_the_finest_level_and_more_the_stronger_it_is(tmp_path):
     x = noisy(tmp_path / "x")
     found = [

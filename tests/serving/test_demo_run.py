@@ -100,6 +100,7 @@ def test_several_labels_become_a_grid_with_a_column_each(many, photo, tmp_path):
     assert shown.result.width > 3 * demo_run.CELL
 
 
+@pytest.mark.slow
 def test_a_tilted_face_is_turned_as_translate_does_it(plain, tmp_path, facekit):
     tilted = tmp_path / "tilted.png"
     PORTRAIT.rotate(-20, Image.Resampling.BICUBIC).save(tilted)

@@ -144,6 +144,7 @@ def same(one: Image.Image, other: Image.Image) -> bool:
     return one.size == other.size and bool((np.asarray(one) == np.asarray(other)).all())
 
 
+@pytest.mark.slow
 def test_the_answer_is_what_the_translator_makes_of_the_photo(service, studio):
     translator = Translator(studio.models["tiny"], detector="cascade")
     reply = service("/translate", PHOTO, Content_Type="image/png")
@@ -426,6 +427,7 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(facekit, monk
     assert done.code == 5 and "pip install 'facekit-anime[serve]'" in done.err
 
 
+@pytest.mark.slow
 def test_where_no_weights_are_named_those_that_can_are_taken():
     studio = Studio(["anime", "cartoon"], "cpu", None, "facekit")
     face = Image.fromarray(astronaut()[20:200, 130:310])

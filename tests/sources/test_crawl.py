@@ -83,6 +83,7 @@ def whole(board, out, wanted):
 # the whole way
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("site", SITES)
 def test_a_crawl_fetches_everything_once(board, out, site):
     assert go(board, out, site) == out
@@ -131,6 +132,7 @@ def test_the_limit_may_change_while_a_crawl_is_unfinished(board, out):
     whole(board, out, range(22, 31))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("site", SITES)
 def test_the_same_command_again_asks_nothing(board, out, site):
     go(board, out, site)
@@ -142,6 +144,7 @@ def test_the_same_command_again_asks_nothing(board, out, site):
     }
 
 
+@pytest.mark.slow
 def test_update_fetches_what_is_new(board, out):
     go(board, out)
     new = Entry(31)
@@ -218,6 +221,7 @@ def test_only_general_images_come_by_default(board, out):
     whole(board, out, range(4, 31))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("site", SITES)
 def test_a_page_of_unwanted_posts_does_not_end_the_crawl(board, out, site):
     for i in range(5, 30):
@@ -238,6 +242,7 @@ def test_filters_work_before_fetching(board, out):
     assert told == {"too small": 1, "another file type": 2, "low score": 1, "no file address": 1}
 
 
+@pytest.mark.slow
 def test_the_true_size_counts_not_the_claimed_one(board, out):
     board.by_id[9].more = {"width": 5000, "height": 5000}
     go(board, out, min_size=20, limit=30)
@@ -246,6 +251,7 @@ def test_the_true_size_counts_not_the_claimed_one(board, out):
         go(board, out.with_name("large"), min_size=25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("site", SITES)
 def test_expressions_go_into_a_folder_each_and_ambiguous_images_nowhere(out, site):
     tags = {1: "angry solo", 2: "sad solo", 3: "smile solo", 4: "surprised solo", 5: "smile sad solo"}
@@ -270,6 +276,7 @@ def test_the_same_image_under_two_posts_is_kept_once(board, out):
     assert "3" not in board.served()  # its md5 tells that it is there
 
 
+@pytest.mark.slow
 def test_an_image_that_is_never_what_it_should_be_is_not_asked_for_without_end(board, out):
     board.always["/images/9.jpg"] = "wrong"
     with pytest.raises(SomeFailed):
@@ -277,6 +284,7 @@ def test_an_image_that_is_never_what_it_should_be_is_not_asked_for_without_end(b
     assert sum(key == "9" for what, key, _ in board.log if what == "file") == 6
 
 
+@pytest.mark.slow
 def test_no_posts_at_all_are_an_error(board, out):
     with pytest.raises(InputError, match="no such posts"):
         go(board, out, tags="nothing_has_this")
@@ -287,6 +295,7 @@ def test_no_posts_at_all_are_an_error(board, out):
 # faults
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FILE_FAULTS)
 def test_a_fault_of_a_file_loses_nothing(board, out, fault):
     board.planned["file"].extend([fault, "", fault, fault, fault])
@@ -295,6 +304,7 @@ def test_a_fault_of_a_file_loses_nothing(board, out, fault):
     assert max(board.served().values()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("seed", range(3))
 def test_a_fifth_of_broken_answers_loses_and_doubles_nothing(out, site, seed):
@@ -304,6 +314,7 @@ def test_a_fifth_of_broken_answers_loses_and_doubles_nothing(out, site, seed):
         assert max(board.served().values()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", ["403", "404", "410"])
 def test_a_failed_download_is_listed_and_the_others_are_kept(board, out, status):
     board.always["/images/9.jpg"] = status
@@ -318,6 +329,7 @@ def test_a_failed_download_is_listed_and_the_others_are_kept(board, out, status)
     assert len(board.log) == asked and "--retry-failed" in caught.value.hint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", ["retry_failed", "update"])
 def test_what_failed_for_good_can_be_tried_again(board, out, flag):
     board.always["/images/9.jpg"] = "403"
@@ -368,6 +380,7 @@ def test_names_of_the_server_are_never_names_of_files(board, out, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["raw"]
 
 
+@pytest.mark.slow
 def test_a_file_that_is_larger_than_allowed_fails_at_once(board, out):
     board.by_id[4].data = picture(4, (900, 900), "PNG")
     with pytest.raises(SomeFailed, match="29 images downloaded"):
@@ -386,6 +399,7 @@ def test_a_site_that_is_down_is_reported_and_the_crawl_continues_later(board, ou
     whole(board, out, range(1, 31))
 
 
+@pytest.mark.slow
 def test_when_all_files_fail_the_crawl_stops_and_continues_later(out):
     with Booru([Entry(i) for i in range(1, 41)], page=40) as board:
         board.always["file"] = "503"
@@ -543,6 +557,7 @@ def test_ctrl_c_says_how_to_continue(out, spawn):
         whole(board, out, range(1, 31))
 
 
+@pytest.mark.slow
 def test_ctrl_c_does_not_wait_for_a_server_that_hangs(out, spawn):
     with SlowServer() as server:
         process = spawn.start("crawl", "urls", out, "--from", "-", "--allow-local", stdin=subprocess.PIPE)
@@ -556,6 +571,7 @@ def test_ctrl_c_does_not_wait_for_a_server_that_hangs(out, spawn):
         assert process.returncode == 130 and time.monotonic() - begun < 5, err
 
 
+@pytest.mark.slow
 def test_a_damaged_archive_is_reported(board, out):
     go(board, out, limit=3)
     (out / NAME).write_bytes(b"rubbish" * 1000)
@@ -690,6 +706,7 @@ def test_json_is_one_object_a_line(facekit, board, out):
     assert done.code == 4 and {event["event"] for event in events} == {"note", "warning", "progress", "error"}
 
 
+@pytest.mark.slow
 def test_help_needs_no_network_library(spawn):
     code = "import sys; from facekit.cli import main\ntry: main()\nfinally: assert 'requests' not in sys.modules"
     around = {**os.environ, "PYTHONPATH": str(ROOT / "src")}

@@ -212,6 +212,7 @@ def test_the_record_goes_up_once_and_nothing_of_it_is_left(store, facekit, board
     assert removed[-1] < buckets.Store.log.index(("put", "/bucket/raw/card.yaml"))
 
 
+@pytest.mark.slow
 def test_the_same_machine_sends_what_it_had(store, facekit, board, whole):
     board.log.clear()
     lost_after(3, ".jpg")
@@ -235,6 +236,7 @@ def test_a_higher_limit_goes_on_where_another_machine_was_lost(store, facekit, b
     assert not unlike(store, whole)
 
 
+@pytest.mark.slow
 def test_force_deletes_what_a_lost_machine_has_sent(store, facekit, board, other_machine):
     for more in ((), ("--force", "--min-size", 2)):
         other_machine()
@@ -248,6 +250,7 @@ def test_force_deletes_what_a_lost_machine_has_sent(store, facekit, board, other
     assert {name.partition("_")[0] for name in images(store)} == {"14", "13"} and not store.find(PARTS)
 
 
+@pytest.mark.slow
 def test_nothing_of_a_finished_crawl_is_left_where_force_began_another(store, facekit, board, other_machine):
     assert go(facekit, board).code == 4
     lost_after(9 + 2, ".jpg")  # nine are removed
@@ -260,6 +263,7 @@ def test_nothing_of_a_finished_crawl_is_left_where_force_began_another(store, fa
     assert {row["file"] for row in rows} == images(store) and not store.exists("/bucket/raw/failed.jsonl")
 
 
+@pytest.mark.slow
 def test_a_crawl_that_goes_on_elsewhere_is_taken_over_by_the_first_machine(
     store, facekit, board, other_machine, monkeypatch, whole
 ):
@@ -278,6 +282,7 @@ def test_a_crawl_that_goes_on_elsewhere_is_taken_over_by_the_first_machine(
     assert all(board.served()[key] == served[key] for key in kept)
 
 
+@pytest.mark.slow
 def test_a_command_that_is_refused_leaves_what_a_killed_one_left(store, facekit, board, whole):
     lost_after(3, ".jpg")
     assert go(facekit, board).code == 3

@@ -366,6 +366,7 @@ def test_an_endless_answer_is_given_up_at_the_limit(board, clock, tmp_path):
     assert asking.traffic.bytes < 400_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["body", "headers", "continue", "silence"])
 def test_an_answer_that_takes_too_long_is_cut_off(clock, kind):
     with SlowServer() as server, pytest.raises(FetchError, match="takes longer than 0") as caught:
@@ -406,6 +407,7 @@ def test_abort_ends_requests_that_wait_for_a_server(clock):
     assert outcome == ["stopped"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["resolve", "connect"])
 @pytest.mark.parametrize("aborted", [True, False])
 def test_a_name_server_or_host_that_does_not_answer_is_left_alone_in_time(clock, monkeypatch, step, aborted):

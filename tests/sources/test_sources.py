@@ -225,11 +225,13 @@ def test_a_walk_never_requests_page_numbers(board, kind):
     assert all("pid=0" in key or "page=b" in key for key in asked[1:]) and len(asked) == 5  # 20, 20, 11, the end, twice
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BOARDS)
 def test_a_walk_continues_below_an_id(board, kind):
     assert ids(walk(kind, board, anchor=13)) == list(range(12, 0, -1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BOARDS)
 @pytest.mark.parametrize("fault", [*PAGE_FAULTS, "swapped", "shuffled"])
 def test_no_fault_of_one_page_loses_or_doubles_a_post(board, kind, fault):
@@ -237,6 +239,7 @@ def test_no_fault_of_one_page_loses_or_doubles_a_post(board, kind, fault):
     assert ids(walk(kind, board)) == list(range(50, 0, -1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BOARDS)
 @pytest.mark.parametrize("fault", PAGE_FAULTS)
 def test_a_fault_at_the_beginning_or_the_end_does_not_end_the_walk(board, kind, fault):
@@ -244,6 +247,7 @@ def test_a_fault_at_the_beginning_or_the_end_does_not_end_the_walk(board, kind, 
     assert ids(walk(kind, board)) == list(range(50, 0, -1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BOARDS)
 def test_posts_that_come_and_go_meanwhile_do_no_harm(board, kind):
     site = opened(kind, board.address)
@@ -259,6 +263,7 @@ def test_posts_that_come_and_go_meanwhile_do_no_harm(board, kind):
     assert ids(rest) == [i for i in range(30, 0, -1) if i != 25]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BOARDS)
 def test_short_pages_do_not_end_the_walk(board, kind):
     board.page = 3
@@ -270,6 +275,7 @@ def test_no_posts_at_all_are_an_end(board, kind):
     assert ids(walk(kind, board, tags=["nothing_has_this"])) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BOARDS)
 def test_a_site_that_repeats_one_page_for_ever_is_given_up(board, kind):
     board.planned["page"].append("")

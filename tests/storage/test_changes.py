@@ -226,6 +226,7 @@ def test_the_lines_of_shards_are_merged_in_order_and_each_once(here):
     assert "images: 5" in (here / "out/card.yaml").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [Manifest.merge, lambda manifest: manifest.forget(["00000.png"])])
 def test_manifests_are_rewritten_line_by_line(tmp_path, after):
     rows = [{"file": f"{n:05d}.png", "source": f"{n:05d}.png", "more": "x" * 2000} for n in reversed(range(3000))]

@@ -183,6 +183,7 @@ def test_an_image_beside_its_namesake_tells_its_type():
 # one run
 
 
+@pytest.mark.slow
 def test_every_image_is_mapped_with_a_manifest_and_a_card(here):
     outcome = run(here / "in", here / "out", made=lambda: {"by": "test"})
     assert outcome == Outcome(made=5)

@@ -318,6 +318,7 @@ def test_what_is_not_a_file_is_refused_by_name(tmp_path, make):
         images.read(tmp_path / "a.png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM"])
 def test_damage_of_any_kind_is_an_image_or_an_input_error(tmp_path, kind, monkeypatch):
     monkeypatch.setattr(images, "MAX_PIXELS", 10_000)

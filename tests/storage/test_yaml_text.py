@@ -43,6 +43,7 @@ def test_nothing_written_is_an_alias():
     assert "&" not in yaml_text.dump({"a": betas, "b": betas})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "says"),
     [

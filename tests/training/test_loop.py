@@ -265,8 +265,7 @@ class Breaking(toy.ToyScene):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="there is no C++ compiler")
-def test_compiled_nets_learn_the_same_and_are_saved_as_before(monkeypatch):
-    monkeypatch.setenv("TORCHINDUCTOR_VEC_ISA_OK", "0")  # torch else compiles a program for each instruction set
+def test_compiled_nets_learn_the_same_and_are_saved_as_before():
     plain, compiled = (learner_of(run={"precision": "fp32", "compile": on, "ema": 0.9}) for on in (False, True))
     batches = [{k: x.float() for k, x in batch(seed=step).items()} for step in range(2)]
     for step, one in enumerate(batches):

@@ -227,6 +227,7 @@ def test_a_second_signal_ends_at_once_and_a_third_does_not_disturb(number, monke
         signal.signal(each, handler)
 
 
+@pytest.mark.slow
 def test_a_longer_run_continues_exactly(train, uninterrupted, tmp_path):
     assert train(tmp_path / "run", "", "--steps", 4).code == 0
     longer = train(tmp_path / "run", "", "--steps", 6)
@@ -260,6 +261,7 @@ class Decay(toy.Toy):
     assert longer.code == 0 and "learning rates of a run of 2 steps" in longer.err
 
 
+@pytest.mark.slow
 def test_the_card_in_a_run_folder_stands_for_the_run(train, facekit, tmp_path, monkeypatch):
     run = tmp_path / "run"
     stopped = train(run, f"step:2:{int(signal.SIGINT)}")
@@ -271,6 +273,7 @@ def test_the_card_in_a_run_folder_stands_for_the_run(train, facekit, tmp_path, m
     assert again.code == 0 and "complete" in again.err
 
 
+@pytest.mark.slow
 def test_a_start_that_saved_nothing_gives_way_to_other_flags(train, tmp_path):
     run = tmp_path / "run"
     assert train(run, "", "--init", tmp_path / "absent").code == 5
