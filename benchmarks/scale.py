@@ -155,6 +155,7 @@ def measured_before(folder: Path) -> None:
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("commands", nargs="*", default=["map"], help=", ".join([*COMMANDS, *STARTS]))
 parser.add_argument("--counts", default="1000,10000,100000")
+parser.add_argument("--limit", type=int, help="make only the first images of a command: what so large a folder takes")
 arguments = parser.parse_args()
 print(machine())
 for name in arguments.commands:
@@ -177,6 +178,8 @@ for name in arguments.commands:
             if name == "clean-measured":
                 measured_before(folder)
                 runs = [("the report", more, count), runs[-1]]
+            if arguments.limit:
+                runs = [(f"first {arguments.limit:,}", [*more, "--limit", str(arguments.limit)], arguments.limit)]
             for title, extra, done in runs:
                 seconds, used, memory, own = timed([*COMMANDS[name], *extra], folder)
                 each = f"{1e6 * used / done:.0f} us of processor time an image"

@@ -15,8 +15,8 @@ from PIL import Image
 import toy
 from facekit.errors import CardError, InputError, Interrupted, OutOfMemory, SomeFailed
 from facekit.runtime import console
-from facekit.storage import card, images
-from facekit.storage.folder import Chosen, Folder, Source, open_source, output_names
+from facekit.storage import card, folder, images
+from facekit.storage.folder import Chosen, Folder, Source, open_source, output_names, without
 from facekit.storage.folder_map import Outcome, folder_map
 from facekit.storage.jsonl import read_lines
 from facekit.storage.listing import Listing
@@ -105,6 +105,18 @@ def test_chosen_items_are_made_when_they_are_asked_for():
     assert len(chosen) == 6 and not asked
     assert chosen[2] == "4.png" and asked == [4]
     assert list(chosen[1:3]) == ["2.png", "4.png"] and list(chosen)[-1] == "8.png"
+
+
+def test_only_what_is_named_as_the_sheet_is_looked_up(here, monkeypatch):
+    for name in ("in/x/out-sheet.png", "in/y/out-sheet.png", "in/y/my-out-sheet.png"):
+        toy.picture().save(here / name)
+    whole = Folder(here / "in").sources()
+    assert without(whole, here / "elsewhere.png") is whole
+    asked = []
+    monkeypatch.setattr(folder, "real", lambda path: (asked.append(path.name), path.resolve())[1])
+    left = without(whole, (here / "in/x/out-sheet.png").resolve())
+    assert [s.name for s in left] == [s.name for s in whole if s.name != "x/out-sheet.png"]
+    assert sorted(asked) == ["my-out-sheet.png", "out-sheet.png", "out-sheet.png"]
 
 
 def test_what_facekit_notes_beside_images_is_not_foreign(here):
