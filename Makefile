@@ -35,10 +35,10 @@ demo: install ## one bundled photo -> its face -> an anime face, in demo/
 
 # One process more than cores, because some tests wait. To explain asserts pytest rewrites 170 files in each process, which
 # takes 12 s of it: only those that fail are explained, in a second run.
-test: install-dev ## all tests, on all cores
+test: install-dev ## all tests, slow ones too, on all cores
 	$(PYTHON) -m compileall -q src
 	processes=$$($(PYTHON) -c "from facekit.runtime.cores import usable_cores; print(usable_cores() + 1)"); \
-	$(PYTHON) -m pytest -n $$processes --assert=plain \
+	$(PYTHON) -m pytest --slow -n $$processes --assert=plain \
 	|| { $(PYTHON) -m pytest --last-failed --last-failed-no-failures none; exit 1; }
 
 docs: install-dev ## the documentation site, in site/

@@ -18,10 +18,32 @@ ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("FACEKIT_SHARED", ROOT.parent / "shared"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that hold a slow test come first: one that is begun last keeps a single core busy at the end."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the tests that are marked slow, too")
+
+
+def slow_asked(config: pytest.Config) -> bool:
+    """Whether slow tests run: with --slow, -m or --last-failed, or where a test is given by its own name."""
+    asked = (config.getoption(name, None) for name in ("slow", "markexpr", "lf"))  # no lf without the cache
+    return any(asked) or any("::" in name for name in config.args)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave slow tests out where nobody asks for them.
+
+    Files that hold one come first: one that is begun last keeps a single core busy at the end.
+    """
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    files = {item.path for item in slow}
+    items.sort(key=lambda item: item.path not in files)
+    if not slow_asked(config):
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if not slow_asked(config):
+        terminalreporter.write_line("tests marked slow were left out: --slow runs them, as `make test` does")
 
 
 @dataclass
