@@ -1,7 +1,5 @@
 """The suite itself: which of its tests run."""
 
-import sys
-
 import pytest
 
 PAIR = "import pytest\n\n\ndef test_quick():\n    pass\n\n\n@pytest.mark.slow\ndef test_slow():\n    pass\n"
@@ -17,7 +15,7 @@ PAIR = "import pytest\n\n\ndef test_quick():\n    pass\n\n\n@pytest.mark.slow\nd
         (["::test_slow"], ["test_slow"]),
     ],
 )
-def test_slow_tests_run_where_somebody_asks_for_them(tmp_path, capsys, asked, ran):
+def test_slow_tests_run_where_somebody_asks_for_them(request, tmp_path, capsys, asked, ran):
     file = tmp_path / "test_pair.py"
     file.write_text(PAIR)
     seen = []
@@ -26,10 +24,11 @@ def test_slow_tests_run_where_somebody_asks_for_them(tmp_path, capsys, asked, ra
         def pytest_runtest_call(self, item):
             seen.append(item.name)
 
+    rule = next(known for known in request.config.pluginmanager.get_plugins() if hasattr(known, "slow_asked"))
     given = [f"{file}{asked[0]}"] if asked and asked[0].startswith("::") else [str(file), *asked]
     pytest.main(
         [*given, "--rootdir", str(tmp_path), "-p", "no:cacheprovider", "--import-mode=importlib"],
-        [sys.modules["conftest"], Watch()],
+        [rule, Watch()],
     )
     assert seen == ran
     left_out = "were left out: --slow runs them" in capsys.readouterr().out
