@@ -1,24 +1,25 @@
 """The face detector's training: labels, composed scenes, what each cell has to find, and that it learns."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from safetensors.torch import load_file
 
 from facekit.data.face_boxes import BOX, COLUMNS, KIND, POINTS, WEIGHT, face_row, find_faces, open_labels, read_faces
+from facekit.data.face_closeups import CloseupReader, closeup, warped
 from facekit.data.face_scenes import SceneReader, move_face
-from facekit.data.face_squares import LABELS, SquareReader
 from facekit.data.loader import Batches
 from facekit.errors import CardError, InputError
-from facekit.faces import second_look
-from facekit.faces.second_look import weights_of
+from facekit.nets import face_points
 from facekit.nets.detector import STRIDES, Conv, FaceDetector, decode, grid
 from facekit.nets.detector_file import folded, load_detector
-from facekit.nets.face_points import FINE, SEEN, FacePoints
 from facekit.ops import boxes
 from facekit.recipes.detector import assign
+from facekit.recipes.second_look import balanced
 from facekit.storage import card
 
 POINTS_AT = ((20, 24), (40, 24), (30, 34), (23, 43), (37, 43))
@@ -199,55 +200,61 @@ def test_a_run_is_a_detector(labelled, tmp_path, facekit):
     assert done.code == 4 and "no face found by facekit:" in done.err + done.out  # two steps teach it nothing
 
 
-def test_squares_hold_the_points_of_their_face(labelled):
-    """An eye is dark, the mouth is red: where the label says, whichever way the square is off or mirrored."""
+def test_closeups_hold_their_face_where_the_label_says(labelled):
+    """An eye is dark, the mouth is red, at any roll, mirrored or not, and a square at that roll lies in the picture."""
     faces = {path: rows for path, rows in find_faces(labelled).items() if len(rows)}
-    reader = SquareReader("a", faces)
-    rng = np.random.default_rng(0)
+    rng, rolls = np.random.default_rng(0), []
     for path, rows in faces.items():
-        picture = reader.read(path, 64)["a"]
+        picture = CloseupReader("a", faces).read(path, 192)["a"]
         for _ in range(4):
-            square, points = reader.cut(picture, rows[0], rng, 64, True)
-            at = np.round((points + 0.5) * 64 - 0.5).astype(int)
-            (right, left, _, *corners), red = at, square[..., 0].astype(int) - square[..., 1]
-            assert square.shape == (64, 64, 3) and right[0] < left[0] and max(right[1], left[1]) < corners[0][1]
-            assert all(square[y, x].max() < 90 for x, y in (right, left))
+            matrix = closeup(rows[0], rng, 192, True)
+            shown, row = warped(picture, matrix, 192), move_face(rows[0], matrix)
+            points = torch.from_numpy(row[POINTS].reshape(1, 5, 2))
+            rolls.append(float(face_points.turns(points)))
+            (right, left, _, *corners), red = points[0].numpy(), shown[..., 0].astype(int) - shown[..., 1]
+            assert all(shown[int(y), int(x)].max() < 90 for x, y in (right, left))
             x, y = np.mean(corners, 0).astype(int)
             assert red[y, x] > 80
-    samples = [reader.read(path, 64) for path in faces]
-    shown = [reader.present(samples[0], rng, 64, True, lambda: samples[1]) for _ in range(200)]
-    labels = np.stack([sample["a_faces"] for sample in shown])
-    assert labels.shape == (200, LABELS) and 0.12 < 1 - labels[:, 11].mean() < 0.3
-    assert (labels[labels[:, 11] == 0] == 0).all() and np.abs(labels[:, :10]).max() < 0.6
+            middle, side, _ = face_points.framed(points)
+            assert 60 < side < 140 and (middle - 96).abs().max() + side * 2**0.5 / 2 < 100
+    assert max(map(abs, rolls)) > 2 and sum(abs(roll) < 0.5 for roll in rolls) > 12
 
 
-def test_the_last_layer_is_fitted_whatever_a_few_wrong_labels_say():
-    rng = torch.Generator().manual_seed(0)
-    x = torch.cat([torch.randn(600, 8, generator=rng), torch.ones(600, 1)], 1).double()
-    truth = torch.randn(9, 10, generator=rng).double()
-    y = x @ truth
-    y[:40] += 50
-    counts = torch.ones(600).double()
-    assert (weights_of(x, y, counts, ridge=1e-6) - truth).abs().max() < 0.05
-    assert (weights_of(x, y, counts, rounds=1, ridge=1e-6) - truth).abs().max() > 1
-    counts[:40] = 0
-    assert torch.allclose(weights_of(x, y, counts, rounds=1, ridge=1e-9), truth, atol=1e-5)
+def test_a_fifth_of_the_closeups_show_no_face(labelled):
+    faces = find_faces(labelled)
+    reader, rng = CloseupReader("a", faces), np.random.default_rng(0)
+    samples = [reader.read(path, 96) for path in faces]
+    shown = [reader.present(sample, rng, 96, True, lambda: samples[0]) for sample in samples for _ in range(20)]
+    rows = np.stack([closeup["a_faces"] for closeup in shown])
+    assert rows.shape == (260, 1, COLUMNS) and shown[0]["a"].shape == (96, 96, 3)
+    assert 0.15 < (rows[..., WEIGHT] == 0).mean() < 0.4
+    without = rows[[not len(sample["a_faces"]) for sample in samples for _ in range(20)]]
+    assert len(without) == 20 and (without[..., WEIGHT] == 0).all()
+
+
+def test_pictures_of_small_folders_are_shown_more_often():
+    shown = balanced([Path(f"large/{i}") for i in range(90)] + [Path(f"small/{i}") for i in range(10)])
+    assert [sum(path.parent.name == name for path in shown) for name in ("large", "small")] == [90, 30]
 
 
 @pytest.mark.slow
-def test_the_second_look_fitted_to_drawn_faces_finds_their_points(labelled):
-    torch.manual_seed(0)
-    net = FacePoints(6)
-    faces = {path: rows for path, rows in find_faces(labelled).items() if len(rows)}
-    reader, rng = SquareReader("a", faces), np.random.default_rng(0)
-    samples = [reader.read(path, 64) for path in faces]
-    held = net.trunk[0][0].weight.clone()
-    second_look.fit(net, (reader.present(samples[i % 12], rng, 64, True, lambda: samples[0]) for i in range(450)))
-    cut = [reader.cut(sample["a"], faces[path][0], rng, 64, True) for sample, path in zip(samples, faces, strict=True)]
-    cut += [(reader.nothing(samples[0], rng, 64, lambda: samples[0]), np.zeros((5, 2))) for _ in range(12)]
-    x = torch.from_numpy(np.stack([square for square, _ in cut])).permute(0, 3, 1, 2).float() / 127.5 - 1
-    found = net(x).detach()
-    truth = torch.from_numpy(np.stack([points for _, points in cut[:12]]))
-    assert (found[:12, FINE].unflatten(1, (5, 2)) - truth).norm(dim=2).mean() < 0.02  # sides: a twentieth of the face
-    assert found[:12, SEEN].median() > 1.5 and found[12:, SEEN].median() < -0.5
-    assert torch.equal(net.trunk[0][0].weight, held)
+def test_the_second_look_learns_beside_a_first_that_stays(labelled, tmp_path, facekit):
+    given = ["--data", labelled, "--set", "data.split=[10,1,2]", "--set", "params.points_width=6", "--batch", 8]
+    done = facekit("train-detector", "second-look", *given, "--steps", 1, "--out", tmp_path / "alone")
+    assert done.code == 2 and "--init" in done.err
+    first = ["--size", 96, "--set", "params.width=4", "--steps", 1, "--out", tmp_path / "first"]
+    assert facekit("train-detector", *given, *first).code == 0
+    more = ["--init", tmp_path / "first", "--steps", 120, "--lr", 0.004, "--set", "run.log_every=10"]
+    done = facekit("train-detector", "second-look", *given, *more, "--out", tmp_path / "second")
+    assert done.code == 0, done.err
+    lines = map(json.loads, (tmp_path / "second" / "log.jsonl").read_text().splitlines())
+    losses = [row["losses"] for row in lines if "losses" in row]
+    assert set(losses[0]) == {"points", "fine_points", "seen"}
+    for name in ("points", "fine_points", "seen"):
+        early, late = (sum(row[name] for row in rows) for rows in (losses[:3], losses[-3:]))
+        assert late < 0.8 * early, name
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "second"))
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert {name for name in before if name.startswith("net.")} == {name for name in same if name.startswith("net.")}
+    assert not torch.equal(before["points.upright.weight"], after["points.upright.weight"])
+    load_detector(tmp_path / "second" / "model.safetensors")

@@ -13,7 +13,7 @@ from .train import train
 
 @options.with_flags_of(train, without=("labels", "a", "b", "smooth", "domains"))
 def train_detector(
-    recipe: Annotated[str, typer.Argument(help="detector")] = "detector",
+    recipe: Annotated[str, typer.Argument(help="detector or second-look")] = "detector",
     *,
     data: Annotated[
         Optional[Path],

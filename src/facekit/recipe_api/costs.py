@@ -24,6 +24,7 @@ COSTS: dict[str, tuple[float | None, float]] = {  # forward GFLOP per image, GiB
     "jojogan": (277.1, 5.2),
     "paired-cnn": (0.5872, 0.15),
     "projected-cut": (16.12, 0.25),
+    "second-look": (0.03104, 0.06),
     "segnet": (1.603, 0.39),
     "segnet-vgg": (12, 1.1),
     "segnet-paper": (12, 0.81),

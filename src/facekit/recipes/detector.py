@@ -31,6 +31,7 @@ LEVELS = ((0.0, 52.0), (40.0, 120.0), (96.0, float("inf")))  # px: the faces (la
 SHOWN = 0.4  # the score from which previews show a face
 CLOSEUPS = 3  # squares for each scene on which the landmarks are learnt
 BESIDE = 0.2  # the share of squares that lie beside their face
+TURNED = 0.08  # the share of upright squares that show their face on its side or upside down, which is none to be seen
 CLEAR = 32.0  # px; the landmarks of smaller faces count less, by their size
 GROUNDS = 1000  # faceless pictures of the training set that are kept in memory as backgrounds
 FACE_COLOURS = ((0.2, 1.0, 0.2), (1.0, 0.3, 1.0))  # boxes in previews, -1..1: photos, drawings
@@ -88,7 +89,7 @@ class DetectorScene(Scene):
 
     @view
     def chosen(self) -> tuple[Tensor, Tensor, Tensor]:
-        """CLOSEUPS faces for each scene: their images [K], rows [K, COLUMNS], and whether there is one.
+        """CLOSEUPS faces for each scene: their images [K], rows [K, COLUMNS], and how much each counts: 0 for none.
 
         There are as many in every step: where there are fewer faces, each is taken again.
         """
@@ -97,29 +98,33 @@ class DetectorScene(Scene):
         number = torch.arange(CLOSEUPS * len(self.a), device=self.a.device) % held.sum().clamp(min=1)
         chosen = order[number]
         real = held[chosen]
-        return chosen // self.a_faces.shape[1], whole(self.a_faces.flatten(0, 1)[chosen], real), real
+        rows = whole(self.a_faces.flatten(0, 1)[chosen], real)
+        return chosen // self.a_faces.shape[1], rows, real * clear(rows)
 
     @view
     def closeups(self) -> tuple[Tensor, Tensor, Tensor]:
         """Squares around the boxes, the points in them, and how much each counts: 0 without a face, 1 a clear one."""
-        image, rows, real = self.chosen
+        image, rows, counts = self.chosen
         middle, side, turn = face_points.boxed(rows[:, BOX])
         middle = middle + 0.05 * side[:, None] * torch.randn_like(middle)
         where = middle, side * (0.1 * torch.randn_like(side)).exp(), turn
         points = rows[:, POINTS].unflatten(1, (5, 2))
-        return face_points.squares(self.a, image, *where), face_points.to_square(points, *where), real * clear(rows)
+        return face_points.squares(self.a, image, *where), face_points.to_square(points, *where), counts
 
     @view
     def upright(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Squares in which the faces stand about upright, as in `closeups`; a fifth of them lie beside their face."""
-        image, rows, real = self.chosen
+        """Squares in which the faces stand about upright, as in `closeups`; those BESIDE or TURNED count 0."""
+        image, rows, counts = self.chosen
         points = rows[:, POINTS].unflatten(1, (5, 2))
         middle, side, turn = face_points.framed(points)
         beside = torch.rand_like(side) < BESIDE
         away = F.normalize(torch.randn_like(middle)) * torch.where(beside, 0.6, 0.04 * torch.randn_like(side))[:, None]
         side = side * (0.06 * torch.randn_like(side)).exp()
-        where = middle + away * side[:, None], side, turn + 0.1 * torch.randn_like(side)
-        counts = real * ~beside * clear(rows)
+        turned = torch.rand_like(side) < TURNED
+        quarters = turned * torch.randint(1, 4, side.shape, device=side.device)
+        turn = turn + quarters * torch.pi / 2 + 0.1 * torch.randn_like(side)
+        where = middle + away * side[:, None], side, turn
+        counts = counts * ~(beside | turned)
         return face_points.squares(self.a, image, *where), face_points.to_square(points, *where), counts
 
     @view
