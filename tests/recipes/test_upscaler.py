@@ -74,7 +74,7 @@ def test_a_short_run_gives_back_edges_that_interpolation_loses(tmp_path, facekit
     plain = [f"--set=losses.{name}=0" for name in ("perceptual", "adversarial", "judge")]
     small = ["--set=params.width=12", "--set=params.blocks=1", "--set=params.noise=0", "--set=params.blur=0"]
     line = ["train", "upscaler", "--a", tmp_path / "drawings", "--out", tmp_path / "run", "--size", 48]
-    assert facekit(*line, "--steps", 250, "--batch", 8, "--lr", "0.01", "--set=run.ema=0.9", *small, *plain).code == 0
+    assert facekit(*line, "--steps", 250, "--batch", 8, "--lr", "0.003", "--set=run.ema=0.9", *small, *plain).code == 0
     halves = [(path, images.read(path).resize((48, 48), Image.Resampling.BICUBIC)) for path in drawings(tmp_path)]
 
     def error(enlarger):
@@ -84,7 +84,7 @@ def test_a_short_run_gives_back_edges_that_interpolation_loses(tmp_path, facekit
         ]
         return sum(float((x - y).abs().mean()) for x, y in pairs)
 
-    assert error(Enlarger(str(tmp_path / "run"))) < 0.9 * error(Enlarger("none"))
+    assert error(Enlarger(str(tmp_path / "run"))) < 0.75 * error(Enlarger("none"))
 
 
 def test_it_translates_nothing_by_itself(tmp_path, facekit):
