@@ -9,7 +9,18 @@ import torch
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 
-from facekit.data.face_boxes import BOX, COLUMNS, KIND, POINTS, WEIGHT, face_row, find_faces, open_labels, read_faces
+from facekit.data.face_boxes import (
+    BOX,
+    COLUMNS,
+    KIND,
+    POINTS,
+    WEIGHT,
+    face_row,
+    find_faces,
+    find_false,
+    open_labels,
+    read_faces,
+)
 from facekit.data.face_closeups import CloseupReader, closeup, warped
 from facekit.data.face_scenes import SceneReader, move_face
 from facekit.data.loader import Batches
@@ -258,3 +269,27 @@ def test_the_second_look_learns_beside_a_first_that_stays(labelled, tmp_path, fa
     assert {name for name in before if name.startswith("net.")} == {name for name in same if name.startswith("net.")}
     assert not torch.equal(before["points.upright.weight"], after["points.upright.weight"])
     load_detector(tmp_path / "second" / "model.safetensors")
+
+
+def test_places_that_were_taken_for_faces_are_shown_as_none(labelled):
+    """The red mark of the picture without a face, which a detector took for one, is in the middle of most closeups."""
+    path = labelled / "photo" / "none.png"
+    picture = Image.new("RGB", (600, 400), (90, 120, 90))
+    ImageDraw.Draw(picture).rectangle((480, 80, 520, 120), fill=(255, 0, 0))
+    picture.save(path)
+    lines = (labelled / "photo" / "faces.jsonl").read_text().splitlines()
+    place = {"box": [470, 70, 530, 130], "landmarks": [[488, 90], [512, 90], [500, 100], [490, 112], [510, 112]]}
+    lines[-2] = json.dumps({"file": "none.png", "faces": [], "false": [place]})
+    (labelled / "photo" / "faces.jsonl").write_text("\n".join(lines))
+    faces, false = find_faces(labelled), find_false(labelled)
+    assert list(false) == [path] and len(faces[path]) == 0
+    reader, rng = CloseupReader("a", faces, false=false), np.random.default_rng(0)
+    samples = {name: reader.read(name, 96) for name in faces}
+    shown = [reader.present(samples[path], rng, 96, True, lambda: samples[path]) for _ in range(60)]
+    middles = np.stack([closeup["a"][44:52, 44:52].mean((0, 1)) for closeup in shown])
+    assert 0.5 < (middles[:, 0] - middles[:, 1] > 60).mean() < 0.9
+    assert all(closeup["a_faces"][0, WEIGHT] == 0 for closeup in shown)
+    other = next(name for name in faces if name != path)
+    assert any(
+        reader.present(samples[other], rng, 96, True, lambda: samples[path])["a_faces"][0, WEIGHT] for _ in range(9)
+    )

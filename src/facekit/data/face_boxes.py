@@ -30,12 +30,13 @@ def face_row(box: npt.ArrayLike, landmarks: npt.ArrayLike, kind: int, weight: fl
     return np.array([*np.ravel(box), *np.ravel(landmarks), kind, weight], np.float32)
 
 
-def read_faces(file: Path) -> Faces:
+def read_faces(file: Path, key: str = "faces") -> Faces:
     """Return the faces of each picture that a `faces.jsonl` lists, as rows [n, COLUMNS] in px of the picture.
 
     A line is `{"file": NAME, "faces": [{"box": [x0, y0, x1, y1], "landmarks": [[x, y] x 5], "kind": "photo"}]}`, with
     `"unsure": true` for a face that counts neither as a face nor as none; without `faces` or with an empty list the
-    picture shows no face. Raises InputError with the line's number where a line is something else.
+    picture shows no face. `key` may be "false": places that a detector took for faces, in the same form.
+    Raises InputError with the line's number where a line is something else.
     """
     found: Faces = {}
     for number, line in enumerate(files.read_text(file).split("\n"), 1):
@@ -46,7 +47,7 @@ def read_faces(file: Path) -> Faces:
             name = row["file"]
             if not is_inside(name):
                 raise ValueError(f"{name!r} is outside the folder")
-            rows = [_row(face) for face in row.get("faces", [])]
+            rows = [_row(face) for face in row.get(key, [])]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(
                 f"{file}, line {number}: {error!r}",
@@ -97,6 +98,12 @@ def find_faces(top: Path) -> Faces:
             console.warn(f"{file}: {len(listed) - len(there)} of its pictures are not there; left out")
         found |= there
     return found
+
+
+def find_false(top: Path) -> Faces:
+    """Return the places that every `faces.jsonl` in `top` lists as false: for pictures that have any."""
+    found = {path: rows for file in sorted(top.rglob(NAME)) for path, rows in read_faces(file, "false").items()}
+    return {path: rows for path, rows in found.items() if len(rows)}
 
 
 def open_labels(data: card.Data) -> tuple[Layout, Faces]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from . import backgrounds
-from .face_boxes import BOX, POINTS, WEIGHT, face_row
+from .face_boxes import BOX, COLUMNS, POINTS, WEIGHT, face_row
 from .face_scenes import Draw, SceneReader, cover, degrade, move_face, relight
 from .reader import Sample
 
 SQUARE = 4.4  # the square's side that the net is shown, as `nets.face_points.FRAMED`
 REACH = 1.5  # squares: the edge of a picture at the closest, so that a square at any roll lies in it
 NOTHING = 0.2  # the share of pictures without a face in their middle
+FALSE = 0.7  # the share of those that show what a detector took for one, where such places are known
 SMALLEST = 14.0  # px; smaller faces teach nothing
 CLEAR = 32.0  # px; the landmarks of smaller faces count less, by their size
 PLAIN = face_row((10, 10, 90, 100), ((32, 45), (68, 45), (50, 65), (36, 82), (64, 82)), 0)  # where a face would be
@@ -25,24 +28,29 @@ class CloseupReader(SceneReader):
     """Reads pictures with their faces, and shows one face each as large as it is when it is looked at again.
 
     A closeup is [S, S, 3] with the face [1, COLUMNS] in its px; a weight below 1 is a small one, 0 shows where a face
-    would be.
+    would be. `false` are the places of pictures that a detector took for faces.
     """
+
+    false: Mapping[Path, np.ndarray] = field(default_factory=dict)
+
+    def labels(self) -> dict[str, Mapping[Path, np.ndarray]]:
+        nothing = dict.fromkeys(self.faces, np.empty((0, COLUMNS), np.float32))
+        return {**super().labels(), f"{self.name}_false": nothing | self.false}
 
     def present(self, sample: Sample, rng: np.random.Generator, size: int, flip: bool, draw: Draw) -> Sample:
         """Show a face of `sample`, or something else where a face might be."""
         fit = [row for row in sample[f"{self.name}_faces"] if row[WEIGHT] > 0 and _extent(row) >= SMALLEST]
-        shows = bool(fit) and rng.random() >= NOTHING
-        row = fit[int(rng.integers(len(fit)))] if fit else PLAIN
+        shows, false = bool(fit) and rng.random() >= NOTHING, sample[f"{self.name}_false"]
+        tempting = not shows and len(false) and rng.random() < FALSE
+        rows = false if tempting else fit or [PLAIN]
+        row = rows[int(rng.integers(len(rows)))]
         matrix = closeup(row, rng, size, flip)
         moved = move_face(row, matrix)
-        if shows:
-            picture = warped(sample[self.name], matrix, size)
-            moved[WEIGHT] = min(1.0, _extent(row) / CLEAR)
-            if rng.random() < 0.1:
-                cover(rng, picture, moved)
-        else:
-            picture = self.nothing(sample, rng, size)
-            moved[WEIGHT] = 0
+        moved[WEIGHT] = min(1.0, _extent(row) / CLEAR) if shows else 0
+        seen = shows or tempting
+        picture = warped(sample[self.name], matrix, size) if seen else self.nothing(sample, rng, size)
+        if shows and rng.random() < 0.1:
+            cover(rng, picture, moved)
         return {self.name: worn(picture, rng), f"{self.name}_faces": moved[None]}
 
     def nothing(self, sample: Sample, rng: np.random.Generator, size: int) -> np.ndarray:

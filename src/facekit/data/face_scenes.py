@@ -37,12 +37,16 @@ class SceneReader(Reader):
 
     def read(self, path: Path, size: int) -> Sample:
         """Decode a picture, at most STORED px, with its faces; raises InputError where that cannot be done."""
-        picture, rows = images.read(path), self.faces[path].copy()
+        picture = images.read(path)
         scale = min(1.0, STORED / max(picture.size))
         if scale < 1:
             picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), reducing_gap=2.0)
-            rows[:, :KIND] *= scale
-        return {self.name: np.asarray(picture), f"{self.name}_faces": rows}
+        labels = {name: scaled(rows[path], scale) for name, rows in self.labels().items()}
+        return {self.name: np.asarray(picture), **labels}
+
+    def labels(self) -> dict[str, Mapping[Path, np.ndarray]]:
+        """Return the rows of every picture by the entry of a sample that holds them."""
+        return {f"{self.name}_faces": self.faces}
 
     def present(self, sample: Sample, rng: np.random.Generator, size: int, flip: bool, draw: Draw) -> Sample:
         """Compose the scene that shows `sample`, with other pictures that `draw` gives."""
@@ -59,6 +63,13 @@ class SceneReader(Reader):
             composer.crowd(first, draw)
         picture, faces = composer.finished()
         return {self.name: picture, f"{self.name}_faces": faces}
+
+
+def scaled(rows: np.ndarray, scale: float) -> np.ndarray:
+    """Return faces [n, COLUMNS] of a picture in px of a copy of that scale."""
+    out = rows.copy()
+    out[:, :KIND] *= scale
+    return out
 
 
 class Composer:

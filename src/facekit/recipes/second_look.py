@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..data.dataset import Layout
-from ..data.face_boxes import COLUMNS, WEIGHT
+from ..data.face_boxes import COLUMNS, WEIGHT, find_false
 from ..data.face_closeups import CloseupReader
 from ..recipe_api.base import Phase, view
 from ..storage.card import Data
@@ -46,7 +46,7 @@ class SecondLook(Detector):
     def open(self, data: Data) -> Layout:
         layout = super().open(data)
         known = layout.readers["a"]
-        reader = CloseupReader("a", known.faces, known.grounds)
+        reader = CloseupReader("a", known.faces, known.grounds, find_false(Path(str(data.root))))
         return replace(layout, train={"a": balanced(layout.train["a"])}, readers={"a": reader})
 
     def blank(self, batch: int, size: int) -> dict[str, Tensor]:
