@@ -3,11 +3,18 @@
     python benchmarks/detector_data.py OUT --data ../shared/data --faceless wallpapers/ --faceless-test textures/
 
 OUT gets train/ and test/, each with folders of links to pictures and their faces.jsonl, as `facekit train-detector`
-and benchmarks/detector.py read them. Labels of photos and avatars come from insightface's SCRFD (`--model-root`), those
-of anime faces from the boxes beside them, those of game portraits from files that the package animeface made (2.0.3
-needs Pillow 11), those of composed sprites from their masks, those of drawn photos from the photos. No picture is in
-both. `--faceless` folders hold pictures without any face, at any depth. Landmarks of test photos are means over VIEWS
-of the photo, because the teacher's own points differ by 3 % of the eye distance from view to view.
+and benchmarks/detector.py read them; no picture is in both. Where the labels come from:
+
+| pictures | boxes and points |
+|---|---|
+| photos, avatars | insightface's SCRFD (`--model-root`); points of test photos are means over VIEWS |
+| anime faces | the boxes beside them, by the package animeface; mouth and nose where the weights `segnet` see them |
+| game portraits | the same, by a file that animeface made (`--game`); of the test game_landmarks.json, read by eye |
+| composed sprites | their masks |
+| drawn photos | the photos |
+
+`--faceless` folders hold pictures without any face, at any depth. SCRFD's points differ by 3 % of the eye distance
+from view to view. animeface 2.0.3 needs Pillow 11.
 """
 
 import argparse
@@ -16,6 +23,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from scipy import ndimage
 
@@ -23,9 +31,11 @@ from facekit.data import face_masks
 from facekit.data.face_scenes import MIRRORED
 from facekit.faces import find_detector
 from facekit.faces.types import Face
+from facekit.recipe_api import checkpoint
 from facekit.storage import images
 
 SURE = 0.5
+SEGNET = 128  # px that the weights `segnet` are made for
 PHOTOS = {  # folder: share kept apart for the test
     "lfw-raw": 0.25,
     "selfie2anime-256/trainA": 0.0,
@@ -39,7 +49,9 @@ PHOTOS = {  # folder: share kept apart for the test
 }
 DRAWN_PHOTOS = {"photo2cartoon-256/trainB": "photo2cartoon-256/trainA"}
 AVATARS = {"bitmoji-128": 0.1}
+BY_EYE = Path(__file__).parent / "game_landmarks.json"  # of GAME["test"], read off a grid to some 2 px of 256
 GAME = {"train": "face2genshin-256/trainB", "test": "face2genshin-256/valB"}
+LIKELY = 0.7  # animeface's own score from which its points are learnt from; below they are a sixth of a face off
 ANIME_HELD_OUT = 300  # last lines of trainB-animeface.jsonl
 VIEWS = ((-1, 0), (0.9, 0), (1.12, 0), (1, 6), (1, -6), (-0.93, 6), (-1.06, -6))  # size (< 0: mirrored) and degrees
 SAME = 0.15  # of the face's width: how far its middle may be off in another view
@@ -103,15 +115,53 @@ def steadied(detector, picture: Path, faces: list[dict]) -> list[dict]:
     ]
 
 
-def of_animeface(line: dict) -> dict:
-    """Return a face of trainB-animeface.jsonl: the eyes' middles, the nose, the ends of the mouth."""
+def of_animeface(line: dict, picture: Path, parts: "Parts") -> dict:
+    """Return a face of trainB-animeface.jsonl: the middles of the eyes, the nose, and the ends of the mouth.
+
+    Nose and mouth are where `parts` sees them nearby: animeface's boxes of mouths are level, and wider than the mouth.
+    """
     (x, y, w, h), mouth = line["face"], line["mouth"]
-    eyes = sorted(
-        (np.array(line[name][:2]) + np.array(line[name][2:]) / 2).tolist() for name in ("left_eye", "right_eye")
+    eyes = np.array(
+        sorted((np.array(line[name][:2]) + np.array(line[name][2:]) / 2).tolist() for name in ("left_eye", "right_eye"))
     )
-    level = mouth[1] + mouth[3] / 2
-    points = [*eyes, line["nose"], [mouth[0], level], [mouth[0] + mouth[2], level]]
+    apart = max(float(np.hypot(*(eyes[1] - eyes[0]))), 1.0)
+    along = (eyes[1] - eyes[0]) / apart
+    middle = np.array(mouth[:2]) + np.array(mouth[2:]) / 2
+    ends = [middle - along * mouth[2] / 2, middle + along * mouth[2] / 2]
+    seen = parts.of(picture)
+    lips = region(seen == parts.names.index("mouth"), middle, 0.22 * apart, 8)
+    if lips is not None:
+        place = lips @ along
+        low, high = np.percentile(place, (1, 99))
+        ends = [lips[place <= low + 1].mean(0), lips[place >= high - 1].mean(0)]
+    nose = region(seen == parts.names.index("nose"), np.array(line["nose"]), 0.2 * apart, 3)
+    points = [*eyes, line["nose"] if nose is None else nose.mean(0), *ends]
     return row([x + 0.05 * w, y + 0.02 * h, x + 0.95 * w, y + 1.0 * h], points, "drawing")
+
+
+def region(where: np.ndarray, middle: np.ndarray, reach: float, least: int) -> np.ndarray | None:
+    """Return the pixels [n, 2] of the largest region that lies within `reach` of `middle`, None where there is none."""
+    numbers, count = ndimage.label(where)
+    found = [np.argwhere(numbers == number)[:, ::-1] + 0.5 for number in range(1, count + 1)]
+    near = [each for each in found if len(each) >= least and np.hypot(*(each.mean(0) - middle)) < reach]
+    return max(near, key=len, default=None)
+
+
+class Parts:
+    """The parts of drawn faces, as the weights `segnet` see them in a picture and in its mirror image."""
+
+    def __init__(self):
+        model = checkpoint.load_model("segnet")
+        self.net, self.names = model.nets.net, face_masks.FACE_PARTS
+
+    @torch.inference_mode()
+    def of(self, path: Path) -> np.ndarray:
+        """Return the number of each pixel's part, [H, W]."""
+        picture = images.read(path)
+        small = np.array(picture.resize((SEGNET, SEGNET), Image.Resampling.BICUBIC), np.float32)
+        x = torch.from_numpy(small).permute(2, 0, 1)[None] / 127.5 - 1
+        logits = self.net(x) + self.net(x.flip(3)).flip(3)
+        return torch.nn.functional.interpolate(logits, picture.size[::-1], mode="bilinear").argmax(1)[0].numpy()
 
 
 def by_mask(mask: np.ndarray, names: list[str]) -> dict | None:
@@ -124,12 +174,17 @@ def by_mask(mask: np.ndarray, names: list[str]) -> dict | None:
         return None
     middles = sorted([x, y] for y, x in ndimage.center_of_mass(np.ones_like(eyes), eyes, best))
     level = mouth[:, 0].mean()
-    points = np.array([*middles, nose.mean(0)[::-1], [mouth[:, 1].min(), level], [mouth[:, 1].max() + 1, level]])
+    return by_points(
+        np.array([*middles, nose.mean(0)[::-1], [mouth[:, 1].min(), level], [mouth[:, 1].max() + 1, level]])
+    )
+
+
+def by_points(points: np.ndarray) -> dict:
+    """Return the drawn face with these points [5, 2]; its box follows from them."""
     apart = points[1, 0] - points[0, 0]
     x, y = points[:2].mean(0)
-    down = points[3, 1] - y
-    box = [x - 1.05 * apart, y - 0.9 * down, x + 1.05 * apart, y + 1.55 * down]
-    return row(box, points, "drawing")
+    down = points[3:, 1].mean() - y
+    return row([x - 1.05 * apart, y - 0.9 * down, x + 1.05 * apart, y + 1.55 * down], points, "drawing")
 
 
 def held_out(index: int, share: float) -> bool:
@@ -148,12 +203,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model-root", type=Path, required=True, help="insightface's models")
     parser.add_argument(
-        "--game", type=Path, nargs=2, help="parts of trainB and valB of face2genshin-256, as of trainB-animeface.jsonl"
+        "--game", type=Path, help="parts of face2genshin-256/trainB, as trainB-animeface.jsonl has them"
     )
     parser.add_argument("--faceless", type=Path, action="append", default=[])
     parser.add_argument("--faceless-test", type=Path, action="append", default=[])
     args = parser.parse_args()
-    sets, teacher = Sets(args.out), find_detector("insightface", args.model_root)
+    torch.set_num_threads(1)
+    sets, parts, teacher = Sets(args.out), Parts(), find_detector("insightface", args.model_root)
     for name, share in PHOTOS.items():
         label = name.removesuffix("/images").replace("/", "-")
         for index, picture in enumerate(pictures(args.data / name)):
@@ -176,7 +232,14 @@ def main() -> None:
     for index, line in enumerate(lines):
         if {"face", "left_eye", "right_eye", "mouth", "nose"} <= line.keys():
             part = "train" if index < len(lines) - ANIME_HELD_OUT else "test"
-            sets.add(part, "anime", anime / "trainB" / line["file"], [of_animeface(line)])
+            if part == "train" and line["likelihood"] < LIKELY:
+                continue
+            sets.add(
+                part,
+                "anime",
+                anime / "trainB" / line["file"],
+                [of_animeface(line, anime / "trainB" / line["file"], parts)],
+            )
     for part in ("train", "test"):
         folder = args.data / "anime-parts-256" / part
         names = (args.data / "anime-parts-256" / "classes.txt").read_text().split()
@@ -185,9 +248,12 @@ def main() -> None:
             face = by_mask(np.asarray(mask), names)
             if face:
                 sets.add(part, "sprites", picture, [face])
-    for part, file in zip(("train", "test"), args.game or (), strict=False):
-        for line in map(json.loads, file.read_text().splitlines()):
-            sets.add(part, "game", args.data / GAME[part] / line["file"], [of_animeface(line)])
+    for line in map(json.loads, args.game.read_text().splitlines() if args.game else ()):
+        if line["likelihood"] >= LIKELY:
+            picture = args.data / GAME["train"] / line["file"]
+            sets.add("train", "game", picture, [of_animeface(line, picture, parts)])
+    for name, points in json.loads(BY_EYE.read_text()).items():
+        sets.add("test", "game", args.data / GAME["test"] / name, [by_points(np.array(points, float))])
     for part, folders in (("train", args.faceless), ("test", args.faceless_test)):
         for folder in folders:
             for picture in sorted(folder.rglob("*")):
