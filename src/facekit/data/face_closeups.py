@@ -33,9 +33,9 @@ class CloseupReader(SceneReader):
 
     false: Mapping[Path, np.ndarray] = field(default_factory=dict)
 
-    def labels(self) -> dict[str, Mapping[Path, np.ndarray]]:
-        nothing = dict.fromkeys(self.faces, np.empty((0, COLUMNS), np.float32))
-        return {**super().labels(), f"{self.name}_false": nothing | self.false}
+    def labels(self, path: Path) -> dict[str, np.ndarray]:
+        false = self.false.get(path, np.empty((0, COLUMNS), np.float32))
+        return {**super().labels(path), f"{self.name}_false": false}
 
     def present(self, sample: Sample, rng: np.random.Generator, size: int, flip: bool, draw: Draw) -> Sample:
         """Show a face of `sample`, or something else where a face might be."""

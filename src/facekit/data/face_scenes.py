@@ -41,12 +41,12 @@ class SceneReader(Reader):
         scale = min(1.0, STORED / max(picture.size))
         if scale < 1:
             picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), reducing_gap=2.0)
-        labels = {name: scaled(rows[path], scale) for name, rows in self.labels().items()}
+        labels = {name: scaled(rows, scale) for name, rows in self.labels(path).items()}
         return {self.name: np.asarray(picture), **labels}
 
-    def labels(self) -> dict[str, Mapping[Path, np.ndarray]]:
-        """Return the rows of every picture by the entry of a sample that holds them."""
-        return {f"{self.name}_faces": self.faces}
+    def labels(self, path: Path) -> dict[str, np.ndarray]:
+        """Return the rows of a picture, in its own px, by the entry of a sample that holds them."""
+        return {f"{self.name}_faces": self.faces[path]}
 
     def present(self, sample: Sample, rng: np.random.Generator, size: int, flip: bool, draw: Draw) -> Sample:
         """Compose the scene that shows `sample`, with other pictures that `draw` gives."""
