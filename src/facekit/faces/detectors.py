@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import CardError, InputError
 from ..storage.card import suggest
-from .turned_search import TurnedSearch, look_turned
+from .turned_search import TurnedSearch, look_slanted, look_turned
 from .types import Detector, Effort, Face
 
 DETECTORS = ("auto", "facekit:RUN", "cascade", "cascade:FILE", "insightface", "insightface:PACK")
@@ -55,8 +55,8 @@ def find_detector(name: str = "auto", model_root: Path | None = None) -> Detecto
 class Sure:
     """A detector without the faces that it is not sure of: those that score less than `least`, small ones `small`.
 
-    Where it is sure of none, it looks at the picture turned by quarters, and counts faces that score `turned`: it knows
-    faces at any roll, and upright ones best.
+    Where it is sure of none, it looks at the picture turned by quarters, then, for large faces, by eighths, and counts
+    those that score `turned`: it knows faces at any roll, and upright ones best.
     """
 
     def __init__(self, detector: Detector, least: float, small: float = 0.0, turned: float | None = None):
@@ -71,6 +71,8 @@ class Sure:
         if sure or self.turned is None:
             return sure
         seen = look_turned(partial(self.detector.detect, effort=effort), image)
+        if not any(face.score >= self.turned for face in seen):
+            seen = look_slanted(partial(self.detector.detect, effort="quick"), image)
         return [face for face in seen if face.score >= self.turned]
 
     def doubt(self, image: np.ndarray) -> str:

@@ -1,4 +1,4 @@
-"""Find faces in photos that are rotated by 90 or 180 degrees."""
+"""Find faces in photos that are rotated, by looking at turned copies."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+import cv2
 import numpy as np
 
 from .types import Detector, Effort, Face
 
+LARGEST = (
+    2560  # px: the longest side of a picture that is turned by other angles than quarters; larger ones are reduced
+)
 UPRIGHT = 0.05  # how much better a turned face must score than an upright one
 
 
@@ -44,6 +48,34 @@ def look_turned(find: Callable[[np.ndarray], list[Face]], image: np.ndarray) -> 
     """
     turns = ([_back(f, image.shape, n) for f in find(np.ascontiguousarray(np.rot90(image, n)))] for n in (1, 3, 2))
     return max(turns, key=_best)
+
+
+def look_slanted(find: Callable[[np.ndarray], list[Face]], image: np.ndarray) -> list[Face]:
+    """Return the faces that `find` sees in `image` (uint8 HxWx3 RGB) turned by 45, 135, 225 or 315 degrees.
+
+    They are those of the turn at which the best of them scores highest, in px of the image.
+    """
+    scale = min(1.0, LARGEST / max(image.shape[:2]))
+    if scale < 1:
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    height, width = image.shape[:2]
+    linear = np.array([[1, -1], [1, 1]]) / np.sqrt(2)
+    size = np.ceil(np.abs(linear) @ (width, height)).astype(int)
+    shift = size / 2 - linear @ (width / 2, height / 2)
+    moves = np.column_stack([linear, shift + linear @ (0.5, 0.5) - 0.5])  # OpenCV counts from the first pixel's middle
+    slanted = cv2.warpAffine(image, moves, size.tolist(), flags=cv2.INTER_LINEAR, borderValue=(128, 128, 128))
+    seen = max(find(slanted), look_turned(find, slanted), key=_best)
+    back = linear.T / scale
+    return [_moved(face, back, -back @ shift) for face in seen]
+
+
+def _moved(face: Face, linear: np.ndarray, shift: np.ndarray) -> Face:
+    """Return a face moved by an affine map; its box is that of the ellipse in the box."""
+    corners = np.array(face.box).reshape(2, 2)
+    middle, half = linear @ corners.mean(0) + shift, (corners[1] - corners[0]) / 2
+    reach = np.sqrt(((linear * half) ** 2).sum(1))
+    box = (*(middle - reach).tolist(), *(middle + reach).tolist())
+    return replace(face, box=box, landmarks=face.landmarks @ linear.T + shift)
 
 
 def _best(faces: list[Face]) -> float:

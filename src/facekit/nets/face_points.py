@@ -25,7 +25,7 @@ class FacePoints(nn.Module):
     Points are x, y in sides of the square from its middle; SEEN is a logit: whether an upright face fills the square.
     """
 
-    def __init__(self, width: int = 24):
+    def __init__(self, width: int = 33):
         super().__init__()
         widths = (width, 5 * width // 3, 8 * width // 3, 4 * width)
         self.trunk = nn.Sequential(

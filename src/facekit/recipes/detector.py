@@ -200,7 +200,7 @@ class DetectorParams(base.Params):
     """Parameters of detector."""
 
     width: int = Field(32, ge=4, multiple_of=2, description="channels at stride 8; twice and three times that below")
-    points_width: int = Field(24, ge=3, multiple_of=3, description="channels of the net that places landmarks")
+    points_width: int = Field(33, ge=3, multiple_of=3, description="channels of the net that places landmarks")
 
 
 class Detector(Recipe):
