@@ -2,7 +2,7 @@
 
     python tools/mine_false_faces.py runs/second labelled/train/faceless
 
-Writes the places into the folder's faces.jsonl, as "false" of each picture, in place of those that stood there.
+Adds the places to the "false" ones of each picture in the faces.jsonl of the folder.
 """
 
 import argparse
@@ -40,7 +40,7 @@ for row in map(json.loads, files.read_text(labels).splitlines()):
     if not row.get("faces"):
         picture = np.asarray(images.read(arguments.folder / row["file"]))
         places = [face for face in found(picture) if face.score >= LEAST]
-        row["false"] = [
+        row["false"] = row.get("false", []) + [
             {"box": np.round(face.box, 1).tolist(), "landmarks": np.round(face.landmarks, 1).tolist()}
             for face in places
         ]
