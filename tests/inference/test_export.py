@@ -27,7 +27,7 @@ def translating() -> list[str]:
     """A preset of every generator of the catalogue, but for segnet's, the detector's and those that invert photos."""
     first: dict[object, str] = {}
     for name in registry.catalogue():
-        if targets(name) and not name.startswith(("segnet", "detector")):
+        if targets(name) and not name.startswith(("segnet", "detector", "second-look")):
             kind, _ = registry.find(name)
             if hasattr(kind, "invert"):
                 continue
