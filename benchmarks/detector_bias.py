@@ -3,7 +3,7 @@
 Photos are those of UTKFace, whose file names say AGE_SEX_RACE_DATE as that data set labels people: up to --most of each
 sex and race. Each face is looked for at its own size (128 px) turned at random, and at --small px, upright, in front of
 a background: there differences show, because plain large faces are found whoever they are. A second detector says
-where faces and landmarks are. Most of these photos were among the 14,206 that the shipped detector was trained on.
+where faces and landmarks are. Most of these photos were among the 13,819 that the shipped detector was trained on.
 """
 
 import argparse
