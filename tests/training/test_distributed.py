@@ -228,10 +228,12 @@ def test_only_the_first_process_speaks(later):
     assert said.count("continuing from step 3") == said.count("train: done") == 1
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_alone_by_all(later):
     assert later.stderr.count("nothing to do") == 1
 
 
+@pytest.mark.slow
 def test_a_refusal_in_the_first_process_ends_all_and_is_the_error_to_read(later):
     said = later.stderr
     assert later.returncode != 0
