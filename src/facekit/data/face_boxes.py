@@ -17,6 +17,7 @@ from .dataset import Layout, shares, spread
 
 NAME = "faces.jsonl"
 KINDS = ("photo", "drawing")
+CLEAR = 32.0  # px; the landmarks of smaller faces count less, by their size
 SURE = 0.5  # the detector's score from which an aligned face is a label
 BOX, POINTS, KIND, WEIGHT = slice(0, 4), slice(4, 14), 14, 15
 COLUMNS = 16

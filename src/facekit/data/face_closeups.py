@@ -9,17 +9,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ..nets.face_points import FRAMED
 from . import backgrounds
-from .face_boxes import BOX, COLUMNS, POINTS, WEIGHT, face_row
+from .face_boxes import BOX, CLEAR, COLUMNS, POINTS, WEIGHT, face_row
 from .face_scenes import Draw, SceneReader, cover, degrade, move_face, relight
 from .reader import Sample
 
-SQUARE = 4.4  # the square's side that the net is shown, as `nets.face_points.FRAMED`
 REACH = 1.5  # squares: the edge of a picture at the closest, so that a square at any roll lies in it
 NOTHING = 0.2  # the share of pictures without a face in their middle
 FALSE = 0.7  # the share of those that show what a detector took for one, where such places are known
 SMALLEST = 14.0  # px; smaller faces teach nothing
-CLEAR = 32.0  # px; the landmarks of smaller faces count less, by their size
 PLAIN = face_row((10, 10, 90, 100), ((32, 45), (68, 45), (50, 65), (36, 82), (64, 82)), 0)  # where a face would be
 
 
@@ -72,7 +71,7 @@ def closeup(row: np.ndarray, rng: np.random.Generator, size: int, flip: bool) ->
     """Return the affine matrix [2, 3] that shows a face in a picture of `size` px: any roll, a little stretched."""
     points = row[POINTS].reshape(5, 2).astype(float)
     middle = points.mean(0)
-    square = SQUARE * float(np.sqrt(((points - middle) ** 2).sum(1).mean()))
+    square = FRAMED * float(np.sqrt(((points - middle) ** 2).sum(1).mean()))
     scale = size / REACH * float(np.exp(-rng.uniform(0, np.log(2)))) / max(square, 1.0)
     turn = rng.normal(0, 0.25) if rng.random() < 0.4 else rng.uniform(-np.pi, np.pi)
     stretch, shear = np.exp(rng.normal(0, 0.04)), rng.normal(0, 0.03)

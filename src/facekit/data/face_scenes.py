@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ..ops.ellipse import moved
 from ..storage import images
 from . import backgrounds
 from .face_boxes import BOX, COLUMNS, KIND, POINTS, WEIGHT
@@ -184,14 +185,14 @@ class Composer:
                 row[WEIGHT] = 0
         self.picture[region] = mixed.astype(np.uint8)
         for row in sample[f"{self.name}_faces"]:
-            moved = move_face(row, matrix)
-            visible = _shown(covered, moved[BOX])
+            placed = move_face(row, matrix)
+            visible = _shown(covered, placed[BOX])
             if only is not None and visible < 0.25:
                 continue
-            if visible < SHOWN or max(moved[2] - moved[0], moved[3] - moved[1]) < SMALLEST:
-                moved[WEIGHT] = 0
+            if visible < SHOWN or max(placed[2] - placed[0], placed[3] - placed[1]) < SMALLEST:
+                placed[WEIGHT] = 0
             if visible > 0.02:
-                self.rows.append(moved)
+                self.rows.append(placed)
 
     def finished(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the scene with occlusions, light, blur and compression, and its faces [ROOM, COLUMNS]."""
@@ -212,10 +213,7 @@ def move_face(row: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Return a face's row under the affine `matrix` [2, 3]: its box is that of the ellipse in the box, moved along."""
     linear = matrix[:, :2]
     out = row.copy()
-    middle, half = (row[:2] + row[2:4]) / 2, (row[2:4] - row[:2]) / 2
-    middle = linear @ middle + matrix[:, 2]
-    reach = np.sqrt(((linear * half) ** 2).sum(1))
-    out[BOX] = (*(middle - reach), *(middle + reach))
+    out[BOX] = moved(row[BOX], linear, matrix[:, 2])
     points = row[POINTS].reshape(5, 2) @ linear.T + matrix[:, 2]
     out[POINTS] = (points[MIRRORED] if np.linalg.det(linear) < 0 else points).ravel()
     return out

@@ -9,11 +9,10 @@ from functools import partial
 import cv2
 import numpy as np
 
+from ..ops.ellipse import moved
 from .types import Detector, Effort, Face
 
-LARGEST = (
-    2560  # px: the longest side of a picture that is turned by other angles than quarters; larger ones are reduced
-)
+LARGEST = 2560  # px: the longest side of a picture that is turned by eighths; larger ones are reduced
 UPRIGHT = 0.05  # how much better a turned face must score than an upright one
 
 
@@ -70,11 +69,8 @@ def look_slanted(find: Callable[[np.ndarray], list[Face]], image: np.ndarray) ->
 
 
 def _moved(face: Face, linear: np.ndarray, shift: np.ndarray) -> Face:
-    """Return a face moved by an affine map; its box is that of the ellipse in the box."""
-    corners = np.array(face.box).reshape(2, 2)
-    middle, half = linear @ corners.mean(0) + shift, (corners[1] - corners[0]) / 2
-    reach = np.sqrt(((linear * half) ** 2).sum(1))
-    box = (*(middle - reach).tolist(), *(middle + reach).tolist())
+    """Return a face moved by an affine map."""
+    box = tuple(moved(np.array(face.box), linear, shift).tolist())
     return replace(face, box=box, landmarks=face.landmarks @ linear.T + shift)
 
 

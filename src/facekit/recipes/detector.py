@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..data import backgrounds
 from ..data.dataset import Layout, spread
-from ..data.face_boxes import BOX, COLUMNS, KIND, POINTS, WEIGHT, open_labels
+from ..data.face_boxes import BOX, CLEAR, COLUMNS, KIND, POINTS, WEIGHT, open_labels
 from ..data.face_scenes import ROOM, SceneReader
 from ..errors import InputError
 from ..nets import face_points
@@ -32,7 +32,6 @@ SHOWN = 0.4  # the score from which previews show a face
 CLOSEUPS = 3  # squares for each scene on which the landmarks are learnt
 BESIDE = 0.2  # the share of squares that lie beside their face
 TURNED = 0.08  # the share of upright squares that show their face on its side or upside down, which is none to be seen
-CLEAR = 32.0  # px; the landmarks of smaller faces count less, by their size
 GROUNDS = 1000  # faceless pictures of the training set that are kept in memory as backgrounds
 FACE_COLOURS = ((0.2, 1.0, 0.2), (1.0, 0.3, 1.0))  # boxes in previews, -1..1: photos, drawings
 
