@@ -185,7 +185,7 @@ def server(scheme: str):
     """Run a server of s3://, az:// or gs:// and the proxy before it, which is yielded; skips where it is missing."""
     with {"s3": s3_port, "az": azure_port, "gs": google_port}[scheme]() as port:
         proxy = Proxy(port, scheme)
-        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        threading.Thread(target=proxy.serve_forever, args=(0.02,), daemon=True).start()
         yield proxy
         proxy.shutdown()
 

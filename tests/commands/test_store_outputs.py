@@ -79,6 +79,7 @@ def test_a_bucket_holds_what_the_folder_would_without_a_secret_and_the_next_comm
     assert images(objects("twice")) == images(local("twice"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("faults", [["", "busy", "busy"], ["", "cut"], ["", "slow"], ["", "cut", "busy", "", "cut"]])
 def test_a_put_that_fails_is_done_again(served, facekit, faults):
     proxy, objects, url = served

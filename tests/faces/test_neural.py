@@ -143,6 +143,7 @@ class Discs(Upright):
         return [Face(box, self.score, np.stack([red, red, red, blue, blue]), True, "photo")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("degrees", [45, 135, 225, 315])
 def test_a_face_between_the_quarters_is_seen_in_a_picture_turned_by_eighths(degrees):
     red, blue = np.array([200.0, 150.0]), np.array([200.0, 200.0])

@@ -75,7 +75,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch, tmp_path):
     with Hub() as opened:
-        threading.Thread(target=opened.serve_forever, daemon=True).start()
+        threading.Thread(target=opened.serve_forever, args=(0.02,), daemon=True).start()
         port = opened.server_address[1]
         url = f"http://127.0.0.1:{port}"
         monkeypatch.setenv("HF_ENDPOINT", url)

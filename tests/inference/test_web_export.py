@@ -124,7 +124,7 @@ def registry(runtime, tmp_path, monkeypatch):
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         port = server.server_address[1]
         monkeypatch.setenv("FACEKIT_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(web_runtime, "URL", f"http://127.0.0.1:{port}/onnxruntime-web-1.tgz")

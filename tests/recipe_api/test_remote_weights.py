@@ -39,7 +39,7 @@ def site(monkeypatch, tmp_path):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.asked = []
     server.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     monkeypatch.setenv("FACEKIT_CACHE", str(tmp_path / "cache"))
     local = Hosts(["127.0.0.1"], [server.server_port], local=True)

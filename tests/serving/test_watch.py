@@ -131,7 +131,7 @@ def test_what_is_no_run_among_runs_is_left_out_with_a_warning(run, tmp_path, cap
 @pytest.fixture
 def server(run):
     with watch.open_server([run]) as opened:
-        threading.Thread(target=opened.serve_forever, daemon=True).start()
+        threading.Thread(target=opened.serve_forever, args=(0.02,), daemon=True).start()
         yield opened
         opened.shutdown()
 

@@ -64,6 +64,7 @@ def test_less_is_kept_and_no_bit_changes(net, share, precision):
     assert lean.state_dict().keys() == plain.state_dict().keys()
 
 
+@pytest.mark.slow
 def test_a_gradient_penalty_is_the_same():
     torch.manual_seed(0)
     plain = StarGANDiscriminator(2, 32, 4, 3)

@@ -83,6 +83,7 @@ def test_a_continued_run_is_the_same_run(train, wandb, mlflow):
     assert len(mlflow.of("log_dict")) == 1
 
 
+@pytest.mark.slow
 def test_mlflow_gets_metrics_and_images(train, mlflow):
     assert train("--report", "mlflow").code == 0
     assert mlflow.of("set_experiment") == [(("facekit",), {})]

@@ -98,6 +98,7 @@ def test_what_was_found_and_what_it_will_take_is_said_first(train):
     assert "484 parameters" in said and "GiB" in said
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_a_card_that_trains_the_same(train, facekit, tmp_path):
     dry = train("--dry-run", "--steps", 3, "--lr", 0.01)
     assert dry.code == 0 and not (tmp_path / "run").exists()
@@ -141,6 +142,7 @@ def test_flags_win_over_set_over_card_over_parent_over_recipe(train, tmp_path):
     assert card["data"]["batch"] == 2  # the recipe's own
 
 
+@pytest.mark.slow
 def test_first_weights_come_from_a_run_a_model_or_a_mistake(train, tmp_path):
     train()
     for source in (tmp_path / "run", tmp_path / "run" / "model.safetensors"):

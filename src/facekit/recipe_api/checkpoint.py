@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -205,7 +206,7 @@ class Blueprint(TorchFunctionMode):
     whose building takes 0.1 (`benchmarks/load_model.py`). The limit is for cards that set too many layers.
     """
 
-    def __init__(self, calls: int):
+    def __init__(self, calls: float = math.inf):
         super().__init__()
         self.calls = calls
 

@@ -75,6 +75,8 @@ def describe(name: str) -> dict[str, Any]:
     """Return paper, terms with this preset's weights, phases, parameters, defaults and counts of a recipe."""
     import torch
 
+    from .checkpoint import Blueprint
+
     kind, preset = find(name)
     values = card.merge(kind.defaults, preset)
     params = kind.Params.model_validate(values.get("params", {}))
@@ -82,7 +84,7 @@ def describe(name: str) -> dict[str, Any]:
     weights = {term.name: term.weight for term in kind.terms().values()}
     for term_name, value in values.get("losses", {}).items():
         weights[term_name] = value.get("weight", weights[term_name]) if isinstance(value, dict) else value
-    with torch.device("meta"):
+    with torch.device("meta"), Blueprint():
         counts = {key: sum(p.numel() for p in net.parameters()) for key, net in recipe.nets().items()}
     return {
         "recipe": name,
