@@ -118,11 +118,10 @@ def look(net: nn.Module, cut: Callable[[Tensor, Tensor, Tensor], Tensor], boxes:
         points[doubt[better]] = from_square(placed, *where)[better]
         logits[doubt[better]] = seen[better]
     middle, side, turn = framed(points)
-    seen_from = [points]
-    for larger, angle in VIEWS:
-        where = middle, larger * side, turn + angle
-        seen_from.append(from_square(both_ways(net, cut(*where))[0], *where))
-    return torch.stack(seen_from).mean(0), logits
+    sides = torch.cat([larger * side for larger, _ in VIEWS])
+    where = middle.repeat(len(VIEWS), 1), sides, torch.cat([turn + angle for _, angle in VIEWS])
+    more = from_square(both_ways(net, cut(*where))[0], *where)
+    return torch.cat([points, more]).unflatten(0, (1 + len(VIEWS), -1)).mean(0), logits
 
 
 def both_ways(net: nn.Module, shown: Tensor) -> tuple[Tensor, Tensor]:
