@@ -129,7 +129,7 @@ class NeuralDetector:
             number += 1
         copy, how = copies[number], cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         copy = copy if copy.shape[1::-1] == size else cv2.resize(copy, size, interpolation=how)
-        edge = round(pad * scale)
+        edge = int(pad * scale)  # rounded up, it would make the copy 32 px wider
         shape = [-(-(side + 2 * edge) // 32) * 32 for side in copy.shape[:2]]
         padded = np.full((*shape, 3), 128, np.uint8)
         padded[edge : edge + copy.shape[0], edge : edge + copy.shape[1]] = copy
