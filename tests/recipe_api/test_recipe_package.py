@@ -41,6 +41,7 @@ def test_it_is_found_by_the_name_of_its_entry_point(installed, facekit):
     assert shown.code == 0 and "The colours stay near those of the photo" in shown.out
 
 
+@pytest.mark.slow
 def test_it_trains_and_translates(installed, facekit, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     toy.domains(tmp_path / "data", 6, 32)

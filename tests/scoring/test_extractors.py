@@ -135,6 +135,7 @@ def test_a_file_that_is_missing_is_refused(tmp_path):
 # clean-fid
 
 
+@pytest.mark.slow
 def test_clean_fid_is_taken_from_where_it_is_kept_and_gives_its_own_features(cache, nowhere, monkeypatch):
     from cleanfid.features import InceptionV3W
     from cleanfid.resize import build_resizer

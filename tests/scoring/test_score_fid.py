@@ -70,6 +70,7 @@ def test_a_card_holds_the_result_and_repeats_it(facekit, place):
     assert json.loads(done.out.splitlines()[-1])["KID-48"] == scores["KID-48"]
 
 
+@pytest.mark.slow
 def test_a_card_of_other_choices_or_images_is_not_replaced_unless_forced(facekit, place):
     assert facekit(*SCORE, "--save", "score.yaml").code == 0
     before = (place / "score.yaml").read_bytes()
@@ -245,6 +246,7 @@ def test_clean_fid_that_cannot_be_downloaded_names_the_flag(facekit, monkeypatch
     assert done.code == 5 and "no network" in done.err and "--features" in done.err
 
 
+@pytest.mark.slow
 def test_clean_fid_is_the_default(facekit, place, monkeypatch):
     path = toy_scores.write_clean(place / "kept" / "inception-2015-12-05.pt")
     monkeypatch.setattr(extractors, "clean_file", lambda: path)

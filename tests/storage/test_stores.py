@@ -35,6 +35,7 @@ def test_a_bucket_holds_the_images_of_the_folder(bucket):
     assert sorted(pixels(url)) == sorted(NAMES) and pixels(url) == pixels(here)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("faults", [["busy", "busy"], ["cut"], ["slow"], ["busy", "cut", "busy"]])
 def test_a_server_that_is_busy_slow_or_cuts_the_connection_is_asked_again(bucket, faults):
     here, url, proxy = bucket
