@@ -8,6 +8,9 @@ masks that RUN draws and the boxes correct (self-training). FILE has a JSON obje
 [x, y, width, height] of `left_eye`, `right_eye` and `mouth` and the point `nose`, in px of the drawing. Inside its
 box a part is what RUN says, or an ellipse that fills the box where RUN finds less than a third of it. Outside no pixel
 is that part. The last `--held-out` lines of FILE are left out, for benchmarks/segnet.py.
+
+`--times 4 2 0.5` takes each training picture of the first folder four times, of the second twice, and every second one
+of the third, `--drawn 0.33` every third drawing: small sets and those that matter more are seen as often as large ones.
 """
 
 import argparse
@@ -31,6 +34,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--masks", type=Path, nargs="+", required=True, help="folders with train/ test/ classes.txt")
+    parser.add_argument("--times", type=float, nargs="+", help="how often each of --masks counts (default: 1)")
+    parser.add_argument("--drawn", type=float, default=1.0, help="the share of the drawings that is taken")
     parser.add_argument("--drawings", type=Path, help="drawn faces without masks")
     parser.add_argument("--boxes", type=Path, help="their parts, a JSON object per line")
     parser.add_argument("--model", help="run or weights of segnet that draw the masks")
@@ -39,17 +44,28 @@ def main() -> None:
     names = {folder: (folder / "classes.txt").read_text() for folder in args.masks}
     if len(set(names.values())) > 1:
         parser.error("the folders have different classes")
+    times = args.times or [1.0] * len(args.masks)
+    if len(times) != len(args.masks):
+        parser.error("--times needs a number for each folder of --masks")
     args.out.mkdir(parents=True)
     (args.out / "classes.txt").write_text(next(iter(names.values())))
-    for folder in args.masks:
-        for file in sorted(folder.glob("t*/*/*")):
-            target = args.out / file.relative_to(folder).parent / f"{folder.name}-{file.name}"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.symlink(file.resolve(), target)
+    for folder, often in zip(args.masks, times, strict=True):
+        for part in sorted(folder.glob("t*/*/")):
+            target = args.out / part.relative_to(folder)
+            target.mkdir(parents=True, exist_ok=True)
+            for index, file in enumerate(sorted(part.iterdir())):
+                for number in range(taken(index, often) if part.parent.name == "train" else 1):
+                    os.symlink(file.resolve(), target / f"{folder.name}-{number}-{file.name}")
     if args.drawings:
         lines = args.boxes.read_text().splitlines()
         rows = [json.loads(line) for line in lines[: -args.held_out or None]]
-        label(args, [row for row in rows if {"face", "left_eye", "right_eye", "mouth", "nose"} <= set(row)])
+        rows = [row for row in rows if {"face", "left_eye", "right_eye", "mouth", "nose"} <= set(row)]
+        label(args, [row for index, row in enumerate(rows) if taken(index, args.drawn)])
+
+
+def taken(index: int, often: float) -> int:
+    """Return how many times the picture of this number is taken, evenly spread, `often` times on average."""
+    return int((index + 1) * often) - int(index * often)
 
 
 def label(args: argparse.Namespace, rows: list[dict]) -> None:
