@@ -9,12 +9,12 @@ and benchmarks/detector.py read them; no picture is in both. Where the labels co
 |---|---|
 | photos, avatars | insightface's SCRFD (`--model-root`); points of test photos are means over VIEWS |
 | anime faces | the boxes beside them, by the package animeface; mouth and nose where the weights `segnet` see them |
-| game portraits | the same, by a file that animeface made (`--game`); of the test game_landmarks.json, read by eye |
+| game portraits | game_landmarks.json, read by eye |
 | composed sprites | their masks |
 | drawn photos | the photos |
 
 `--faceless` folders hold pictures without any face, at any depth. SCRFD's points differ by 3 % of the eye distance
-from view to view. animeface 2.0.3 needs Pillow 11.
+from view to view.
 """
 
 import argparse
@@ -49,7 +49,7 @@ PHOTOS = {  # folder: share kept apart for the test
 }
 DRAWN_PHOTOS = {"photo2cartoon-256/trainB": "photo2cartoon-256/trainA"}
 AVATARS = {"bitmoji-128": 0.1}
-BY_EYE = Path(__file__).parent / "game_landmarks.json"  # of GAME["test"], read off a grid to some 2 px of 256
+BY_EYE = Path(__file__).parent / "game_landmarks.json"  # of GAME, read off a grid to some 2 px of 256
 GAME = {"train": "face2genshin-256/trainB", "test": "face2genshin-256/valB"}
 LIKELY = 0.7  # animeface's own score from which its points are learnt from; below they are a sixth of a face off
 ANIME_HELD_OUT = 300  # last lines of trainB-animeface.jsonl
@@ -202,9 +202,6 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model-root", type=Path, required=True, help="insightface's models")
-    parser.add_argument(
-        "--game", type=Path, help="parts of face2genshin-256/trainB, as trainB-animeface.jsonl has them"
-    )
     parser.add_argument("--faceless", type=Path, action="append", default=[])
     parser.add_argument("--faceless-test", type=Path, action="append", default=[])
     args = parser.parse_args()
@@ -248,12 +245,9 @@ def main() -> None:
             face = by_mask(np.asarray(mask), names)
             if face:
                 sets.add(part, "sprites", picture, [face])
-    for line in map(json.loads, args.game.read_text().splitlines() if args.game else ()):
-        if line["likelihood"] >= LIKELY:
-            picture = args.data / GAME["train"] / line["file"]
-            sets.add("train", "game", picture, [of_animeface(line, picture, parts)])
-    for name, points in json.loads(BY_EYE.read_text()).items():
-        sets.add("test", "game", args.data / GAME["test"] / name, [by_points(np.array(points, float))])
+    for part, labelled in json.loads(BY_EYE.read_text()).items():
+        for name, points in labelled.items():
+            sets.add(part, "game", args.data / GAME[part] / name, [by_points(np.array(points, float))])
     for part, folders in (("train", args.faceless), ("test", args.faceless_test)):
         for folder in folders:
             for picture in sorted(folder.rglob("*")):

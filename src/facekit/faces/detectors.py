@@ -17,7 +17,7 @@ FRONTAL, DRAWN, SCRFD = (0.6, 0.42), (0.6, 0.33), (0.65, 0.5)
 """Scores from which an upright face is sure, and from which it counts: photos without a face reach 0.35 to 0.52."""
 OWN, OWN_SMALL = 0.7, 0.8
 """Scores from which a face counts, for our own detector; small ones (SMALL of the picture's shorter edge) are rarer."""
-OWN_TURNED = 0.95  # the score from which one counts that is seen in the turned picture only
+OWN_TURNED = 0.9  # the score from which one counts that is seen in the turned picture only
 SMALL = 0.1
 EMBEDDED = "facekit"  # what `auto` stands for where there is no pack of insightface
 SMALLEST = 16  # px, the larger side of a face's box; smaller ones are noise as often as faces
