@@ -14,7 +14,8 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch comes in: sums are bit-ident
 os.environ["FACEKIT_SETTINGS"] = os.devnull  # no defaults of whoever runs the tests
 os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # its pool, and a program for each instruction set,
 os.environ["TORCHINDUCTOR_VEC_ISA_OK"] = "0"  # take longer than what the tests compile
-ROOT = Path(__file__).parent.parent
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
 SHARED = Path(os.environ.get("FACEKIT_SHARED", ROOT.parent / "shared"))
 
 
@@ -26,6 +27,19 @@ def slow_asked(config: pytest.Config) -> bool:
     """Whether slow tests run: with --slow, -m or --last-failed, or where a test is given by its own name."""
     asked = (config.getoption(name, None) for name in ("slow", "markexpr", "lf"))  # no lf without the cache
     return any(asked) or any("::" in name for name in config.args)
+
+
+def room_asked(config: pytest.Config) -> str | None:
+    """The folder of tests that -k names, where nobody gives other folders or files."""
+    word = config.getoption("keyword", "")
+    whole = all(Path(config.invocation_params.dir, name).resolve() in (TESTS, ROOT) for name in config.args)
+    return word if whole and word.isidentifier() and (TESTS / word).is_dir() else None
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no other room's tests where -k names one: that takes as long as the tests of most rooms."""
+    room = room_asked(config)
+    return True if room and collection_path.parent == TESTS and collection_path.name != room else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -42,6 +56,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if room := room_asked(config):
+        terminalreporter.write_line(f"only tests/{room} was looked at: -k '{room} or x' looks at all tests")
     if not slow_asked(config):
         terminalreporter.write_line("tests marked slow were left out: --slow runs them, as `make test` does")
 
