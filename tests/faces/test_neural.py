@@ -17,6 +17,7 @@ from facekit.nets import face_points
 from facekit.nets.detector import OUTPUTS, STRIDES, Cells, FaceDetector
 from facekit.nets.detector_file import load_detector
 from facekit.recipe_api import checkpoint
+from facekit.storage import images
 
 
 class RedSquares(nn.Module):
@@ -77,6 +78,18 @@ def test_a_face_of_the_first_copy_ends_the_search_unless_every_face_is_wanted(sq
     (large,) = squares.detect(image, "first")
     assert np.allclose(middles([large]), (300, 400), atol=20)
     assert any(np.allclose(at, (900, 500), atol=6) for at in middles(squares.detect(image, "every")))
+
+
+@pytest.mark.parametrize("at", [((60.0, 50.0), 40.0, 0.3), ((75.5, 40.25), 90.0, -2.0), ((4.0, 92.0), 60.0, 1.2)])
+def test_a_square_is_cut_as_in_training(at):
+    """By OpenCV out of the picture or, past its edge, of its last pixels, as torch samples it."""
+    y, x = np.mgrid[:96, :128]
+    image = np.stack([2 * x, 2 * y, 127 + 120 * np.sin((x + y) / 9)], 2).astype(np.uint8)
+    where = torch.tensor([at[0]]), torch.tensor([at[1]]), torch.tensor([at[2]])
+    found = Copies(image).squares(*where)
+    x = images.to_tensor(Image.fromarray(image))[None]
+    expected = face_points.squares(x, torch.zeros(1, dtype=torch.long), *where)
+    assert (found - expected).abs().max() < 0.04 and (found - expected).abs().mean() < 0.006  # of 2
 
 
 @pytest.mark.slow
