@@ -29,6 +29,7 @@ REASONS = ("no-face", "near-duplicate", "face-lost", "parts", "identity")
 FEATURES = ("eyes", "nose", "mouth")
 LEAST_SEEN = 0.002  # share of a face image that these cover at least
 MOST_SKIN = 0.9  # share of an image that skin covers at most: a blank image is all skin to the segmenter
+LEAST_HEAD = 0.15  # share of a drawing that is not background at least: of a blank one the segmenter sees some skin
 LEAST_SKIN = 0.3  # of what skin covers in the face image, what it covers in the drawing at least
 EMBEDDED = 128  # px, of faces that are embedded
 COMPARED = ("skin", "hair")  # parts that drawings and photos have in about the same places
@@ -109,7 +110,8 @@ class PairFilters:
             measures["identity"] = round(cosine, 4)
         skin = [_share(labels, self.classes, ("skin",)) for labels in (before, after)]
         reason = None
-        if not LEAST_SKIN * skin[0] <= skin[1] <= MOST_SKIN:
+        head = 1 - _share(after, self.classes, ("background",))
+        if head < LEAST_HEAD or not LEAST_SKIN * skin[0] <= skin[1] <= MOST_SKIN:
             reason = self._wanted("face-lost")
         if reason is None and parts < self.options.min_parts:
             reason = self._wanted("parts")
