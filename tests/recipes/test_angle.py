@@ -298,6 +298,7 @@ def test_the_way_back_and_the_discriminators_get_the_sources_angle():
     assert torch.equal(nets.pool_b.images[:2], seen)  # the pool keeps each translation with its angle
 
 
+@pytest.mark.slow
 def test_both_turns_of_a_step_see_the_same_angles(monkeypatch):
     drawn = []
     monkeypatch.setattr(AngleScene, "turn", lambda self, x, roll: drawn.append(roll) or (x, roll))

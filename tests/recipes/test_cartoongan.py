@@ -244,6 +244,7 @@ def test_the_warm_up_learns_content_only_for_a_share_of_the_run(name, monkeypatc
         assert float(found["content"]) > 0
 
 
+@pytest.mark.slow
 def test_the_warm_up_takes_no_pass_of_the_discriminator(monkeypatch):
     learner = learner_of("cartoongan", monkeypatch)
     learner.nets.d.forward = lambda x: pytest.fail("the discriminator was asked")
@@ -296,6 +297,7 @@ def test_without_the_content_term_vgg_is_not_loaded(monkeypatch):
     assert "content" not in found and changed == {"ab", "d"}
 
 
+@pytest.mark.slow
 def test_the_discriminator_sees_earlier_translations(monkeypatch):
     learner = learner_of("cartoongan", monkeypatch, {"pool": 3})
     moved(learner, Progress(50, 100))

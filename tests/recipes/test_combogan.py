@@ -83,6 +83,7 @@ def test_the_recipe_has_one_of_each_net_for_a_label():
     assert [pool.images.shape for pool in nets["pools"]] == [(50, 3, 256, 256)] * 3
 
 
+@pytest.mark.slow
 def test_shapes():
     with torch.device("meta"):
         x = torch.empty(2, 3, 256, 256)
@@ -144,6 +145,7 @@ def test_depths_count_1_2_3_5_over_44():
     assert DEPTHS == (1, 2, 3, 5)
 
 
+@pytest.mark.slow
 def test_its_losses_are_the_objective_written_out():
     learner = learner_of()
     scene = scene_of(learner, progress=0.25)
@@ -183,6 +185,7 @@ def test_the_latent_loss_grows_and_moves_the_translations_code_only():
     assert torch.autograd.grad(scene.latent(), scene.code, allow_unused=True) == (None, None)
 
 
+@pytest.mark.slow
 def test_every_pair_comes_up_and_the_step_alone_tells_which():
     learner = learner_of()
     drawn = [scene_of(learner, seed).pair for seed in range(120)]
@@ -209,6 +212,7 @@ def test_both_turns_and_every_accumulated_batch_use_the_same_pair(weights):
     assert len(seen) == 3
 
 
+@pytest.mark.slow
 def test_d_judges_the_translations_that_g_made():
     learner = learner_of()
     calls = used(learner)

@@ -108,6 +108,7 @@ def test_no_root_and_no_faces_are_errors(tmp_path):
         open_labels(card.Data(root=str(tmp_path)))
 
 
+@pytest.mark.slow
 def test_scenes_follow_seed_and_step_and_their_boxes_hold_the_faces(labelled):
     faces = find_faces(labelled)
     reader = SceneReader("a", faces)
@@ -231,6 +232,7 @@ def test_closeups_hold_their_face_where_the_label_says(labelled):
     assert max(map(abs, rolls)) > 2 and sum(abs(roll) < 0.5 for roll in rolls) > 12
 
 
+@pytest.mark.slow
 def test_a_fifth_of_the_closeups_show_no_face(labelled):
     faces = find_faces(labelled)
     reader, rng = CloseupReader("a", faces), np.random.default_rng(0)

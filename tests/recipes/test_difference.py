@@ -54,6 +54,7 @@ def test_literal_by_default_makes_one_difference_of_ten_thousand_steps():
     assert torch.allclose(net.vector[0] * 10_000 / 5, sum(apart(step) for step in range(5)) / 5, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_average_is_a_plain_mean_first_and_a_moving_one_after():
     net = train(learner_of(mode="average", rate=0.25), 12)
     wanted = torch.zeros(3, SIZE, SIZE)
@@ -92,6 +93,7 @@ def test_a_run_of_few_steps_leaves_no_snapshot_empty():
     assert all(snapshot.abs().sum() > 0 for snapshot in net.snapshots)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_continues_as_if_never_stopped():
     whole = train(learner_of(), 20)
     first = learner_of()

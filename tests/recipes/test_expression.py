@@ -202,6 +202,7 @@ def test_the_contextual_loss_compares_translations_with_their_own_images(learner
     assert gradient.abs().max() > 0
 
 
+@pytest.mark.slow
 def test_one_pass_of_the_generator_serves_all_terms_and_the_cycle_costs_a_second(learner_of):
     for weights, expected in (({}, 1), ({"cycle": 10}, 2), ({"mask_size": 1, "mask_variation": 1}, 1)):
         learner, calls, looks = learner_of(weights=weights), [], []

@@ -77,6 +77,7 @@ def test_the_iou_is_that_of_hand_made_labels(tmp_path):
     assert scores["iou"] == {"background": 0.0, "skin": pytest.approx(share, abs=1e-4), "eyes": 0.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "batch_norm", "trunk"), [("vgg16", False, 14_714_688), ("vgg19", False, 20_024_384)])
 def test_the_vgg_trunk_is_the_published_one(kind, batch_norm, trunk):
     with torch.device("meta"):

@@ -99,6 +99,7 @@ def test_folders_without_pairs_are_refused(tmp_path, facekit):
     assert (done.code, "same name" in done.err) == (3, True)
 
 
+@pytest.mark.slow
 def test_every_loss_trains():
     params = {"width": 4, "d_width": 8}
     values = TrainCard.model_validate({"recipe": "student", "params": params, "data": {"size": 32}})

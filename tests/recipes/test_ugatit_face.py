@@ -120,6 +120,7 @@ def test_there_and_back_counts_while_the_other_rises(method):
     assert scene.segmentation().item() == pytest.approx(expected.item(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_directions_have_weights_of_their_own(method):
     both, to_a, to_b = (scene_of(method(reading="text", towards_a=a, towards_b=b)) for a, b in ((1, 1), (1, 0), (0, 1)))
     for name in ("segmentation", "feature"):

@@ -42,6 +42,7 @@ def scene_of(learner, **more):
     return learner.recipe.Scene(learner.recipe, learner.nets, batch_of()[0], 0, None, learner.helpers, **more)
 
 
+@pytest.mark.slow
 def test_parameter_counts():
     with torch.device("meta"):
         net, judge = UNITGenerator(), MultiScaleDiscriminator()
@@ -229,6 +230,7 @@ def test_its_perceptual_loss_looks_at_relu5_3_of_vgg16(no_weights):
     assert all(p.grad is None for p in learner.helpers.parameters())
 
 
+@pytest.mark.slow
 def test_a_layer_behind_a_pooling_that_is_left_out_keeps_its_resolution_and_its_name():
     x = torch.rand(1, 3, 32, 32)
     whole, without = (VGG("vgg16", ("relu4_3", "relu5_1"), without=names) for names in ((), ("pool4",)))

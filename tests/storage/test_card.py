@@ -247,6 +247,7 @@ class Many(Toy):
 '''
 
 
+@pytest.mark.slow
 def test_later_layers_win(tmp_path, planned):
     """Recipe default < preset < extends < card < --set < flag; each layer sets one thing that the next does not."""
     write(

@@ -149,6 +149,7 @@ def test_a_command_on_a_full_disk_exits_3_and_says_what_next(tmp_path, facekit, 
     assert "the disk is full" in done.err and "next: free some space" in done.err
 
 
+@pytest.mark.slow
 def test_what_fits_a_pattern_is_found_without_a_list_of_the_rest(tmp_path):
     assert files.matching(tmp_path / "gone", "*") == []
     names = ["b.jsonl", "a.1.jsonl", ".a.jsonl", "a.txt"]

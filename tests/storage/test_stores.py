@@ -30,6 +30,7 @@ def pixels(folder):
     return {s.name: np.asarray(images.read(s.path)).tobytes() for s in Folder(folder).sources()}
 
 
+@pytest.mark.slow
 def test_a_bucket_holds_the_images_of_the_folder(bucket):
     here, url, _ = bucket
     assert sorted(pixels(url)) == sorted(NAMES) and pixels(url) == pixels(here)
@@ -46,6 +47,7 @@ def test_a_server_that_is_busy_slow_or_cuts_the_connection_is_asked_again(bucket
     assert not proxy.faults
 
 
+@pytest.mark.slow
 def test_a_folder_command_makes_of_a_bucket_what_it_makes_of_the_folder_and_writes_no_secret(
     bucket, facekit, tmp_path, monkeypatch
 ):

@@ -78,6 +78,7 @@ def test_a_gradient_penalty_is_the_same():
     assert all(a is b is None or torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
+@pytest.mark.slow
 def test_second_derivatives_are_the_same_through_norms():
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Conv2d(3, 4, 3), InstanceNorm2d(4), nn.LeakyReLU(0.2), nn.Conv2d(4, 2, 3)).double()

@@ -92,6 +92,7 @@ def test_mlflow_gets_metrics_and_images(train, mlflow):
     assert len(mlflow.of("end_run")) == 1
 
 
+@pytest.mark.slow
 def test_another_package_adds_a_reporter(train, monkeypatch):
     calls = Calls()
     made = SimpleNamespace(scalars=calls.note("scalars"), picture=calls.note("picture"), close=calls.note("close"))

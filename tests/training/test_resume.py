@@ -163,6 +163,7 @@ def test_killed_between_the_last_save_and_the_card_it_only_writes_the_card(train
     assert (uninterrupted / "model.safetensors").read_bytes() == model
 
 
+@pytest.mark.slow
 def test_losses_after_the_last_save_are_not_logged_twice(train, tmp_path):
     run = tmp_path / "run"
     train(run, f"step:2:{int(signal.SIGINT)}")
@@ -172,6 +173,7 @@ def test_losses_after_the_last_save_are_not_logged_twice(train, tmp_path):
     assert [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_force_starts_again(train, uninterrupted):
     (uninterrupted / "previews" / "00000099.png").write_bytes(b"of another run")
     again = train(uninterrupted, "", "--force")
@@ -239,6 +241,7 @@ def test_a_longer_run_continues_exactly(train, uninterrupted, tmp_path):
     assert other.code == 2 and "optim.lr" in other.err
 
 
+@pytest.mark.slow
 def test_a_longer_run_says_where_its_learning_rates_differ(facekit, place, tmp_path, monkeypatch):
     (place / "decay.py").write_text(
         f"""

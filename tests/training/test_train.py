@@ -191,6 +191,7 @@ def test_an_output_that_is_a_file_is_refused(train, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_files_that_facekit_did_not_write_are_not_replaced(train, tmp_path):
     site = tmp_path / "site"
     (site / "previews").mkdir(parents=True)
@@ -243,12 +244,14 @@ def test_a_domain_without_images_is_refused(train, tmp_path, make, words):
     assert refused.code == 3 and words in refused.err
 
 
+@pytest.mark.slow
 def test_two_images_are_enough_and_limit_counts(train, tmp_path):
     small = toy.domains(tmp_path / "small", 2)
     assert train("--data", small, "--batch", 5, "--steps", 1).code == 0
     assert "a: 3 images" in train("--limit", 3, "--steps", 1, out="limited").err
 
 
+@pytest.mark.slow
 def test_domains_are_called_as_their_folders_or_as_asked(train, tmp_path):
     a, b = toy.fill(tmp_path / "faces", 3), toy.fill(tmp_path / "toons", 3)
     train("--a", a, "--b", b, "--steps", 1, out="folders")
@@ -276,6 +279,7 @@ def test_out_of_memory_names_the_knobs(train, monkeypatch, error):
     assert all(knob in refused.err for knob in ("data.batch", "data.size", "width", "bf16"))
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_and_keeps_the_last_save(train, tmp_path, monkeypatch):
     replace, saves = files.os.replace, []
 
@@ -310,6 +314,7 @@ def test_divergence_exits_6_with_term_and_step(train):
     assert diverged.code == 6 and "step" in diverged.err and "optim.lr" in diverged.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", [{}, {"run": {"epochs": 1}}])
 def test_a_pass_over_the_data_is_a_length_too(train, tmp_path, preset):
     (tmp_path / "own.py").write_text(OWN.format(tests=str(toy.FILE.parent), preset=preset))
@@ -317,6 +322,7 @@ def test_a_pass_over_the_data_is_a_length_too(train, tmp_path, preset):
     assert yaml.safe_load((tmp_path / "run" / "card.yaml").read_text())["made"]["steps"] == 7  # 13 images by 2
 
 
+@pytest.mark.slow
 def test_a_preview_leaves_out_what_cannot_be_decoded(train, data):
     for name in ("000.png", "001.png"):
         path = data / "trainA" / name
@@ -325,6 +331,7 @@ def test_a_preview_leaves_out_what_cannot_be_decoded(train, data):
     assert done.code == 0 and done.err.count("left out of the previews") == 2
 
 
+@pytest.mark.slow
 def test_images_that_go_away_on_the_way_do_not_spoil_the_end(train, data, tmp_path, monkeypatch):
     step = loop.train_step
 
@@ -380,6 +387,7 @@ def test_previews_of_a_run_below_its_training_images_are_not_training_images(tra
     assert "a: 12 images" in train("--steps", 2, out="data/trainA/runs/two").err
 
 
+@pytest.mark.slow
 def test_threads_are_as_requested_and_may_change_when_a_run_continues(train, tmp_path):
     done = train("--threads", 1)
     assert done.code == 0 and "1 thread (as asked)" in done.err
