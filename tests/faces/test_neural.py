@@ -82,7 +82,7 @@ def test_a_face_of_the_first_copy_ends_the_search_unless_every_face_is_wanted(sq
 
 @pytest.mark.parametrize("at", [((60.0, 50.0), 40.0, 0.3), ((75.5, 40.25), 90.0, -2.0), ((4.0, 92.0), 60.0, 1.2)])
 def test_a_square_is_cut_as_in_training(at):
-    """By OpenCV out of the picture or, past its edge, of its last pixels, as torch samples it."""
+    """Out of the part of the picture that it covers or, past its edge, of its last pixels."""
     y, x = np.mgrid[:96, :128]
     image = np.stack([2 * x, 2 * y, 127 + 120 * np.sin((x + y) / 9)], 2).astype(np.uint8)
     where = torch.tensor([at[0]]), torch.tensor([at[1]]), torch.tensor([at[2]])

@@ -159,20 +159,22 @@ class Copies:
     def squares(self, middle: Tensor, side: Tensor, turn: Tensor) -> Tensor:
         """Cut squares [K, 3, SIDE, SIDE] in [-1, 1], as `nets.face_points.squares`, each out of the copy that fits."""
         rows = zip(middle.tolist(), side.tolist(), turn.tolist(), strict=True)
-        return torch.cat([_tensor(self._square(*row)) for row in rows])
+        return torch.cat([self._square(*row) for row in rows])
 
-    def _square(self, middle: list[float], side: float, turn: float) -> np.ndarray:
+    def _square(self, middle: list[float], side: float, turn: float) -> Tensor:
         number = 0
         while side / 2**number > 2 * SIDE and min(self[number].shape[:2]) >= 4:
             number += 1
         copy = self[number]
-        across, down = copy.shape[1] / self[0].shape[1], copy.shape[0] / self[0].shape[0]
-        step = side * (across + down) / 2 / (2 * SIDE)
-        linear = step * np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
-        start = np.array([middle[0] * across, middle[1] * down]) - 0.5 + linear @ (0.5 - SIDE, 0.5 - SIDE)
-        moves, how = np.column_stack([linear, start]), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        shown = cv2.warpAffine(copy, moves, (2 * SIDE, 2 * SIDE), flags=how, borderMode=cv2.BORDER_REPLICATE)
-        return cv2.resize(shown, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+        height, width = copy.shape[:2]
+        across, down = width / self[0].shape[1], height / self[0].shape[0]
+        x, y, side = middle[0] * across, middle[1] * down, side * (across + down) / 2
+        reach = 0.75 * side + 2  # of a square at any turn, and of the interpolation
+        left, top = (min(max(math.floor(at - reach), 0), most - 1) for at, most in ((x, width), (y, height)))
+        right, bottom = max(math.ceil(x + reach), left + 1), max(math.ceil(y + reach), top + 1)
+        part = _tensor(copy[top:bottom, left:right])
+        where = torch.tensor([[x - left, y - top]]), torch.tensor([side]), torch.tensor([turn])
+        return squares(part, torch.zeros(1, dtype=torch.long), *where)
 
 
 def _tensor(picture: np.ndarray) -> Tensor:
