@@ -1,7 +1,7 @@
 """Norms there and back in channels-last memory, as training on the processor has them, beside torch's.
 
 Instance norms are `F.group_norm` with one channel per group, which is right where `F.instance_norm` is not (see
-`facekit.nets.blocks.InstanceNorm2d`); in 32 bits torch does them. AdaLIN is U-GAT-IT's. Each is measured by turns with
+`facekit.nets.blocks.InstanceNorm2d`). AdaLIN is U-GAT-IT's. Each is measured by turns with
 torch's; what counts is the ratio of the medians.
 """
 
@@ -11,6 +11,8 @@ from convolution import by_turns
 from machine import machine
 
 SHAPES = {  # images, channels, px
+    "residual block, 64 px, width 16": (1, 64, 16),
+    "residual block, 96 px, width 16, 4 images": (4, 64, 24),
     "residual block, 128 px": (1, 256, 32),
     "residual block, 256 px": (1, 256, 64),
     "residual block, 256 px, 4 images": (4, 256, 64),

@@ -56,7 +56,12 @@ class Method(toy.Toy):
 def used(monkeypatch):
     """The names of the kernels that were called; thresholds are lowered so that small tensors take them."""
     names = set()
-    for owner, name, value in ((winograd, "TILES", 1), (cpu_conv, "MANY_WEIGHTS", 3000), (cpu_norm, "PIECE", 1000)):
+    for owner, name, value in (
+        (winograd, "TILES", 1),
+        (cpu_conv, "MANY_WEIGHTS", 3000),
+        (cpu_norm, "PIECE", 1000),
+        (cpu_norm, "FEW", 1),
+    ):
         monkeypatch.setattr(owner, name, value)
     monkeypatch.setattr(winograd, "wide", lambda: False)
     places = (winograd, "conv2d"), (cpu_conv, "by_matrix_product"), (cpu_norm, "in_pieces")
@@ -95,9 +100,12 @@ def test_the_switch_changes_who_computes_and_not_the_result(used, recompute):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_torch_normalises_instances_but_where_it_is_slow(dtype, layout):
+@pytest.mark.parametrize(("piece", "places", "large"), [(287, 36, True), (288, 36, False), (287, 37, False)])
+def test_torch_normalises_instances_but_where_it_is_slow(monkeypatch, dtype, layout, piece, places, large):
+    monkeypatch.setattr(cpu_norm, "PIECE", piece)
+    monkeypatch.setattr(cpu_norm, "PLACES", places)
     x = torch.rand(2, 4, 6, 6, dtype=dtype).to(memory_format=layout).requires_grad_()
     with CpuKernels():
         y = InstanceNorm2d(4, affine=True)(x)
-    slow = dtype is torch.bfloat16 and layout is torch.channels_last
-    assert ("InstanceNorm" in type(y.grad_fn).__name__) == slow
+    assert ("InstanceNorm" in type(y.grad_fn).__name__) == (large and layout is torch.channels_last)
+    assert y.is_contiguous(memory_format=layout)

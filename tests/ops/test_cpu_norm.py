@@ -19,6 +19,8 @@ def affine(mean, variance, weight):
 @pytest.fixture(params=[7, 64, 10**9], ids=["rows", "images", "whole"])
 def piece(request, monkeypatch):
     monkeypatch.setattr(cpu_norm, "PIECE", request.param)
+    monkeypatch.setattr(cpu_norm, "PLACES", 0)
+    monkeypatch.setattr(cpu_norm, "FEW", 0)
 
 
 @pytest.mark.slow

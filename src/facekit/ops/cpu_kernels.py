@@ -17,8 +17,8 @@ class CpuKernels(TorchFunctionMode):
     """Within this context large operations on the processor are faster; outside everything is plain torch.
 
     It replaces calls of `torch.conv2d` (`cpu_conv.conv2d`), of `F.linear` with many weights (`cpu_conv.HeavyLinear`),
-    and, where gradients are wanted, of `cpu_norm.normalise` (`cpu_norm.in_pieces`) and instance normalisation of
-    bfloat16 in channels-last memory (`cpu_norm.instance_norm`).
+    and, where gradients are wanted, of `cpu_norm.normalise` (`cpu_norm.in_pieces`) and instance normalisation in
+    channels-last memory (`cpu_norm.instance_norm`).
     Results differ from torch's by at most about 1e-5 of their size. docs/cpu-kernels.md has the gains.
     """
 
@@ -28,7 +28,7 @@ class CpuKernels(TorchFunctionMode):
             return cpu_conv.conv2d(Conv2dCall(*args))
         if func is F.linear and not kwargs and cpu_conv.HeavyLinear.suits(*args):
             return cpu_conv.HeavyLinear.apply(*args[:2])  # type: ignore[no-untyped-call]
-        if func is cpu_norm.normalise and _learns(args[2]):
+        if func is cpu_norm.normalise and _learns(args[2]) and args[2].numel() > cpu_norm.FEW:
             return cpu_norm.in_pieces(*args)
         if func is F.group_norm:
             call = GroupNormCall(*args, **kwargs)
@@ -66,13 +66,13 @@ class GroupNormCall(NamedTuple):
     eps: float = 1e-5
 
     def is_slow_instance_norm(self) -> bool:
-        """Return whether each channel is a group, of bfloat16 in channels-last memory."""
+        """Return whether each channel is a group, of 32 bits or fewer, in channels-last memory."""
         x = self.input
         return (
             x.dim() == 4
             and self.num_groups == x.shape[1]
             and _learns(x)
-            and x.dtype is torch.bfloat16
+            and x.dtype in (torch.float32, torch.bfloat16)
             and x.is_contiguous(memory_format=torch.channels_last)
             and not x.is_contiguous()
         )

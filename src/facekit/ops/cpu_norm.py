@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 PIECE = 2**17  # numbers that are computed at once: they stay in the cache from one operation to the next
+FEW = 2**16  # numbers up to which plain torch is as fast as `in_pieces`
+PLACES = 1024  # of an image from which torch's group normalisation has a faster way for channels-last memory
 
 Affine = Callable[..., tuple[Tensor, Tensor]]
 """A function of mean, variance and parameters that returns scale and shift; all broadcast to [N, C, 1, 1]."""
@@ -35,14 +37,20 @@ def in_pieces(affine: Affine, correction: int, x: Tensor, *parameters: Tensor | 
 
 
 def instance_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """Return the instance normalisation of x [N, C, H, W], in channels-last memory; weight and bias [C] or None."""
+    """Return the instance normalisation of x [N, C, H, W], in channels-last memory; weight and bias [C] or None.
+
+    torch 2.14 is slow at it, and slowest where an image has under 1,024 places: such maps, and few numbers, cost less
+    to copy to the usual layout and back.
+    """
+    if x.numel() <= PIECE or x.shape[2] * x.shape[3] < PLACES:
+        return F.group_norm(x.contiguous(), x.shape[1], weight, bias, eps).contiguous(memory_format=torch.channels_last)
     return InstanceNorm.apply(x, weight, bias, eps)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class InstanceNorm(torch.autograd.Function):
     """Group normalisation of torch with one channel per group, and a backward pass of its own.
 
-    In channels-last memory that of torch 2.14 goes over bfloat16 number by number.
+    In channels-last memory that of torch 2.14 goes over bfloat16 number by number, over 32 bits too often.
     """
 
     @staticmethod
