@@ -107,9 +107,10 @@ def test_area_is_opencvs(node, size):
     assert apart(made, cv2.resize(NOISE, size, interpolation=cv2.INTER_AREA)) <= 1  # it adds up in 32 bits
 
 
-def test_linear_is_opencvs(node):
-    made = node("M.linear(image, 80, 71)", NOISE)
-    assert apart(made, cv2.resize(NOISE, (80, 71), interpolation=cv2.INTER_LINEAR)) == 0
+@pytest.mark.parametrize("size", [(80, 71), (37, 29)])
+def test_linear_is_opencvs(node, size):
+    made = node(f"M.linear(image, {size[0]}, {size[1]})", NOISE)
+    assert apart(made, cv2.resize(NOISE, size, interpolation=cv2.INTER_LINEAR)) == 0
 
 
 def warp_of(scale, degrees, x, y):

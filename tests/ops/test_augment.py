@@ -6,6 +6,7 @@ import torch
 from facekit.ops import augment
 
 ALL = [augment.shift, augment.colour, augment.cutout, augment.lighting, lambda x: augment.crop(x, 8)]
+ALL.append(lambda x: augment.coarse(x, 0.9, 4))
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_a_crop_is_a_part_of_its_image(x):
 
 def test_no_strength_changes_nothing(x):
     torch.testing.assert_close(augment.colour(x, 0.0), x)
-    assert torch.equal(augment.shift(x, 0.0), x)
+    assert torch.equal(augment.shift(x, 0.0), x) and augment.coarse(x, 0.0) is x
     assert torch.equal(augment.cutout(x, 0.0, 1.0), x) and torch.equal(augment.cutout(x, chance=0.0), x)
     torch.testing.assert_close(augment.lighting(x, 0.0), x.clamp(-0.998, 1), atol=1e-5, rtol=0)
 
@@ -80,3 +81,14 @@ def test_light_stays_in_range_and_some_images_turn_grey(x):
     assert out.min() >= -1 and out.max() <= 1
     grey = ((out.amax(1) - out.amin(1)).amax((1, 2)) < 1e-5).sum()
     assert 2 <= grey <= 25
+
+
+def test_some_images_are_shown_from_few_pixels():
+    torch.manual_seed(0)
+    x = torch.rand(60, 3, 64, 64) * 2 - 1
+    out = augment.coarse(x, 0.5)
+    changed = (out != x).flatten(1).any(1)
+    assert 18 <= changed.sum() <= 42 and out.abs().max() <= 1 and out.shape == x.shape
+    step = (out[..., 1:] - out[..., :-1]).square().mean((1, 2, 3))  # what is enlarged from at most half has soft edges
+    assert step[changed].max() < 0.5 * step[~changed].min()
+    assert step[changed].max() > 2 * step[changed].min()  # from some more than from others

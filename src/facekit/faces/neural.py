@@ -127,8 +127,8 @@ class NeuralDetector:
         number = 0
         while min(copies[number].shape[0] / size[1], copies[number].shape[1] / size[0]) >= 2:
             number += 1
-        copy, how = copies[number], cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        copy = copy if copy.shape[1::-1] == size else cv2.resize(copy, size, interpolation=how)
+        copy = copies[number]
+        copy = copy if copy.shape[1::-1] == size else cv2.resize(copy, size, interpolation=cv2.INTER_LINEAR)
         edge = int(pad * scale)  # rounded up, it would make the copy 32 px wider
         shape = [-(-(side + 2 * edge) // 32) * 32 for side in copy.shape[:2]]
         padded = np.full((*shape, 3), 128, np.uint8)
@@ -178,7 +178,7 @@ class Copies:
 
 
 def _tensor(picture: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.array(picture, np.float32)).permute(2, 0, 1)[None].div(127.5).sub(1)
+    return torch.from_numpy(np.array(picture, np.float32)).div_(127.5).sub_(1).permute(2, 0, 1)[None]
 
 
 def _moved(face: Face, edge: int, stretch: np.ndarray) -> Face:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -89,13 +90,19 @@ class FaceDetector(nn.Module):
 
 def grid(maps: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Return the middle of each cell (x, y) [P, 2] and its stride [P, 1], in px, in the order of `decode`."""
-    centres, strides = [], []
-    for level, stride in zip(maps, STRIDES, strict=True):
-        height, width = level.shape[2:]
-        y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-        centres.append((torch.stack([x, y], -1).reshape(-1, 2) + 0.5) * stride)
-        strides.append(torch.full((height * width, 1), float(stride)))
-    return torch.cat(centres).to(maps[0]), torch.cat(strides).to(maps[0])
+    middles, strides = _cells(tuple((level.shape[2], level.shape[3]) for level in maps))
+    return middles.to(maps[0]), strides.to(maps[0])
+
+
+@functools.lru_cache(maxsize=32)
+def _cells(shapes: tuple[tuple[int, int], ...]) -> tuple[Tensor, Tensor]:
+    middles, strides = [], []
+    with torch.inference_mode(False):  # what is kept may be used in training
+        for (height, width), stride in zip(shapes, STRIDES, strict=True):
+            y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+            middles.append((torch.stack([x, y], -1).reshape(-1, 2) + 0.5) * stride)
+            strides.append(torch.full((height * width, 1), float(stride)))
+        return torch.cat(middles), torch.cat(strides)
 
 
 def decode(maps: list[Tensor]) -> Cells:

@@ -5,6 +5,8 @@ All functions take and return [N, C, H, W]; they draw from torch's global genera
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -75,6 +77,19 @@ def lighting(x: Tensor, strength: float = 1.0) -> Tensor:
     kept = torch.rand(count, 1, 1, 1, device=x.device) >= 0.1 * strength
     light = (light - grey) * (1 + 0.3 * draw()) * kept + grey
     return light.clamp(0, 1) * 2 - 1
+
+
+def coarse(x: Tensor, chance: float, least: int = 16) -> Tensor:
+    """Show about `chance` of the images as enlarged from fewer pixels, `least` to half of their edge."""
+    if not chance:
+        return x
+    sizes = torch.exp(torch.rand(len(x), device="cpu") * math.log(max(1.0, x.shape[2] / 2 / least))) * least
+    hit = torch.rand(len(x), device="cpu") < chance
+    shown = list(x.split(1))
+    for index in hit.nonzero()[:, 0].tolist():
+        small = F.interpolate(shown[index], (int(sizes[index]),) * 2, mode="bilinear", antialias=True)
+        shown[index] = F.interpolate(small, x.shape[2:], mode="bicubic").clamp(-1, 1)
+    return torch.cat(shown)
 
 
 def blur(x: Tensor, sigma: float) -> Tensor:

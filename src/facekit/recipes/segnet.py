@@ -32,14 +32,21 @@ class SegmentScene(Scene):
 
     @view
     def seen(self) -> tuple[Tensor, Tensor]:
-        """Photos and label maps, turned, scaled and moved alike; the light of the photos varies."""
+        """Photos and label maps, turned, scaled and moved alike; light and sharpness of the photos vary."""
+        p = self.params
+        photo, labels = self.moved
+        return augment.coarse(augment.lighting(photo, p.lighting), p.coarse), labels
+
+    @view
+    def moved(self) -> tuple[Tensor, Tensor]:
+        """Photos and label maps, turned, scaled and moved alike."""
         p = self.params
         if not p.warp:
-            return augment.lighting(self.a, p.lighting), self.a_mask
+            return self.a, self.a_mask
         grid = augment.affine_grid(self.a, 25 * p.warp, 0.25 * p.warp, 0.12 * p.warp)
         photo = F.grid_sample(self.a, grid, "bilinear", "reflection", align_corners=False)
         labels = F.grid_sample(self.a_mask[:, None].to(self.a), grid, "nearest", "reflection", align_corners=False)
-        return augment.lighting(photo, p.lighting), labels[:, 0].long()
+        return photo, labels[:, 0].long()
 
     @view
     def logits(self) -> Tensor:
@@ -73,6 +80,7 @@ class SegmentParams(base.Params):
     classes: tuple[str, ...] = Field(FACE_PARTS, description="the classes' names; taken from the data")
     warp: float = Field(1.0, ge=0, description="how much photos are turned, scaled and moved")
     lighting: float = Field(0.6, ge=0, le=1, description="how much the photos' light is varied")
+    coarse: float = Field(0.0, ge=0, le=1, description="share of photos shown as enlarged from 16 px on")
 
 
 class SegNet(Recipe):

@@ -93,7 +93,7 @@ async function search(nets, config, copies, scale, pad) {
   let number = 0;
   let copy = photo;
   while (Math.min(copy.height / height, copy.width / width) >= 2) copy = copyOf(copies, ++number);
-  if (copy.width !== width || copy.height !== height) copy = (scale < 1 ? area : linear)(copy, width, height);
+  if (copy.width !== width || copy.height !== height) copy = linear(copy, width, height);
   const edge = Math.trunc(pad * scale); // rounded up, it would make the copy 32 px wider
   const whole = (side) => Math.ceil((side + 2 * edge) / 32) * 32;
   const padded = blank(whole(copy.width), whole(copy.height), 3, 128);

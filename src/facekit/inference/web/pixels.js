@@ -267,7 +267,7 @@ function shares(length, size) {
   });
 }
 
-/** The image larger, between its pixels, in whole numbers: OpenCV's INTER_LINEAR. */
+/** The image larger, or up to twice as small, between its pixels, in whole numbers: OpenCV's INTER_LINEAR. */
 export function linear(image, width, height) {
   const { channels, data } = image;
   const out = blank(width, height, channels);
