@@ -2,7 +2,8 @@
 
     python benchmarks/segnet.py WEIGHTS [--masks FOLDER ...] [--drawings FOLDER --boxes FILE]
 
-For each folder with masks: IoU of every class over all pixels of its test/, at the weights' own size. For the last
+For each folder with masks: IoU of every class over all pixels of its test/, at the weights' own size; with
+`--from 16 32` also of pictures that are first reduced to so many px, as small faces are. For the last
 `--held-out` drawings of FILE (see benchmarks/segnet_data.py): the share whose eyes (both) and mouth lie where the boxes
 say: the centre of the part's pixels stands inside its box, and at least 80 % of all its pixels stand inside the boxes,
 which are grown by a fifth.
@@ -28,6 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", nargs="+", help="names, run folders or files")
     parser.add_argument("--masks", type=Path, nargs="*", default=[])
+    parser.add_argument("--from", type=int, nargs="*", default=[], dest="sizes", metavar="PX")
     parser.add_argument("--drawings", type=Path)
     parser.add_argument("--boxes", type=Path)
     parser.add_argument("--held-out", type=int, default=300)
@@ -37,6 +39,8 @@ def main() -> None:
         model = checkpoint.load_model(name)
         for folder in args.masks:
             print(f"{name}, {folder.name}: {overlap(model, folder / 'test')}")
+            for size in args.sizes:
+                print(f"  from {size} px: {overlap(model, folder / 'test', size)}")
         if args.drawings:
             rows = [json.loads(line) for line in args.boxes.read_text().splitlines()[-args.held_out :]]
             rows = [row for row in rows if {"left_eye", "right_eye", "mouth"} <= set(row)]
@@ -50,12 +54,13 @@ def label(model: checkpoint.Model, image: Image.Image) -> np.ndarray:
         return model.recipe.label(model.nets, x)[0].numpy()
 
 
-def overlap(model: checkpoint.Model, folder: Path) -> str:
+def overlap(model: checkpoint.Model, folder: Path, reduced: int | None = None) -> str:
     classes = model.recipe.params.classes
     both, either = np.zeros(len(classes)), np.zeros(len(classes))
     masks = {file.stem: file for file in (folder / "masks").iterdir()}
     for file in sorted((folder / "images").iterdir()):
-        found = label(model, images.read(file))
+        picture = images.read(file)
+        found = label(model, images.resize(picture, reduced) if reduced else picture)
         size = found.shape[::-1]
         truth = np.asarray(images.read_raw(masks[file.stem]).resize(size, Image.Resampling.NEAREST))
         for index in range(len(classes)):

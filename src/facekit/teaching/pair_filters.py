@@ -26,10 +26,9 @@ from ..recipe_api import checkpoint
 from ..storage import files, images
 
 REASONS = ("no-face", "near-duplicate", "face-lost", "parts", "identity")
-FEATURES = ("eyes", "nose", "mouth")
-LEAST_SEEN = 0.002  # share of a face image that these cover at least
+FEATURES = ("eyes",), ("nose", "mouth")  # parts without which nobody has a face
+LEAST_SEEN = 0.002  # share of a face image that each of these cover at least
 MOST_SKIN = 0.9  # share of an image that skin covers at most: a blank image is all skin to the segmenter
-LEAST_HEAD = 0.15  # share of a drawing that is not background at least: of a blank one the segmenter sees some skin
 LEAST_SKIN = 0.3  # of what skin covers in the face image, what it covers in the drawing at least
 EMBEDDED = 128  # px, of faces that are embedded
 COMPARED = ("skin", "hair")  # parts that drawings and photos have in about the same places
@@ -101,17 +100,17 @@ class PairFilters:
         """Judge what was drawn of faces that passed."""
         before, after = self._labels(faces), self._labels(drawings)
         cosines = self._cosines(faces, drawings)
-        return [self._verdict(x, y, cosine) for x, y, cosine in zip(before, after, cosines, strict=True)]
+        shown = [self._shows_face(*drawn) for drawn in zip(after, drawings, strict=True)]
+        return [self._verdict(*known) for known in zip(before, after, shown, cosines, strict=True)]
 
-    def _verdict(self, before: np.ndarray, after: np.ndarray, cosine: float | None) -> Verdict:
+    def _verdict(self, before: np.ndarray, after: np.ndarray, shown: bool, cosine: float | None) -> Verdict:
         parts = agreement(before, after, self.classes)
         measures = {"parts": round(parts, 4)}
         if cosine is not None:
             measures["identity"] = round(cosine, 4)
         skin = [_share(labels, self.classes, ("skin",)) for labels in (before, after)]
         reason = None
-        head = 1 - _share(after, self.classes, ("background",))
-        if head < LEAST_HEAD or not LEAST_SKIN * skin[0] <= skin[1] <= MOST_SKIN:
+        if not shown or not LEAST_SKIN * skin[0] <= skin[1] <= MOST_SKIN:
             reason = self._wanted("face-lost")
         if reason is None and parts < self.options.min_parts:
             reason = self._wanted("parts")
@@ -119,11 +118,11 @@ class PairFilters:
             reason = self._wanted("identity")
         return Verdict(reason, measures)
 
-    def _shows_face(self, labels: np.ndarray, face: Image.Image) -> bool:
+    def _shows_face(self, labels: np.ndarray, picture: Image.Image) -> bool:
         """Whether the segmenter sees features of a face; where it does not, as behind dark glasses, the detector."""
-        skin, features = (_share(labels, self.classes, parts) for parts in (("skin",), FEATURES))
-        seen = features >= LEAST_SEEN and skin <= MOST_SKIN
-        return seen or bool(self.detector.detect(np.asarray(face)))
+        seen = all(_share(labels, self.classes, parts) >= LEAST_SEEN for parts in FEATURES)
+        seen = seen and _share(labels, self.classes, ("skin",)) <= MOST_SKIN
+        return seen or bool(self.detector.detect(np.asarray(picture)))
 
     def _wanted(self, reason: str) -> str | None:
         return None if reason in self.keep else reason
