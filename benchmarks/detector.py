@@ -8,6 +8,7 @@ counts for recall only. Nothing in it may have been trained on.
 
 import argparse
 import itertools
+import math
 import tempfile
 import time
 from pathlib import Path
@@ -66,20 +67,21 @@ def rolled(picture, rows, degrees):
 
 
 def without_faces(count):
-    """Pictures without a face: crops of other bundled pictures, and what lies beside the faces of the photos."""
+    """Pictures without a face: crops of pictures that have none, and what lies beside the faces of the photos."""
     folder = Path(skimage.data.__file__).parent
     others = [np.asarray(images.read(file)) for name in OTHER for file in sorted(folder.glob(f"{name}.png"))]
     for path, rows in reader.faces.items():
         others += [np.asarray(images.read(path))] * (not len(rows))
-    for file in arguments.labelled.glob("faceless/*.jpg"):
-        others += [np.asarray(images.read(file))] * 4
+    for file in sorted(arguments.labelled.glob("faceless/*.*[gp]")):
+        others.append(np.asarray(images.read(file)))
     photos = [reader.read(path, 256) for path in spread(list(reader.faces), count // 2)]
+    step = next(step for step in range(7, 1000) if math.gcd(step, len(others)) == 1)  # each once before any again
     for index in range(count):
         rng = np.random.default_rng(index)
         if index % 2 and photos:
             yield backgrounds.beside(rng, *photos[index // 2 % len(photos)].values(), 320)
         else:
-            yield backgrounds.crop(rng, others[index // 2 % len(others)], 320)
+            yield backgrounds.crop(rng, others[index // 2 * step % len(others)], 320)
 
 
 def scenes(count):

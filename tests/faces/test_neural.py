@@ -179,6 +179,21 @@ def test_a_face_between_the_quarters_is_seen_in_a_picture_turned_by_eighths(degr
     assert detectors.Sure(Discs(0.85), 0.7, turned=0.9).detect(np.asarray(image)) == []
 
 
+@pytest.mark.parametrize(
+    ("score", "degrees", "count"), [(0.85, 112.5, 1), (0.84, 112.5, 0), (0.89, 95, 0), (0.9, 95, 1)]
+)
+def test_a_face_that_is_seen_turned_by_quarters_and_again_by_eighths_counts_sooner(score, degrees, count):
+    image = Image.new("RGB", (400, 300), (90, 90, 90))
+    draw = ImageDraw.Draw(image)
+    way = np.array([-np.sin(np.radians(degrees)), np.cos(np.radians(degrees))])
+    for (x, y), colour in (((200, 150), (255, 0, 0)), ((200, 150) + 50 * way, (0, 0, 255))):
+        draw.ellipse((x - 6, y - 6, x + 6, y + 6), fill=colour)
+    faces = detectors.Sure(Discs(score), 0.7, turned=0.9).detect(np.asarray(image))
+    assert len(faces) == count
+    for face in faces:
+        assert np.abs(face.landmarks[[0, 3]] - [(200, 150), (200, 150) + 50 * way]).max() < 1
+
+
 @pytest.mark.parametrize("size", [(1, 1), (3, 500), (33, 20), (256, 256)])
 def test_pictures_of_any_shape_pass(squares, size):
     assert squares.detect(np.full((*size, 3), 90, np.uint8), "every") == []

@@ -17,7 +17,8 @@ FRONTAL, DRAWN, SCRFD = (0.6, 0.42), (0.6, 0.33), (0.65, 0.5)
 """Scores from which an upright face is sure, and from which it counts: photos without a face reach 0.35 to 0.52."""
 OWN, OWN_SMALL = 0.7, 0.8
 """Scores from which a face counts, for our own detector; small ones (SMALL of the picture's shorter edge) are rarer."""
-OWN_TURNED = 0.9  # the score from which one counts that is seen in the turned picture only
+OWN_TURNED, OWN_TWICE = 0.9, 0.85  # scores from which one counts that is seen in turned pictures only: in one, in two
+SAME = 0.25  # of a face's side: how far apart the middles of its boxes are at most where it is seen twice
 SMALL = 0.1
 EMBEDDED = "facekit"  # what `auto` stands for where there is no pack of insightface
 SMALLEST = 16  # px, the larger side of a face's box; smaller ones are noise as often as faces
@@ -56,7 +57,7 @@ class Sure:
     """A detector without the faces that it is not sure of: those that score less than `least`, small ones `small`.
 
     Where it is sure of none, it looks at the picture turned by quarters, then, for large faces, by eighths, and counts
-    those that score `turned`: it knows faces at any roll, and upright ones best.
+    those that score `turned`, or OWN_TWICE both times: it knows faces at any roll, and upright ones best.
     """
 
     def __init__(self, detector: Detector, least: float, small: float = 0.0, turned: float | None = None):
@@ -71,14 +72,27 @@ class Sure:
         if sure or self.turned is None:
             return sure
         seen = look_turned(partial(self.detector.detect, effort=effort), image)
-        if not any(face.score >= self.turned for face in seen):
-            seen = look_slanted(partial(self.detector.detect, effort="quick"), image)
-        return [face for face in seen if face.score >= self.turned]
+        sure = [face for face in seen if face.score >= self.turned]
+        if sure:
+            return sure
+        again = look_slanted(partial(self.detector.detect, effort="quick"), image)
+        return [face for face in again if face.score >= self.turned] or _twice(seen, again)
 
     def doubt(self, image: np.ndarray) -> str:
         """Return what to say of the best candidate in an image without a sure face; empty where there is none."""
         best = max((face.score for face in self.detector.detect(image)), default=0.0)
         return f"; the best candidate scores {best:.2f}, a face {self.least:g} or more" if best else ""
+
+
+def _twice(seen: list[Face], again: list[Face]) -> list[Face]:
+    """Return the faces of `again` that score OWN_TWICE or more both times they were seen."""
+    likely, known = ([face for face in faces if face.score >= OWN_TWICE] for faces in (again, seen))
+    return [face for face in likely if any(_apart(face, other) < SAME * _side(other) for other in known)]
+
+
+def _apart(one: Face, other: Face) -> float:
+    (x0, y0, x1, y1), (u0, v0, u1, v1) = one.box, other.box
+    return float(np.hypot(x0 + x1 - u0 - u1, y0 + y1 - v0 - v1)) / 2
 
 
 def _side(face: Face) -> float:
