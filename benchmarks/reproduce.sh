@@ -22,7 +22,7 @@ against() { # --against for each card but the first
 case ${1:-} in
 kang)
     facekit ablate "$cards/ugatit-face.yaml" --data "$data/selfie2anime-128" --drop segmentation+feature --drop segmentation \
-        --drop feature --against "$cards/cyclegan.yaml" --seeds "${SEEDS:-3}" --features "$features" --out runs/ugatit-face
+        --drop feature --seeds "${SEEDS:-3}" --features "$features" --out runs/ugatit-face
     ;;
 rao)
     mapfile -t others < <(against "$cards/labels/expression.yaml" "$cards"/labels/{stargan,stargan-control,stargan-mask,combogan}.yaml)
