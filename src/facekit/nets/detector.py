@@ -6,6 +6,7 @@ import functools
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -91,18 +92,17 @@ class FaceDetector(nn.Module):
 def grid(maps: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Return the middle of each cell (x, y) [P, 2] and its stride [P, 1], in px, in the order of `decode`."""
     middles, strides = _cells(tuple((level.shape[2], level.shape[3]) for level in maps))
-    return middles.to(maps[0]), strides.to(maps[0])
+    return torch.from_numpy(middles).to(maps[0]), torch.from_numpy(strides).to(maps[0])
 
 
 @functools.lru_cache(maxsize=32)
-def _cells(shapes: tuple[tuple[int, int], ...]) -> tuple[Tensor, Tensor]:
+def _cells(shapes: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, np.ndarray]:
     middles, strides = [], []
-    with torch.inference_mode(False):  # what is kept may be used in training
-        for (height, width), stride in zip(shapes, STRIDES, strict=True):
-            y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-            middles.append((torch.stack([x, y], -1).reshape(-1, 2) + 0.5) * stride)
-            strides.append(torch.full((height * width, 1), float(stride)))
-        return torch.cat(middles), torch.cat(strides)
+    for shape, stride in zip(shapes, STRIDES, strict=True):
+        places = np.indices(shape, np.float32)[::-1].reshape(2, -1).T
+        middles.append((places + np.float32(0.5)) * np.float32(stride))
+        strides.append(np.full((len(places), 1), stride, np.float32))
+    return np.concatenate(middles), np.concatenate(strides)
 
 
 def decode(maps: list[Tensor]) -> Cells:

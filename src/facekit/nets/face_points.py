@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -56,20 +57,20 @@ def squares(images: Tensor, which: Tensor, middle: Tensor, side: Tensor, turn: T
         torch.stack([cos / width, -sin / width, 2 * middle[:, 0] / width - 1], 1),
         torch.stack([sin / height, cos / height, 2 * middle[:, 1] / height - 1], 1),
     ]
-    grid = (places(images.device) @ torch.stack(rows, 1).mT).unflatten(1, (2 * SIDE, 2 * SIDE))
+    moves = torch.stack(rows, 1).mT
+    grid = (torch.from_numpy(places()).to(moves) @ moves).unflatten(1, (2 * SIDE, 2 * SIDE))
     shown = images if len(images) == len(which) == 1 else images[which]
     fine = F.grid_sample(shown, grid, "bilinear", "border", align_corners=False)
     above, below = fine[:, :, ::2], fine[:, :, 1::2]  # their means of four; F.avg_pool2d takes ten times as long
     return (above[..., ::2] + above[..., 1::2]).add_(below[..., ::2]).add_(below[..., 1::2]).div_(4)
 
 
-@functools.lru_cache(maxsize=8)
-def places(device: torch.device) -> Tensor:
-    """Return x, y, 1 of the places of a square of twice SIDE px, row after row, from -1 to 1 at its edges."""
-    with torch.inference_mode(False):  # what is kept may be used in training
-        along = (torch.arange(2 * SIDE, device=device) + 0.5) / SIDE - 1
-        y, x = torch.meshgrid(along, along, indexing="ij")
-        return torch.stack([x, y, torch.ones_like(x)], -1).flatten(0, 1)
+@functools.cache
+def places() -> np.ndarray:
+    """Return x, y, 1 of the places of a square of twice SIDE px, row after row, from -1 to 1 at its edges: float32."""
+    along = (np.arange(2 * SIDE, dtype=np.float32) + np.float32(0.5)) / np.float32(SIDE) - np.float32(1)
+    y, x = np.meshgrid(along, along, indexing="ij")
+    return np.stack([x, y, np.ones_like(x)], -1).reshape(-1, 3)
 
 
 def to_square(points: Tensor, middle: Tensor, side: Tensor, turn: Tensor) -> Tensor:
