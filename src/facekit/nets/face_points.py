@@ -16,7 +16,7 @@ SIDE = 64  # px, the edge of what the net is shown
 BOXED = 1.4  # the first square's side, in the larger sides of the face's box
 DOUBT = 1.0  # the logit below which a face may stand another way up than it seemed
 FRAMED = 4.4  # the upright square's side, in root mean square distances of the five landmarks from their middle
-VIEWS = ((0.92, -0.1), (1.09, 0.1))  # squares that are seen besides: how much larger, how far turned (radians)
+VIEWS = ((0.92, -0.1), (1.09, 0.1))  # two squares seen besides, the other mirrored: how much larger, turned (radians)
 ROUGH, FINE, SEEN = slice(0, 10), slice(10, 20), 20  # what the net says: two times five points, and a logit
 MIRRORED = [1, 0, 2, 4, 3]  # the points of a face in a mirror
 
@@ -134,7 +134,10 @@ def look(net: nn.Module, cut: Callable[[Tensor, Tensor, Tensor], Tensor], boxes:
     middle, side, turn = framed(points)
     sides = torch.cat([larger * side for larger, _ in VIEWS])
     where = middle.repeat(len(VIEWS), 1), sides, torch.cat([turn + angle for _, angle in VIEWS])
-    more = from_square(both_ways(net, cut(*where))[0], *where)
+    straight, other = cut(*where).chunk(2)
+    found = net(torch.cat([straight, other.flip(3)])).float()[:, FINE].unflatten(1, (5, 2))
+    straight, other = found.chunk(2)
+    more = from_square(torch.cat([straight, unmirrored(other)]), *where)
     return torch.cat([points, more]).unflatten(0, (1 + len(VIEWS), -1)).mean(0), logits
 
 
@@ -142,5 +145,9 @@ def both_ways(net: nn.Module, shown: Tensor) -> tuple[Tensor, Tensor]:
     """Return the fine points [K, 5, 2] and logits [K] of squares: means of what they and their mirror images give."""
     found = net(torch.cat([shown, shown.flip(3)])).float()
     straight, mirrored = found[:, FINE].unflatten(1, (5, 2)).chunk(2)
-    back = mirrored[:, MIRRORED] * mirrored.new_tensor([-1.0, 1.0])
-    return (straight + back) / 2, found[:, SEEN].unflatten(0, (2, -1)).mean(0)
+    return (straight + unmirrored(mirrored)) / 2, found[:, SEEN].unflatten(0, (2, -1)).mean(0)
+
+
+def unmirrored(points: Tensor) -> Tensor:
+    """Return points [K, 5, 2] of mirrored squares, in their sides from the middle, as they lie in the squares."""
+    return points[:, MIRRORED] * points.new_tensor([-1.0, 1.0])

@@ -177,9 +177,9 @@ async function lookAgain(nets, config, faces, copies) {
   }
   const placed = looks.map(({ points }) => framed(points, config.framed));
   const views = [looks];
-  for (const [larger, angle] of config.views) {
+  for (const [number, [larger, angle]] of config.views.entries()) {
     const others = placed.map((square) => ({ ...square, side: larger * square.side, turn: square.turn + angle }));
-    views.push(await bothWays(nets, copies, others, edge, said));
+    views.push(await oneWay(nets, copies, others, edge, said, number > 0));
   }
   const mean = (index, k, axis) => views.reduce((sum, view) => sum + view[index].points[k][axis], 0) / views.length;
   const seen = sure.map((face, index) => {
@@ -191,16 +191,34 @@ async function lookAgain(nets, config, faces, copies) {
   return [...seen, ...faces.filter((face) => face.score < config.second)];
 }
 
+const TWINS = [1, 0, 2, 4, 3]; // the points of a face in a mirror
+
+/** Rows of `edge` px from right to left. */
+const mirrored = (values, edge) => values.map((_, i) => values[i - (i % edge) + edge - 1 - (i % edge)]);
+
+/** The points of faces in upright squares, as the net sees them straight or in a mirror. */
+async function oneWay(nets, copies, squares, edge, said, flipped) {
+  const shown = cutAll(copies, squares, edge);
+  const values = await nets.points(flipped ? mirrored(shown, edge) : shown, squares.length, edge);
+  return squares.map((square, index) => {
+    const points = TWINS.map((twin, k) => {
+      const at = index * said + 10 + 2 * (flipped ? twin : k);
+      return fromSquare(square, flipped ? -values[at] : values[at], values[at + 1]);
+    });
+    return { points };
+  });
+}
+
 /** The points and logits of faces in upright squares: means of what the net says of the squares and of mirrored ones. */
 async function bothWays(nets, copies, squares, edge, said) {
   const shown = cutAll(copies, squares, edge);
   const both = new Float32Array(2 * shown.length);
   both.set(shown);
-  for (let i = 0; i < shown.length; i++) both[shown.length + i] = shown[i - (i % edge) + edge - 1 - (i % edge)];
+  both.set(mirrored(shown, edge), shown.length);
   const values = await nets.points(both, 2 * squares.length, edge);
   return squares.map((square, index) => {
     const [one, other] = [index * said, (squares.length + index) * said];
-    const points = [1, 0, 2, 4, 3].map((twin, k) => {
+    const points = TWINS.map((twin, k) => {
       const [at, back] = [one + 10 + 2 * k, other + 10 + 2 * twin];
       return fromSquare(square, (values[at] - values[back]) / 2, (values[at + 1] + values[back + 1]) / 2);
     });
