@@ -194,6 +194,12 @@ def test_a_face_that_is_seen_turned_by_quarters_and_again_by_eighths_counts_soon
         assert np.abs(face.landmarks[[0, 3]] - [(200, 150), (200, 150) + 50 * way]).max() < 1
 
 
+@pytest.mark.parametrize(("apart", "count"), [(14, 1), (16, 0)])
+def test_two_places_are_no_face_that_is_seen_twice(apart, count):
+    one, other = (Face((x, 0.0, x + 60.0, 60.0), 0.86, np.zeros((5, 2)), True, "photo") for x in (0.0, float(apart)))
+    assert len(detectors._twice([one], [other])) == count
+
+
 @pytest.mark.parametrize("size", [(1, 1), (3, 500), (33, 20), (256, 256)])
 def test_pictures_of_any_shape_pass(squares, size):
     assert squares.detect(np.full((*size, 3), 90, np.uint8), "every") == []
