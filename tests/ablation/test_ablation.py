@@ -12,6 +12,7 @@ import yaml
 from torch import nn
 
 import toy
+import toy_scores
 from facekit.ablation import runner, table, variants
 from facekit.errors import CardError
 from facekit.recipe_api import checkpoint
@@ -118,8 +119,27 @@ def test_it_trains_scores_and_reports_every_variant(study):
     page = (out / "report.html").read_text()
     assert all(name in page for name in ("losses.png", "sweep.png", "translation.png", "no-noise", "inside the spread"))
     assert all((out / name).stat().st_size > 1000 for name in ("losses.png", "sweep.png", "translation.png"))
+    assert "scores.png" not in page and not (out / "scores.png").exists()
     assert "| toy |" in (out / "table.md").read_text() and "2 seed(s); 5 held-out faces" in page
     assert len(list((out / "faces/b/toy-s1").glob("*.png"))) == 5
+
+
+@pytest.mark.slow
+def test_scores_along_the_runs_become_learning_curves_over_images(study, tmp_path):
+    run, out = study
+    toy_scores.write_onnx(tmp_path / "features.onnx")
+    validate = ("run.validate_every=1", f"run.validate_features={tmp_path / 'features.onnx'}", "data.batch=3")
+    done = run("--drop", "noise", "--seeds", 2, *(word for text in validate for word in ("--set", text)))
+    assert done.code == 0, done.err
+    curves = yaml.safe_load((out / "table.yaml").read_text())["curves"]
+    assert [(line["variant"], line["seed"]) for line in curves] == [
+        *(("toy", 1), ("toy", 2), ("no-noise", 1), ("no-noise", 2)),
+    ]
+    for line in curves:
+        assert line["metric"].startswith("KID-") and [images for images, _ in line["points"]] == [3, 6]
+        rows = (out / "runs" / f"{line['variant']}-s{line['seed']}" / "scores.jsonl").read_text().splitlines()
+        assert [score for _, score in line["points"]] == [json.loads(row)["scores"][line["metric"]] for row in rows]
+    assert "scores.png" in (out / "report.html").read_text() and (out / "scores.png").stat().st_size > 1000
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from ..scoring.scorer import Scorer
 from ..storage import card, files, lock, provenance
 from ..training import run
 from ..training.plan import Plan, make_plan
-from . import report, table
+from . import curves, report, table
 from .makefile import makefile
 from .scoring import Scoring, Translate, open_scoring
 from .table import Figure, Row, figure
@@ -25,7 +25,7 @@ from .variants import Variant, plan_variants
 
 SHOWN = 8  # faces in the report
 INPUT = "input"  # the row of the faces as they are
-OWN = ("Makefile", "report.html", "table.md", "table.yaml", "losses.png", "sweep.png")  # beside folders
+OWN = ("Makefile", "report.html", "table.md", "table.yaml", "losses.png", "sweep.png", curves.PICTURE)  # beside folders
 
 Planned = tuple[str, int, str]
 """Variant, seed and name of a run."""
@@ -283,6 +283,7 @@ def _write(study: Study, scoring: Scoring, done: int, total: int) -> str:
     if done == total:
         shown = _draw(study, scoring, rows, metrics)
         values = {"budget": budget, **scoring.scorer.settings.options(source=True), "rows": table.plain(rows)}
+        values["curves"] = curves.plain(learning_curves(study))
         files.write_text(out / "table.yaml", card.dump({**values, "made": provenance.collect("torch")}))
         files.write_text(out / "table.md", f"{budget}\n\n{table.markdown(lines)}\n{report.NOTE}\n")
         console.note(f"ablate: done, look at {out}/report.html")
@@ -295,6 +296,18 @@ def saved_rows(out: Path) -> list[dict[str, Any]]:
     return card.load(out / "table.yaml").get("rows", [])
 
 
+def learning_curves(study: Study) -> curves.Curves:
+    """Return the scores along the runs of a study, where `run.validate_every` asked for them."""
+    runs = {
+        name: {
+            seed: (study.folder(f"{name}-s{seed}"), values["data"]["batch"] * values["run"]["accumulate"])
+            for seed, values in by_seed.items()
+        }
+        for name, by_seed in study.cards.items()
+    }
+    return curves.read_curves(runs)
+
+
 def _draw(study: Study, scoring: Scoring, rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, str]:
     """Draw faces, sweeps and losses; returns file names by heading."""
     first = {name: study.folder(f"{name}-s{min(seeds)}") for name, seeds in study.cards.items()}
@@ -303,4 +316,6 @@ def _draw(study: Study, scoring: Scoring, rows: Sequence[Row], metrics: Sequence
     drawn = scoring.draw(trained, SHOWN)
     found = {"sweeps": report.draw_sweeps(study.out, rows, study.variants, metrics)}
     found["losses over steps"] = report.draw_losses(study.out, logs)
+    untouched = {metric: one.mean for metric, one in rows[-1].figures.items()}
+    found["scores along the runs"] = curves.draw_curves(study.out, learning_curves(study), untouched)
     return {**drawn, **{heading: name for heading, name in found.items() if name}}

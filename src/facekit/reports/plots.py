@@ -9,6 +9,7 @@ from typing import Any
 from ..storage import files
 
 Log = Sequence[Mapping[str, Any]]  # the lines of a log.jsonl: {"step": 50, "losses": {"cycle": 0.2}}
+Points = Sequence[tuple[float, float]]
 LEFT, RIGHT, BOTTOM, TOP = 0.75, 0.15, 0.5, 0.3  # margins of a panel in inches: matplotlib takes seconds to find them
 LETTER = 0.085  # inches of a letter in a legend, at most
 FEW = 30  # points that are drawn as dots too: a line of one point is invisible
@@ -34,23 +35,43 @@ def losses(path: Path, log: Log) -> None:
 def losses_compared(path: Path, logs: Mapping[str, Sequence[Log]]) -> bool:
     """Draw a panel per term, a colour per name and a line per log; returns False where no log holds a term."""
     terms = _terms(log for several in logs.values() for log in several)
-    if not terms:
+    lines = {term: {name: [_points(log, term) for log in several] for name, several in logs.items()} for term in terms}
+    return compared(path, lines)
+
+
+def compared(
+    path: Path,
+    panels: Mapping[str, Mapping[str, Sequence[Points]]],
+    levels: Mapping[str, tuple[float, str]] | None = None,
+    across: str = "",
+) -> bool:
+    """Draw a panel per title, a colour per name and a line per series of points (x, y); returns False without panels.
+
+    A dashed line stands at a panel's `levels` (value, label); `across` names the horizontal axis.
+    """
+    if not panels:
         return False
-    figure, panels = _panels(len(terms))
-    for panel, term in zip(panels, terms, strict=True):
-        for index, (name, several) in enumerate(logs.items()):
-            drawn = [points for points in (_points(log, term) for log in several) if points]
+    figure, axes = _panels(len(panels))
+    for panel, (title, names) in zip(axes, panels.items(), strict=True):
+        for index, (name, several) in enumerate(names.items()):
+            drawn = [points for points in several if points]
             for number, points in enumerate(drawn):
                 label = None if number else name
                 panel.plot(
                     *zip(*points, strict=True), color=f"C{index % 10}", lw=0.8, marker=_marker(points), label=label
                 )
-        _finish(panel, term)
+        _level(panel, levels, title)
+        panel.set_xlabel(across, fontsize=8)
+        _finish(panel, title)
     _write(figure, path)
     return True
 
 
-def sweep(path: Path, panels: Mapping[str, Sequence[tuple[float, float, float]]], levels: Mapping[str, Any]) -> None:
+def sweep(
+    path: Path,
+    panels: Mapping[str, Sequence[tuple[float, float, float]]],
+    levels: Mapping[str, tuple[float, str]],
+) -> None:
     """Draw a panel per title: points (x, mean, standard deviation), and a dashed line at `levels` (value, label)."""
     figure, axes = _panels(len(panels))
     for panel, (title, points) in zip(axes, panels.items(), strict=True):
@@ -59,9 +80,7 @@ def sweep(path: Path, panels: Mapping[str, Sequence[tuple[float, float, float]]]
             panel.errorbar(x, y, spread, marker="o", capsize=3)
             if min(x) > 0 and max(x) / min(x) >= 10:
                 panel.set_xscale("log")
-        if title in levels:
-            value, label = levels[title]
-            panel.axhline(value, color="0.6", lw=0.8, ls="--", label=label)
+        _level(panel, levels, title)
         _finish(panel, title)
     _write(figure, path)
 
@@ -70,7 +89,7 @@ def _terms(logs: Iterable[Log]) -> list[str]:
     return list(dict.fromkeys(name for log in logs for row in log for name in row["losses"]))
 
 
-def _points(log: Log, term: str) -> list[tuple[int, float]]:
+def _points(log: Log, term: str) -> list[tuple[float, float]]:
     return [(row["step"], row["losses"][term]) for row in log if row["losses"].get(term) is not None]
 
 
@@ -103,6 +122,12 @@ def _logarithmic(axes: Any) -> None:
     axes.set_yscale("log")
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+
+
+def _level(panel: Any, levels: Mapping[str, tuple[float, str]] | None, title: str) -> None:
+    if levels and title in levels:
+        value, label = levels[title]
+        panel.axhline(value, color="0.6", lw=0.8, ls="--", label=label)
 
 
 def _finish(panel: Any, title: str) -> None:
