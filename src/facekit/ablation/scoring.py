@@ -21,7 +21,7 @@ from ..storage.folder import Folder
 from ..training.plan import Plan
 from . import report
 
-METRICS = ("FID-", "KID-", "IoU-parts", "identity", "accuracy", "unchanged")
+METRICS = ("FID-", "KID-", "IoU-parts", "landmark-distance", "colour-", "identity", "accuracy", "unchanged")
 
 Translate = Callable[..., Path]  # `facekit.translate`
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-LOWER_IS_BETTER = ("FID", "KID", "s/step")
+LOWER_IS_BETTER = ("FID", "KID", "landmark-distance", "colour-", "s/step")
 
 
 @dataclass(frozen=True)
