@@ -36,6 +36,14 @@ gallery | eki)
     facekit ablate "$first" --data "$data/selfie2anime-128" "${others[@]}" --seeds "$seeds" --features "$features" --out runs/gallery
     python "$here/gallery.py" runs/gallery --picture runs/gallery.jpg
     ;;
+two-way)
+    first=$cards/two-way/cyclegan.yaml
+    read -ra methods <<<"${METHODS:-cyclegan-angle face2anime face2anime-critic unit xgan}"
+    methods=("${methods[@]/%/.yaml}")
+    mapfile -t others < <(against "$first" "${methods[@]/#/$cards/two-way/}")
+    facekit ablate "$first" --data "$data/selfie2anime-128" "${others[@]}" --set run.validate_features="$features" \
+        --seeds "${SEEDS:-3}" --features "$features" --out runs/two-way
+    ;;
 eki-angle)
     "$0" gallery "$data"
     facekit train --card runs/gallery/cards/cyclegan-angle-s0.yaml --set params.mode=none --out runs/angle-none
@@ -71,7 +79,7 @@ bismi)
     done
     ;;
 *)
-    echo "usage: benchmarks/reproduce.sh kang|rao|eki|eki-angle|gallery|bismi [DATA]" >&2
+    echo "usage: benchmarks/reproduce.sh kang|rao|eki|eki-angle|gallery|two-way|bismi [DATA]" >&2
     exit 2
     ;;
 esac

@@ -109,3 +109,20 @@ def test_every_loss_trains():
     found = train_step(state, [{"a": x, "b": -x}], Progress(0, 2))
     assert all(torch.isfinite(value) for value in found.values())
     assert {"part_match", "smooth", "stable", "judge"} <= set(found)
+
+
+def test_heads_on_features_learn_to_tell_the_teacher_from_the_student(random_helpers):
+    params = {"width": 4, "d_width": 8, "judge": "features"}
+    values = TrainCard.model_validate({"recipe": "student", "params": params, "data": {"size": 32}})
+    only = {"match": 0.0, "perceptual": 0.0, "colour": 0.0, "stable": 0.0, "adversarial": 0.0}
+    torch.manual_seed(0)
+    x = torch.rand(2, 3, 32, 32) * 2 - 1
+    state = build_state(StudentRecipe(params, 32), weighted_terms(StudentRecipe, only), values, torch.device("cpu"))
+    found = [train_step(state, [{"a": x, "b": -x}], Progress(step, 120))["judge"] for step in range(120)]
+    assert found[-1] < 0.5 * found[0]
+    only = {**only, "adversarial": 1.0, "judge": 0.0}
+    values = values.model_copy(update={"seed": 1})
+    state = build_state(StudentRecipe(params, 32), weighted_terms(StudentRecipe, only), values, torch.device("cpu"))
+    before = [p.clone() for p in state.nets.ab.parameters()]
+    train_step(state, [{"a": x, "b": -x}], Progress(0, 2))
+    assert any(not torch.equal(p, q) for p, q in zip(before, state.nets.ab.parameters(), strict=True))

@@ -19,8 +19,8 @@ from .variants import Variant
 NOTE = (
     "Mean ± standard deviation over seeds; in brackets the difference from the first row. A difference is inside the "
     "spread where it is no larger than the standard deviations of both variants together (root of the sum of squares): "
-    "it may be chance. Lower is better for FID and KID, landmark-distance (how far parts of the face move, in distances "
-    "between the eyes) and colour (CIEDE2000 between a part before and after), higher for IoU (face parts that stay "
+    "it may be chance. Lower is better for FID and KID, landmark-distance (how far parts move, in distances between "
+    "the eyes) and colour (CIEDE2000 between a part before and after), higher for IoU (face parts that stay "
     "where they are) and identity (cosine of face features before and after)."
 )
 

@@ -14,7 +14,9 @@ from ..data.dataset import Layout
 from ..data.pairs import open_pairs
 from ..nets import pretrained
 from ..nets.patchgan import PatchDiscriminator
+from ..nets.projected import FeatureHead
 from ..nets.student import Student
+from ..nets.vgg import channels
 from ..ops import losses
 from ..ops.stability import unsteadiness
 from ..recipe_api import base
@@ -28,7 +30,7 @@ DETAILS = ("eyes", "mouth")  # what part_match looks at
 
 
 class StudentScene(Scene):
-    """Photos `a` with their drawings `b`; `ab` draws, `d` judges patches."""
+    """Photos `a` with their drawings `b`; `ab` draws, `d` judges patches of px or of features."""
 
     @view
     def fake(self) -> Tensor:
@@ -74,7 +76,7 @@ class StudentScene(Scene):
     @term("G", 0.05)
     def adversarial(self) -> Tensor:
         """Its patches pass for the teacher's: least squares (Mao et al. 2017, eq. 9)."""
-        return losses.lsgan(self.nets.d(self.fake), True)
+        return self.judged(0, True)
 
     @term("G", 0.0)
     def part_match(self) -> Tensor:
@@ -104,7 +106,14 @@ class StudentScene(Scene):
     @term("D")
     def judge(self) -> Tensor:
         """Tell the teacher's patches from the student's: least squares."""
-        return losses.lsgan(self.nets.d(self.b), True) + losses.lsgan(self.nets.d(self.fake.detach()), False)
+        return self.judged(1, True) + self.judged(0, False)
+
+    def judged(self, side: int, real: bool) -> Tensor:
+        """Return the loss of calling drawings (`side` 0) or their partners (1) real or not, the mean over heads."""
+        if self.params.judge == "patches":
+            return losses.lsgan(self.nets.d((self.fake, self.b)[side]), real)
+        heads = self.nets.d.items()
+        return torch.stack([losses.lsgan(head(self.features[side][name]), real) for name, head in heads]).mean()
 
 
 class StudentParams(base.Params):
@@ -112,7 +121,11 @@ class StudentParams(base.Params):
 
     width: int = Field(32, ge=4, multiple_of=4, description="channels at half the resolution; 8 times at a sixteenth")
     blocks: int = Field(3, ge=0, description="residual blocks at a sixteenth of the resolution")
-    d_width: int = Field(32, ge=4, description="channels of the discriminator's first layer")
+    d_width: int = Field(32, ge=4, description="channels of the discriminator's first layer; 4 times of its heads")
+    judge: Literal["patches", "features"] = Field(
+        "patches",
+        description="what the discriminator sees: px, or VGG's features through small heads (Sauer et al. 2021)",
+    )
     shift: int = Field(0, ge=0, le=4, description="px by which pairs may be misaligned; costs (2 n + 1)^2 comparisons")
     vgg: str = Field("download", description="file with VGG19's first layers; download: torchvision's ImageNet weights")
     preprocessing: Literal["torchvision", "caffe"] = Field("torchvision", description="what these weights expect")
@@ -128,7 +141,7 @@ class StudentRecipe(Recipe):
 
     Scene = StudentScene
     Params = StudentParams
-    phases = (Phase("G", ("ab",)), Phase("D", ("d",), reuse=("fake",)))
+    phases = (Phase("G", ("ab",)), Phase("D", ("d",), reuse=("fake", "features")))
     presets = {
         "student": {},
         "student-small": {"params": {"width": 16}},
@@ -153,11 +166,14 @@ class StudentRecipe(Recipe):
 
     def nets(self) -> dict[str, nn.Module]:
         p = self.params
-        return {"ab": Student(p.width, p.blocks), "d": PatchDiscriminator(p.d_width)}
+        judge: nn.Module = PatchDiscriminator(p.d_width)
+        if p.judge == "features":
+            judge = nn.ModuleDict({name: FeatureHead(channels(name), 4 * p.d_width, 1) for name in LAYERS})
+        return {"ab": Student(p.width, p.blocks), "d": judge}
 
     def helpers(self, load: Any, terms: Collection[str]) -> dict[str, nn.Module]:
         p, found = self.params, dict[str, nn.Module]()
-        if "perceptual" in terms:
+        if "perceptual" in terms or (p.judge == "features" and {"judge", "adversarial"} & set(terms)):
             found["trunk"] = Trunk(pretrained.vgg("vgg19", LAYERS, p.vgg, p.preprocessing))
         if "part_match" in terms:
             found["parts"] = Parts(load(p.segnet))
