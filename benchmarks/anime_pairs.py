@@ -1,8 +1,9 @@
 """The pairs of the weights `anime-small`: photos, and what `anime` draws of them, its skin brought nearer.
 
 The photos are those of anime_data.py, framed as `facekit align` frames faces; the skin of every fourth is darkened.
-`facekit pairs` makes OUT, with `anime` as the teacher; then the skin of each drawing that is further than --limit from
-its photo's is moved to that distance. The teacher paints dark skin too light; its student need not learn that.
+`facekit pairs` makes OUT, with `anime` as the teacher; where it draws long hair on short, the pair is kept, or few men
+were left. Then the skin of each drawing that is further than --limit from its photo's is moved to that distance. The
+teacher paints dark skin too light; its student need not learn that.
 """
 
 import argparse
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from anime_data import CLEARLY, DARKEST, Skin, frame, load, photos
 from skimage.color import deltaE_ciede2000
 
@@ -39,7 +41,8 @@ def bring_near(skin: Skin, pairs: Path, limit: float) -> str:
     for start in range(0, len(names), GROUP):
         some = names[start : start + GROUP]
         faces, drawings = (torch.stack([load(pairs / side / name) for name in some]) for side in "ab")
-        for name, drawing, own, drawn in zip(some, drawings, skin.tones(faces), skin.tones(drawings), strict=True):
+        tones = [skin.tones(F.avg_pool2d(pictures, 2)) for pictures in (faces, drawings)]
+        for name, drawing, own, drawn in zip(some, drawings, *tones, strict=True):
             if own is None or drawn is None:
                 continue
             away = float(deltaE_ciede2000(own, drawn))
@@ -64,7 +67,7 @@ def main() -> None:
         photos(options.data, faces)
         frame(faces)
         print(f"{len(list(faces.iterdir())):,} photos, {darken(skin, faces):,} darkened", flush=True)
-    facekit.pairs(faces, options.out, teacher="anime", align=False)
+    facekit.pairs(faces, options.out, teacher="anime", align=False, keep=["parts"])
     print(bring_near(skin, options.out, options.limit))
 
 
