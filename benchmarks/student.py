@@ -40,7 +40,8 @@ def scores_of(folder: Path) -> str:
     given = {"features": arguments.features, "vgg": arguments.vgg, "resize": arguments.size}
     with console.silenced():
         found = facekit.score_fid(folder, drawings, truth=drawings, source=drawings, **given)
-    figures = {name: next(value for key, value in found.items() if key.startswith(name)) for name in SHOWN}
+    values = {name: next((value for key, value in found.items() if key.startswith(name)), None) for name in SHOWN}
+    figures = {name: value for name, value in values.items() if value is not None}  # no pair may show a nose
     return ", ".join(
         f"{name} {value:.5f}" if name == "KID" else f"{name} {value:.3f}" for name, value in figures.items()
     )
