@@ -43,6 +43,8 @@ two-way)
     mapfile -t others < <(against "$first" "${methods[@]/#/$cards/two-way/}")
     facekit ablate "$first" --data "$data/selfie2anime-128" "${others[@]}" --set run.validate_features="$features" \
         --seeds "${SEEDS:-3}" --features "$features" --out runs/two-way
+    python "$here/angle.py" runs/two-way/runs/cyclegan-s? --photos "$data/selfie2anime-128/valA" \
+        --drawings "$data/selfie2anime-128/valB" --angles 0 30 45 --limit 150 --features "$features"
     ;;
 eki-angle)
     "$0" gallery "$data"

@@ -296,7 +296,7 @@ def test_weights_are_completed_from_shipped_names_and_run_folders(tmp_path, monk
         Path(run).mkdir(parents=True)
     for run in ("runs/animals", "runs/other"):
         Path(run, "model.safetensors").touch()
-    assert completion.weights(None, "ani") == ["anime"]
+    assert completion.weights(None, "ani") == ["anime", "anime-small"]
     assert completion.weights(None, "runs/") == ["runs/animals", "runs/other"]
 
 

@@ -23,7 +23,7 @@ def recipes(ctx: Any, incomplete: str) -> list[tuple[str, str]]:
 
 def weights(ctx: Any, incomplete: str) -> list[str]:
     """Return the shipped weights, run folders and weights files that begin with `incomplete`."""
-    shipped = [path.stem for path in sorted(WEIGHTS.glob("*.safetensors"))]
+    shipped = sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
     return [name for name in [*shipped, *_local(incomplete)] if name.startswith(incomplete)]
 
 

@@ -49,7 +49,7 @@ class Model:
 
 def shipped() -> dict[str, Path]:
     """Return the paths of the weights that come with facekit, by name."""
-    return {path.stem: path for path in sorted(SHIPPED.glob("*.safetensors"))}
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.safetensors"), key=lambda path: path.stem)}
 
 
 def find_weights(name: str | Path) -> Path:
