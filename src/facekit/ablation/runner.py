@@ -281,9 +281,10 @@ def _write(study: Study, scoring: Scoring, done: int, total: int) -> str:
     budget = f"{length} of {size} for every run, {study.seeds} seed(s); {scoring.budget()}"
     title, shown = f"ablation of {plan.card.recipe}", {}
     if done == total:
-        shown = _draw(study, scoring, rows, metrics)
+        along = learning_curves(study)
+        shown = _draw(study, scoring, rows, metrics, along)
         values = {"budget": budget, **scoring.scorer.settings.options(source=True), "rows": table.plain(rows)}
-        values["curves"] = curves.plain(learning_curves(study))
+        values["curves"] = curves.plain(along)
         files.write_text(out / "table.yaml", card.dump({**values, "made": provenance.collect("torch")}))
         files.write_text(out / "table.md", f"{budget}\n\n{table.markdown(lines)}\n{report.NOTE}\n")
         console.note(f"ablate: done, look at {out}/report.html")
@@ -308,7 +309,9 @@ def learning_curves(study: Study) -> curves.Curves:
     return curves.read_curves(runs)
 
 
-def _draw(study: Study, scoring: Scoring, rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, str]:
+def _draw(
+    study: Study, scoring: Scoring, rows: Sequence[Row], metrics: Sequence[str], along: curves.Curves
+) -> dict[str, str]:
     """Draw faces, sweeps and losses; returns file names by heading."""
     first = {name: study.folder(f"{name}-s{min(seeds)}") for name, seeds in study.cards.items()}
     trained = {name: path for name, path in first.items() if (path / card.NAME).exists()}
@@ -317,5 +320,5 @@ def _draw(study: Study, scoring: Scoring, rows: Sequence[Row], metrics: Sequence
     found = {"sweeps": report.draw_sweeps(study.out, rows, study.variants, metrics)}
     found["losses over steps"] = report.draw_losses(study.out, logs)
     untouched = {metric: one.mean for metric, one in rows[-1].figures.items()}
-    found["scores along the runs"] = curves.draw_curves(study.out, learning_curves(study), untouched)
+    found["scores along the runs"] = curves.draw_curves(study.out, along, untouched)
     return {**drawn, **{heading: name for heading, name in found.items() if name}}
